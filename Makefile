@@ -1,0 +1,46 @@
+# Everything starts here: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export UNJPEG_DATA ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/installed ## Set up, restore a bundled JPEG, and draw a before/after picture
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed-dev ## Set up with the test and training extras, run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## Format, lint, types, fast tests: before each commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(VENV)/installed-dev ## Format and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
+	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/python-ready:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[dev,evaluate,onnxruntime,train]'
+	touch $@ $(VENV)/installed

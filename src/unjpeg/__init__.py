@@ -1,0 +1,40 @@
+"""Take compression artifacts out of JPEG images.
+
+>>> import unjpeg
+>>> restored = unjpeg.restore("photo.jpg")
+>>> restored.save("photo.png")
+"""
+
+from unjpeg.errors import (
+    BadImageError,
+    ModelError,
+    OutputError,
+    TooLargeError,
+    TrainingDataError,
+    TrainingError,
+    UnjpegError,
+    UnsupportedImageError,
+)
+from unjpeg.inspection import Inspection, Verification, inspect, verify
+from unjpeg.restore import Report, Restored, Restorer, restore
+from unjpeg.version import __version__
+
+__all__ = [
+    "BadImageError",
+    "Inspection",
+    "ModelError",
+    "OutputError",
+    "Report",
+    "Restored",
+    "Restorer",
+    "TooLargeError",
+    "TrainingDataError",
+    "TrainingError",
+    "UnjpegError",
+    "UnsupportedImageError",
+    "Verification",
+    "__version__",
+    "inspect",
+    "restore",
+    "verify",
+]

@@ -1,0 +1,99 @@
+"""The 8x8 DCT, BT.601 full-range colour and chroma resampling: the one place for each.
+
+Letters in names: V and U block rows and columns, 88 the inside of a block, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ROUNDING_BOUND_88",
+    "blocks_from_plane",
+    "dct_blocks",
+    "downsample",
+    "idct_blocks",
+    "plane_from_blocks",
+    "rgb_from_ycc",
+    "upsample",
+    "ycc_from_rgb",
+]
+
+BLOCK = 8
+
+
+def _dct_matrix() -> NDArray[np.float32]:
+    """Orthonormal DCT-II: row u holds basis function u."""
+    u, x = np.mgrid[0:BLOCK, 0:BLOCK]
+    matrix = np.sqrt(2 / BLOCK) * np.cos((2 * x + 1) * u * np.pi / (2 * BLOCK))
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+# Both passes of the two-dimensional transform as one 64x64 matrix: a single large matrix product over all blocks is
+# several times faster in numpy than two batches of 8x8 ones.
+_BASIS = np.kron(_dct_matrix(), _dct_matrix())
+
+ROUNDING_BOUND_88: NDArray[np.float32] = (0.5 * np.abs(_BASIS).sum(axis=1)).reshape(BLOCK, BLOCK)
+"""How far rounding samples to integers can move each coefficient: half the sum of its basis' magnitudes (DC: 4)."""
+
+# JFIF: full range, offset 128 on chroma (ITU-T T.871).
+_TO_YCC = np.array(
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
+)
+_TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]], np.float32)
+
+
+def dct_blocks(blocks_VU88: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Orthonormal forward DCT of each block, as JPEG scales it (samples already shifted by -128)."""
+    flat: NDArray[np.float32] = blocks_VU88.reshape(-1, BLOCK * BLOCK) @ _BASIS.T
+    return flat.reshape(blocks_VU88.shape)
+
+
+def idct_blocks(coefficients_VU88: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse of ``dct_blocks``."""
+    flat: NDArray[np.float32] = coefficients_VU88.reshape(-1, BLOCK * BLOCK) @ _BASIS
+    return flat.reshape(coefficients_VU88.shape)
+
+
+def blocks_from_plane(plane_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cut a plane, sides multiples of 8, into blocks ``(H / 8, W / 8, 8, 8)``."""
+    height, width = plane_HW.shape
+    blocks = plane_HW.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).swapaxes(1, 2)
+    return np.ascontiguousarray(blocks)
+
+
+def plane_from_blocks(blocks_VU88: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse of ``blocks_from_plane``."""
+    rows, columns = blocks_VU88.shape[:2]
+    return blocks_VU88.swapaxes(1, 2).reshape(rows * BLOCK, columns * BLOCK)
+
+
+def ycc_from_rgb(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """RGB, range 0..255, last axis 3, to Y in 0..255 and Cb, Cr in -128..127 (no offset)."""
+    out: NDArray[np.float32] = rgb @ _TO_YCC.T
+    return out
+
+
+def rgb_from_ycc(ycc: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse of ``ycc_from_rgb``, not clipped."""
+    out: NDArray[np.float32] = ycc @ _TO_RGB.T
+    return out
+
+
+def downsample(plane_HW: NDArray[np.float32], vertical: int, horizontal: int) -> NDArray[np.float32]:
+    """Mean of ``vertical`` x ``horizontal`` pixels, as libjpeg's encoder does; sides multiples of them."""
+    if vertical == horizontal == 1:
+        return plane_HW
+    height, width = plane_HW.shape
+    grouped = plane_HW.reshape(height // vertical, vertical, width // horizontal, horizontal)
+    out: NDArray[np.float32] = grouped.mean(axis=(1, 3), dtype=np.float32)
+    return out
+
+
+def upsample(plane_HW: NDArray[np.float32], vertical: int, horizontal: int) -> NDArray[np.float32]:
+    """Repeat each sample: ``downsample`` of the result gives the argument back."""
+    if vertical == horizontal == 1:
+        return plane_HW
+    return plane_HW.repeat(vertical, axis=0).repeat(horizontal, axis=1)

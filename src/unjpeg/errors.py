@@ -1,0 +1,46 @@
+"""The one exception tree. Every message names the file, what is wrong and, where there is something, what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadImageError",
+    "ModelError",
+    "OutputError",
+    "TooLargeError",
+    "TrainingDataError",
+    "TrainingError",
+    "UnjpegError",
+    "UnsupportedImageError",
+]
+
+
+class UnjpegError(Exception):
+    """Base of everything that unjpeg raises on purpose."""
+
+
+class BadImageError(UnjpegError):
+    """The input is missing, unreadable, truncated, corrupt, or no picture at all."""
+
+
+class UnsupportedImageError(BadImageError):
+    """A valid picture of a kind that cannot be restored (12-bit or lossless JPEG, for instance)."""
+
+
+class TooLargeError(BadImageError):
+    """The header promises more pixels than the limit allows."""
+
+
+class OutputError(UnjpegError):
+    """The result cannot be written there."""
+
+
+class ModelError(UnjpegError):
+    """A model file is missing, damaged, of another version, or cannot run on the device asked for."""
+
+
+class TrainingError(UnjpegError):
+    """A training cannot start or go on."""
+
+
+class TrainingDataError(TrainingError):
+    """A folder of training or test images is missing, empty or unreadable."""

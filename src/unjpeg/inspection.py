@@ -1,0 +1,154 @@
+"""What a JPEG file says about itself, and whether a picture could have produced it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import BadImageError, TooLargeError
+from unjpeg.jpeg import MAX_PIXELS, JpegImage
+from unjpeg.picture import FileSource, read_bytes, read_picture
+from unjpeg.projection import Consistency, measure_consistency
+from unjpeg.restore import DOUBLE_COMPRESSION_GAP, shared_restorer
+
+__all__ = ["Inspection", "Verification", "inspect", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A JPEG file's facts.
+
+    Attributes:
+        colour_space: "grey", "YCbCr" or "RGB".
+        subsampling: "4:2:0" and the like; "grey" for one component.
+        tables: the distinct quantisation tables in use, luma first, 8x8 in natural order.
+        stated_quality: quality factor of the nearest standard tables.
+        table_distance: mean absolute logarithm of the ratio to them; 0 for standard tables.
+        read_quality: the quality that the pixels look like to the network, or None if not asked for.
+        looks_compressed_twice: the pixels look much worse than the tables state.
+    """
+
+    name: str
+    width: int
+    height: int
+    colour_space: str
+    components: int
+    subsampling: str
+    progressive: bool
+    orientation: int
+    tables: tuple[tuple[tuple[int, ...], ...], ...]
+    stated_quality: int
+    table_distance: float
+    read_quality: int | None
+    looks_compressed_twice: bool | None
+    has_exif: bool
+    has_icc_profile: bool
+    has_xmp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How a picture fits a file's quantisation cells.
+
+    Attributes:
+        consistency: per component; blocks that clip or hang over the edge are counted apart.
+    """
+
+    original: str
+    restored: str
+    consistency: Consistency
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the picture could have produced the file, as far as rounding lets one tell."""
+        return self.consistency.is_consistent
+
+
+def inspect(source: FileSource, *, model: str | Path | None = "default", max_pixels: int = MAX_PIXELS) -> Inspection:
+    """Facts about a JPEG.
+
+    Args:
+        source: a path, bytes or a stream.
+        model: reads the quality from the pixels; None leaves that out and loads no network.
+
+    Raises:
+        BadImageError: it is no JPEG, or damaged.
+        ModelError: the model is not there.
+    """
+    picture = read_picture(source, max_pixels=max_pixels)
+    jpeg = picture.jpeg
+    if jpeg is None:
+        raise BadImageError(f"{picture.name}: is not a JPEG file, so there is nothing to inspect")
+    quality = jpeg.quality
+    read = shared_restorer(str(model)).guide(picture).quality if model is not None else None
+    return Inspection(
+        name=picture.name,
+        width=jpeg.header.width,
+        height=jpeg.header.height,
+        colour_space=jpeg.header.colour_space,
+        components=len(jpeg.header.sampling),
+        subsampling=jpeg.header.subsampling,
+        progressive=jpeg.header.progressive,
+        orientation=jpeg.metadata.orientation,
+        tables=tuple(tuple(tuple(int(n) for n in row) for row in table) for table in jpeg.tables),
+        stated_quality=quality.value,
+        table_distance=quality.distance,
+        read_quality=read,
+        looks_compressed_twice=None if read is None else quality.value - read > DOUBLE_COMPRESSION_GAP,
+        has_exif=jpeg.metadata.exif is not None,
+        has_icc_profile=jpeg.metadata.icc_profile is not None,
+        has_xmp=jpeg.metadata.xmp is not None,
+    )
+
+
+def verify(
+    original: FileSource, restored: FileSource | NDArray[np.uint8] | NDArray[np.uint16], *, max_pixels: int = MAX_PIXELS
+) -> Verification:
+    """Check that a picture could have produced a JPEG file.
+
+    Args:
+        original: the JPEG, as a path, bytes or a stream.
+        restored: the picture, as a path, bytes or a stream of any format, or an array, of 8 or 16 bits.
+
+    Raises:
+        BadImageError: either cannot be read, or their sizes differ.
+    """
+    data, name = read_bytes(original)
+    jpeg = JpegImage.decode(data, name, max_pixels)
+    if jpeg.components is None:
+        raise BadImageError(f"{name}: its chroma sampling ({jpeg.header.subsampling}) has no whole cells to check")
+    if isinstance(restored, np.ndarray):
+        pixels, restored_name = restored, "array"
+    else:
+        pixels, restored_name = _read_at_full_depth(restored, max_pixels)
+    if pixels.shape != jpeg.pixels.shape:
+        raise BadImageError(
+            f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: not the same picture"
+        )
+    consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space)
+    return Verification(name, restored_name, consistency)
+
+
+def _read_at_full_depth(
+    source: FileSource, max_pixels: int
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
+    """Pixels without alpha, ``(H, W)`` or ``(H, W, 3)``; Pillow would cut 16-bit RGB down to 8."""
+    data, name = read_bytes(source)
+    import pyvips  # takes a quarter of a second, and only verify reads through it
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "")
+        if image.width * image.height > max_pixels:
+            raise TooLargeError(f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}")
+        pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
+    except pyvips.Error as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown format"
+        raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise BadImageError(f"{name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., :-1]
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels, name

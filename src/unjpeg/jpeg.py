@@ -1,0 +1,317 @@
+"""Bytes to ``JpegImage``: pixels, quantised DCT coefficients, tables, sampling, metadata, estimated quality.
+
+The header is read first, by itself: what is too large or cannot be restored is refused before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jpeglib
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import JpegImagePlugin
+
+from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
+from unjpeg.metadata import Metadata
+
+__all__ = ["MAX_PIXELS", "Component", "JpegHeader", "JpegImage", "QualityEstimate", "is_jpeg", "standard_table"]
+
+MAX_PIXELS = 268_435_456
+"""Default limit on width times height: 2^28, a 16384 x 16384 picture."""
+
+_START_OF_IMAGE = b"\xff\xd8"
+_RESTORABLE_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
+_OTHER_FRAMES = {
+    0xC3: "lossless",
+    0xC5: "hierarchical",
+    0xC6: "hierarchical",
+    0xC7: "hierarchical lossless",
+    0xC9: "arithmetic-coded",
+    0xCA: "arithmetic-coded progressive",
+    0xCB: "arithmetic-coded lossless",
+    0xCD: "arithmetic-coded hierarchical",
+    0xCE: "arithmetic-coded hierarchical",
+    0xCF: "arithmetic-coded hierarchical lossless",
+}
+_APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xEE, 0xFE, 0xDA, 0xD9
+
+# ITU-T T.81, Annex K, natural order.
+_LUMA_TABLE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+_CHROMA_TABLE = np.full((8, 8), 99)
+_CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether these bytes start like a JPEG, whatever the file is called."""
+    return data[:3] == b"\xff\xd8\xff"
+
+
+def standard_table(quality: int, *, chroma: bool = False) -> NDArray[np.int64]:
+    """libjpeg's quantisation table, ``(8, 8)`` in natural order, for a quality factor 1..100."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    base = _CHROMA_TABLE if chroma else _LUMA_TABLE
+    return np.clip((base * scale + 50) // 100, 1, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEstimate:
+    """The quality factor whose standard tables are nearest to a file's.
+
+    Attributes:
+        value: 1..100.
+        distance: mean absolute logarithm of the ratio between the tables; 0 means they are the standard ones.
+    """
+
+    value: int
+    distance: float
+
+    @property
+    def is_standard(self) -> bool:
+        return self.distance == 0.0
+
+    @classmethod
+    def of_tables(cls, luma_88: NDArray[np.integer], chroma_88: NDArray[np.integer] | None) -> QualityEstimate:
+        """Nearest quality for the tables in use, ``(8, 8)`` each."""
+        stated = [np.log(np.maximum(luma_88, 1).astype(np.float64))]
+        if chroma_88 is not None:
+            stated.append(np.log(np.maximum(chroma_88, 1).astype(np.float64)))
+        distances = [
+            np.mean([np.abs(log - np.log(standard_table(q, chroma=c > 0))).mean() for c, log in enumerate(stated)])
+            for q in range(1, 101)
+        ]
+        best = int(np.argmin(distances))
+        return cls(best + 1, float(distances[best]))
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What the frame header says, before any decoding.
+
+    Attributes:
+        sampling: (vertical, horizontal) factor of each component.
+        colour_space: "grey", "YCbCr", "RGB", "CMYK" or "YCCK".
+    """
+
+    width: int
+    height: int
+    sampling: tuple[tuple[int, int], ...]
+    colour_space: str
+    progressive: bool
+
+    @classmethod
+    def parse(cls, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> JpegHeader:
+        """Read the header.
+
+        Raises:
+            BadImageError: no JPEG, or its header is damaged.
+            UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK.
+            TooLargeError: more than ``max_pixels``.
+        """
+        adobe_transform: int | None = None
+        for code, segment in _segments(data, name):
+            if code == _APP14 and segment[:5] == b"Adobe" and len(segment) >= 12:
+                adobe_transform = segment[11]
+            elif code in _OTHER_FRAMES:
+                raise UnsupportedImageError(
+                    f"{name}: is a {_OTHER_FRAMES[code]} JPEG, which cannot be restored; save it as a baseline JPEG"
+                )
+            elif code in _RESTORABLE_FRAMES:
+                return cls._from_frame(segment, name, code == 0xC2, adobe_transform, max_pixels)
+        raise BadImageError(f"{name}: is a damaged JPEG (it has no frame header)")
+
+    @classmethod
+    def _from_frame(
+        cls, segment: bytes, name: str, progressive: bool, adobe_transform: int | None, max_pixels: int
+    ) -> JpegHeader:
+        if len(segment) < 6 or len(segment) < 6 + 3 * segment[5]:
+            raise BadImageError(f"{name}: is a damaged JPEG (its frame header is cut short)")
+        precision, height, width, count = struct.unpack(">BHHB", segment[:6])
+        if precision != 8:
+            raise UnsupportedImageError(f"{name}: has {precision} bits per sample; only 8-bit JPEGs can be restored")
+        if not width or not height:
+            raise BadImageError(f"{name}: is a damaged JPEG (its header says {width}x{height} pixels)")
+        if width * height > max_pixels:
+            raise TooLargeError(
+                f"{name}: its header says {width}x{height} pixels, more than the limit of {max_pixels:,}"
+            )
+        specs = [segment[6 + 3 * i : 9 + 3 * i] for i in range(count)]
+        sampling = tuple((spec[1] & 15, spec[1] >> 4) for spec in specs)
+        if not all(1 <= factor <= 4 for pair in sampling for factor in pair):
+            raise BadImageError(f"{name}: is a damaged JPEG (impossible sampling factors)")
+        if count == 4:
+            kind = "YCCK" if adobe_transform == 2 else "CMYK"
+            raise UnsupportedImageError(f"{name}: is a {kind} JPEG; convert it to RGB first")
+        if count not in (1, 3):
+            raise UnsupportedImageError(f"{name}: has {count} components; only grey and colour JPEGs can be restored")
+        return cls(width, height, sampling, _colour_space(specs, adobe_transform), progressive)
+
+    @property
+    def subsampling(self) -> str:
+        """The usual name of the chroma subsampling, or the plain factors where it has none."""
+        if len(self.sampling) == 1:
+            return "grey"
+        (v, h), *chroma = self.sampling
+        names = {(1, 1): "4:4:4", (1, 2): "4:2:2", (2, 2): "4:2:0", (2, 1): "4:4:0", (1, 4): "4:1:1"}
+        if len(set(chroma)) == 1 and v % chroma[0][0] == 0 and h % chroma[0][1] == 0:
+            ratio = (v // chroma[0][0], h // chroma[0][1])
+            if ratio in names:
+                return names[ratio]
+        return " ".join(f"{across}x{down}" for down, across in self.sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One colour component as the file stores it.
+
+    Attributes:
+        coefficients_VU88: quantised DCT coefficients, int16, ``(block rows, block columns, 8, 8)``, natural order.
+        table_88: quantisation table, ``(8, 8)``, natural order.
+        scale: (vertical, horizontal): how many pixels of the picture one sample covers.
+    """
+
+    coefficients_VU88: NDArray[np.int16]
+    table_88: NDArray[np.uint16]
+    scale: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JpegImage:
+    """A decoded JPEG with everything that the file says.
+
+    Attributes:
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8, as libjpeg-turbo decodes them; never rotated.
+        components: one per colour component, or None where the file's sampling is fractional (no projection then).
+    """
+
+    header: JpegHeader
+    pixels: NDArray[np.uint8]
+    components: tuple[Component, ...] | None
+    tables: tuple[NDArray[np.uint16], ...]
+    metadata: Metadata
+
+    @property
+    def quality(self) -> QualityEstimate:
+        """Quality that the tables state."""
+        return QualityEstimate.of_tables(self.tables[0], self.tables[1] if len(self.tables) > 1 else None)
+
+    @classmethod
+    def decode(cls, data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> JpegImage:
+        """Decode a JPEG file's bytes.
+
+        Args:
+            name: what to call the file in an error message.
+
+        Raises:
+            BadImageError: and its children, as ``JpegHeader.parse``; also where the data are truncated or corrupt.
+        """
+        header = JpegHeader.parse(data, name, max_pixels)
+        pixels = _decode_pixels(data, header, name)
+        metadata = _read_metadata(data, name)
+        components, tables = _read_coefficients(data, header, name)
+        return cls(header, pixels, components, tables, metadata)
+
+
+def _segments(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+    """Marker code and payload of each segment up to the first scan."""
+    if not is_jpeg(data):
+        raise BadImageError(f"{name}: is not a JPEG")
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            raise BadImageError(f"{name}: is a damaged JPEG (no marker where one must be, at byte {position})")
+        code = data[position + 1]
+        if code == 0xFF:  # fill byte
+            position += 1
+            continue
+        if code in (_START_OF_SCAN, _END_OF_IMAGE):
+            return
+        (length,) = struct.unpack(">H", data[position + 2 : position + 4])
+        yield code, data[position + 4 : position + 2 + length]
+        position += 2 + max(length, 2)
+
+
+def _colour_space(specs: list[bytes], adobe_transform: int | None) -> str:
+    """As libjpeg decides it: the Adobe marker first, then JFIF's default, then component names."""
+    if len(specs) == 1:
+        return "grey"
+    if adobe_transform is not None:
+        return "RGB" if adobe_transform == 0 else "YCbCr"
+    return "RGB" if bytes(spec[0] for spec in specs) == b"RGB" else "YCbCr"
+
+
+def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> NDArray[np.uint8]:
+    space = "GRAY" if header.colour_space == "grey" else "RGB"
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace=space)
+    except ValueError as error:
+        if "extraneous bytes" not in str(error):  # harmless, and some cameras write them
+            raise BadImageError(f"{name}: is a damaged JPEG ({error})") from error
+        pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=False)
+    decoded: NDArray[np.uint8] = pixels[..., 0] if space == "GRAY" else pixels
+    return decoded
+
+
+def _read_metadata(data: bytes, name: str) -> Metadata:
+    try:
+        # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
+        return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
+    except Exception as error:  # Pillow's parsers of damaged metadata raise nearly anything
+        raise BadImageError(f"{name}: is a JPEG with damaged metadata ({error})") from error
+
+
+def _read_coefficients(
+    data: bytes, header: JpegHeader, name: str
+) -> tuple[tuple[Component, ...] | None, tuple[NDArray[np.uint16], ...]]:
+    """Components and the distinct tables in use, in component order."""
+    # The reader takes a path and at most fifty markers: give it the file without its metadata.
+    handle, path = tempfile.mkstemp(suffix=".jpg")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_without_metadata(data, name))
+        read = jpeglib.read_dct(path)
+        planes = [read.Y, read.Cb, read.Cr][: len(header.sampling)]
+        tables = [np.array(read.get_component_qt(i), np.uint16) for i in range(len(planes))]
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+        raise BadImageError(f"{name}: its coefficients cannot be read ({error})") from error
+    finally:
+        Path(path).unlink(missing_ok=True)
+    distinct = tables[:1] + [t for t in tables[1:2] if not np.array_equal(t, tables[0])]
+    max_v, max_h = (max(pair[axis] for pair in header.sampling) for axis in (0, 1))
+    if any(max_v % v or max_h % h for v, h in header.sampling):
+        return None, tuple(distinct)
+    components = tuple(
+        Component(plane, table, (max_v // v, max_h // h))
+        for plane, table, (v, h) in zip(planes, tables, header.sampling, strict=True)
+    )
+    return components, tuple(distinct)
+
+
+def _without_metadata(data: bytes, name: str) -> bytes:
+    kept = [_START_OF_IMAGE]
+    position = 2
+    for code, segment in _segments(data, name):
+        length = len(segment) + 2
+        is_metadata = 0xE0 <= code <= 0xEF and code != _APP14
+        if not is_metadata and code != _COMMENT:
+            kept.append(struct.pack(">BBH", 0xFF, code, length) + segment)
+        position = data.index(bytes([0xFF, code]), position) + 2 + length
+    return b"".join(kept) + data[position:]

@@ -1,0 +1,48 @@
+"""The two building blocks of the restorer: residual block and guidance block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["GuidanceBlock", "ResidualBlock", "double_conv"]
+
+
+def double_conv(channels: int) -> nn.Sequential:
+    """conv3x3, batch norm, ReLU, conv3x3: the body of both blocks (DAGN, section III-B1 and ``RNorm`` of Eq. 12)."""
+    return nn.Sequential(
+        # No bias before a batch norm: the norm's own shift takes its place.
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """``F + body(F)``.
+
+    Shape: ``(N, channels, H, W)`` to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = double_conv(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + self.body(features)
+        return out
+
+
+class GuidanceBlock(nn.Module):
+    """``F + scale * body(F) + shift``: a residual block that an image's guidance transforms (DAGN, Eq. 12 and 13).
+
+    Shape: features ``(N, channels, H, W)``, scale and shift ``(N, channels, 1, 1)``; result as the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = double_conv(channels)
+
+    def forward(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        out: Tensor = features + scale * self.body(features) + shift
+        return out

@@ -1,0 +1,279 @@
+"""DAGN, the dual awareness guidance network (section III-B), at any size.
+
+::
+
+    image ─┬─▶ insensitive encoder (frozen) ─▶ features ─┬─ mean ─────────────▶ insensitive vector ─┐
+           │                                             └─ C1, C2, pyramid ──▶ fusion matrix ────┐ │
+           ├─▶ sensitive encoder (frozen) ───▶ features ─── mean ─────────────▶ sensitive vector ─┼─┤
+           │                                                                                      │ │ guide()
+     ──────┼──────────────────────────────────────────────────────────────────────────────────────┼─┼─────────
+           │                                                                                      │ │ restore()
+           ├─▶ head ─▶ scale 1 ─▶ ... ─▶ scale S ─▶ + C3(F) · matrix ◀────────────────────────────┘ │
+           │             │ skip            │ skip           │                          guiders ◀────┘
+           │             ▼                 ▼                ▼                             │ scale, shift per stage
+           │        last skip ◀─ stage ◀─ ... ◀─ residual blocks        stage = 4 sensitive + 4 insensitive blocks
+           │             ▼
+           └─────────▶   +  ◀─ tail
+                         ▼
+                     restored
+
+``guide`` sees an image once and returns vectors and one matrix, whatever the image's size; ``restore`` is a plain
+convolutional network under that guidance, so it runs on tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredictor, pool
+from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
+
+__all__ = ["Dagn", "DagnConfig", "Guidance"]
+
+PYRAMID_SIZES = (1, 2, 4, 8)
+"""Output sizes of the fusion's pooling layers: 1 + 4 + 16 + 64 = 85 tokens (section III-B4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DagnConfig:
+    """Size and parts of a DAGN. The defaults are the published network.
+
+    Attributes:
+        width: channels of the first scale; every further scale has twice as many.
+        scales: spatial scales of the base encoder.
+        blocks: residual blocks per scale; each guided stage has as many of either kind.
+        stem: 1, or the factor of a pixel-unshuffle in front: the network then works at a lower resolution.
+        encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
+        insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
+            scale 1 and shift 0.
+    """
+
+    width: int = 64
+    scales: int = 4
+    blocks: int = 4
+    stem: int = 1
+    encoder_width: int = 64
+    insensitive_guidance: bool = True
+    sensitive_guidance: bool = True
+    fusion: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "stem", "encoder_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"DagnConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.scales < 2:
+            raise ValueError(f"DagnConfig.scales must be at least 2 (a U needs two ends), got {self.scales}")
+
+    @property
+    def bottleneck_channels(self) -> int:
+        """Channels of the last scale, ``C_b`` and ``D`` of the paper: 512 at the published size."""
+        return int(self.width * 2 ** (self.scales - 1))
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of the guided stages, ``D / 2^i``: (256, 128, 64) at the published size."""
+        return tuple(self.bottleneck_channels // 2**i for i in range(1, self.scales))
+
+    @property
+    def total_stride(self) -> int:
+        """Sides of the input of ``restore`` must be multiples of this."""
+        return int(self.stem * 2 ** (self.scales - 1))
+
+    @property
+    def encoder(self) -> AutoEncoderConfig:
+        return AutoEncoderConfig(width=self.encoder_width)
+
+
+class Guidance(NamedTuple):
+    """What ``guide`` knows of an image.
+
+    Shapes: ``insensitive`` and ``sensitive`` ``(N, 32 * encoder_width)``: globally averaged features;
+    ``fusion`` ``(N, C, C)`` with C the bottleneck's channels: ``Pool(C1) · Pool(C2)^T`` of Eq. 10, over the 85 tokens'
+    mean instead of their sum (the learned C3 takes up the constant).
+    """
+
+    insensitive: Tensor
+    sensitive: Tensor
+    fusion: Tensor
+
+
+class Guider(nn.Module):
+    """Three-layer perceptron from pooled features to one (scale, shift) per guided stage (section III-B2, B3).
+
+    Shape: ``(N, features)`` to a list of pairs ``(N, channels, 1, 1)``.
+    """
+
+    def __init__(self, features: int, hidden: int, stage_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stage_channels = stage_channels
+        self.mlp = nn.Sequential(
+            nn.Linear(features, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, 2 * sum(stage_channels)),
+        )
+        # Start near scale 1, shift 0: an unguided residual block.
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, pooled: Tensor) -> list[tuple[Tensor, Tensor]]:
+        vectors = self.mlp(pooled)[:, :, None, None]
+        pieces = torch.split(vectors, [c for c in self.stage_channels for _ in range(2)], dim=1)
+        return [(1 + pieces[2 * i], pieces[2 * i + 1]) for i in range(len(self.stage_channels))]
+
+
+class FusionMatrix(nn.Module):
+    """The image's side of the cross-feature fusion: ``Pool(C1(F_cif)) · Pool(C2(F_cif))^T`` of Eq. 10.
+
+    Shape: ``(N, feature_channels, h, w)`` to ``(N, channels, channels)``.
+    """
+
+    def __init__(self, feature_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(feature_channels, channels, 1)
+        self.conv2 = nn.Conv2d(feature_channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Pooling and a 1x1 convolution commute, and pooling first is cheaper.
+        tokens = torch.cat([functional.adaptive_avg_pool2d(features, k).flatten(2) for k in PYRAMID_SIZES], dim=2)
+        first = self.conv1(tokens[..., None]).squeeze(-1)
+        second = self.conv2(tokens[..., None]).squeeze(-1)
+        matrix: Tensor = first @ second.transpose(1, 2) / tokens.shape[2]
+        return matrix
+
+
+class GuidedStage(nn.Module):
+    """Add the skip, double the resolution, then sensitive and insensitive guidance blocks (Eq. 11).
+
+    The blocks of one kind share their scale and shift.
+
+    Shape: ``(N, 2 * channels, H, W)`` and a skip of the same shape to ``(N, channels, 2 * H, 2 * W)``.
+    """
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
+        self.sensitive = nn.ModuleList(GuidanceBlock(channels) for _ in range(blocks))
+        self.insensitive = nn.ModuleList(GuidanceBlock(channels) for _ in range(blocks))
+
+    def forward(
+        self, features: Tensor, skip: Tensor, sensitive: tuple[Tensor, Tensor], insensitive: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        x: Tensor = self.up(features + skip)
+        for block in self.sensitive:
+            x = block(x, *sensitive)
+        for block in self.insensitive:
+            x = block(x, *insensitive)
+        return x
+
+
+class Dagn(nn.Module):
+    """The whole network. ``forward(image) == restore(image, guide(image))``.
+
+    Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``config.total_stride``, to the same.
+    """
+
+    def __init__(self, config: DagnConfig) -> None:
+        super().__init__()
+        self.config = config
+        encoder, channels, stages = config.encoder, config.bottleneck_channels, config.stage_channels
+
+        self.insensitive_encoder = Encoder(encoder)
+        self.sensitive_encoder = Encoder(encoder)
+        self.quality_predictor = QualityPredictor(encoder)
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+
+        self.insensitive_guider = Guider(encoder.feature_channels, channels, stages)
+        self.sensitive_guider = Guider(encoder.feature_channels, channels, stages)
+        self.fusion_matrix = FusionMatrix(encoder.feature_channels, channels)
+        self.fusion_conv3 = nn.Conv2d(channels, channels, 1)
+        # Without the softmax of an attention the product has no natural scale: start near "no fusion".
+        nn.init.normal_(self.fusion_conv3.weight, std=1e-3)
+        nn.init.zeros_(self.fusion_conv3.bias)  # type: ignore[arg-type]
+
+        image_channels = 3 * config.stem**2
+        widths = [config.width * 2**i for i in range(config.scales)]
+        self.head = nn.Conv2d(image_channels, config.width, 3, padding=1)
+        self.encoder_scales = nn.ModuleList(_residual_blocks(width, config.blocks) for width in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(width, 2 * width, 2, stride=2) for width in widths[:-1])
+        self.bottleneck = _residual_blocks(channels, config.blocks)
+        self.stages = nn.ModuleList(GuidedStage(width, config.blocks) for width in stages)
+        self.tail = nn.Conv2d(config.width, image_channels, 3, padding=1)
+        # Start at the decoded JPEG: the residual is small, and the first steps should not be spent on unlearning it.
+        nn.init.normal_(self.tail.weight, std=1e-3)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+        # What is off does not learn: data-parallel training waits for the gradient of everything that does.
+        for used, part in (
+            (config.insensitive_guidance, self.insensitive_guider),
+            (config.sensitive_guidance, self.sensitive_guider),
+            (config.fusion, self.fusion_matrix),
+            (config.fusion, self.fusion_conv3),
+        ):
+            part.requires_grad_(used)
+        self.train()  # modules are born in training mode, the encoders too
+
+    def _frozen_parts(self) -> tuple[nn.Module, ...]:
+        return self.insensitive_encoder, self.sensitive_encoder, self.quality_predictor
+
+    def train(self, mode: bool = True) -> Dagn:
+        """Training mode for all but the encoders: their batch-norm statistics stay as stage 1 left them."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def guide(self, image: Tensor) -> Guidance:
+        """Features of an image. Shape: ``(N, 3, H, W)``, range 0..1, any size; see ``Guidance``."""
+        insensitive, sensitive = self._features(image)
+        return Guidance(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive))
+
+    def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.insensitive_encoder(image), self.sensitive_encoder(image)
+
+    def restore(self, image: Tensor, guidance: Guidance) -> Tensor:
+        """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped."""
+        config = self.config
+        unguided = [(image.new_ones(()), image.new_zeros(()))] * len(self.stages)
+        sensitive = self.sensitive_guider(guidance.sensitive) if config.sensitive_guidance else unguided
+        insensitive = self.insensitive_guider(guidance.insensitive) if config.insensitive_guidance else unguided
+
+        x = self.head(functional.pixel_unshuffle(image, config.stem) if config.stem > 1 else image)
+        skips = []
+        for scale, blocks in enumerate(self.encoder_scales):
+            x = blocks(self.downs[scale - 1](x) if scale else x)
+            skips.append(x)
+        if config.fusion:
+            x = x + self._fused(x, guidance.fusion)
+        x = self.bottleneck(x)
+        for i, stage in enumerate(self.stages):
+            x = stage(x, skips[-1 - i], sensitive[i], insensitive[i])
+        residual = self.tail(x + skips[0])
+        return image + (functional.pixel_shuffle(residual, config.stem) if config.stem > 1 else residual)
+
+    def _fused(self, features: Tensor, matrix: Tensor) -> Tensor:
+        """``C3(F_bf) · matrix`` of Eq. 10, features as rows: a 1x1 convolution with the image's own weights."""
+        n, channels, height, width = features.shape
+        rows = self.fusion_conv3(features).flatten(2)
+        return (matrix.transpose(1, 2) @ rows).reshape(n, channels, height, width)
+
+    def quality(self, guidance: Guidance) -> Tensor:
+        """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""
+        return functional.softmax(self.quality_predictor(guidance.sensitive), dim=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.restore(image, self.guide(image))
+
+
+def _residual_blocks(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))

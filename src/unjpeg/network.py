@@ -1,0 +1,248 @@
+"""Runs an exported model: ``guide`` once per image, ``restore`` on every tile.
+
+A model file (``.unjpeg``) is a zip archive of ``model.json``, ``guide.onnx``, ``restore.onnx`` and
+``quality_features.npy``. The two graphs are checked against the hashes in ``model.json`` before a runtime sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import ModelError
+
+__all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Runtime", "shipped_models"]
+
+FORMAT_VERSION = 1
+SUFFIX = ".unjpeg"
+
+Runtime = Literal["openvino", "onnxruntime"]
+Arrays = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What an image as a whole tells the network (DAGN, section III-B).
+
+    Attributes:
+        insensitive, sensitive: globally averaged features, ``(1, C)``.
+        fusion: the cross-feature fusion's matrix, ``(1, B, B)``.
+        quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
+    """
+
+    insensitive: NDArray[np.float32]
+    sensitive: NDArray[np.float32]
+    fusion: NDArray[np.float32]
+    quality_probabilities: NDArray[np.float32]
+
+    @property
+    def quality(self) -> int:
+        """The quality factor that the pixels look like, 1..100: the distribution's median."""
+        return int(np.searchsorted(np.cumsum(self.quality_probabilities), 0.5)) + 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file's contents, not yet loaded into a runtime.
+
+    Attributes:
+        description: ``model.json``: name, versions, hashes, network configuration, training data, metrics.
+        guide, restore: the two ONNX graphs, serialised.
+        quality_features: mean sensitive features of the validation pictures compressed at each of
+            ``description["quality_levels"]``, ``(levels, C)``.
+    """
+
+    description: dict[str, Any]
+    guide: bytes
+    restore: bytes
+    quality_features: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> ModelFile:
+        """Open a shipped model by name, or any model file by path.
+
+        Raises:
+            ModelError: it does not exist, is damaged, or was made for another version of this program.
+        """
+        name = str(name_or_path)
+        source = shipped_models().get(name, Path(name))
+        if not source.is_file():
+            known = ", ".join(sorted(shipped_models()))
+            raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
+        try:
+            with zipfile.ZipFile(io.BytesIO(source.read_bytes())) as archive:
+                description = json.loads(archive.read("model.json"))
+                guide, restore = archive.read("guide.onnx"), archive.read("restore.onnx")
+                features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
+            version, hashes = description["format_version"], description["sha256"]
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"{name}: is not a readable model file ({error})") from error
+        if version != FORMAT_VERSION:
+            raise ModelError(f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}")
+        for part, data in (("guide", guide), ("restore", restore)):
+            if hashlib.sha256(data).hexdigest() != hashes[part]:
+                raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
+        return cls(description, guide, restore, features.astype(np.float32))
+
+    def write(self, path: Path) -> None:
+        """Write the archive; equal contents give equal bytes."""
+        features = io.BytesIO()
+        np.save(features, self.quality_features.astype(np.float16), allow_pickle=False)
+        members = {
+            "model.json": json.dumps(self.description, indent=2).encode(),
+            "guide.onnx": self.guide,
+            "restore.onnx": self.restore,
+            "quality_features.npy": features.getvalue(),
+        }
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+
+    @property
+    def hash(self) -> str:
+        """Identifies the weights: a hash over both graphs."""
+        parts = self.description["sha256"]
+        return hashlib.sha256((parts["guide"] + parts["restore"]).encode()).hexdigest()[:16]
+
+
+class Model:
+    """A model file loaded into a runtime. Safe to use from several threads.
+
+    Args:
+        file: the contents.
+        runtime: "openvino" (the default on CPUs) or "onnxruntime" (also for GPUs); None chooses.
+        device: "cpu", or "cuda" for the first GPU through ONNX Runtime.
+        threads: CPU threads; None leaves it to the runtime.
+
+    Raises:
+        ModelError: the runtime is not installed, or cannot run on that device.
+    """
+
+    def __init__(
+        self, file: ModelFile, *, runtime: Runtime | None = None, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        if device not in ("cpu", "cuda"):
+            raise ModelError(f"device must be cpu or cuda, got {device!r}")
+        self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
+        if device != "cpu" and self.runtime == "openvino":
+            raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime for {device}")
+        compile_graph = _compile_openvino if self.runtime == "openvino" else _compile_onnxruntime
+        self.file = file
+        self._guide = compile_graph(file.guide, device, threads)
+        self._restore = compile_graph(file.restore, device, threads)
+
+    @property
+    def guide_window(self) -> int:
+        """Side in pixels of the windows that ``guide`` takes."""
+        return int(self.file.description["guide_window"])
+
+    @property
+    def total_stride(self) -> int:
+        """Sides of the tiles that ``restore`` takes must be multiples of this."""
+        return int(self.file.description["total_stride"])
+
+    @cached_property
+    def _quality_levels(self) -> NDArray[np.float64]:
+        return np.asarray(self.file.description["quality_levels"], np.float64)
+
+    def guide(self, windows: NDArray[np.float32]) -> Guidance:
+        """Guidance of an image from some of its windows, features averaged over them.
+
+        Args:
+            windows: ``(N, 3, guide_window, guide_window)``, range 0..1, each starting on the 8x8 grid.
+        """
+        # One window at a time: memory stays flat, and no graph is compiled anew for another count.
+        outputs = [self._guide([window[None]]) for window in windows]
+        insensitive, sensitive, fusion, quality = (
+            np.mean([output[i] for output in outputs], axis=0, dtype=np.float32) for i in range(4)
+        )
+        return Guidance(insensitive, sensitive, fusion, quality[0])
+
+    def shifted(self, guidance: Guidance, quality: int) -> Guidance:
+        """The guidance of the same image had it looked like ``quality``: lower asks for more smoothing.
+
+        Moves the sensitive features by the difference of their mean over pictures of both qualities.
+        """
+        shift = self._mean_features(quality) - self._mean_features(guidance.quality)
+        return Guidance(
+            guidance.insensitive, guidance.sensitive + shift, guidance.fusion, guidance.quality_probabilities
+        )
+
+    def _mean_features(self, quality: int) -> NDArray[np.float32]:
+        levels = self._quality_levels
+        position = float(np.interp(quality, levels, np.arange(len(levels))))
+        low = min(int(position), len(levels) - 2)
+        weight = np.float32(position - low)
+        features = self.file.quality_features
+        mixed: NDArray[np.float32] = features[low] * (1 - weight) + features[low + 1] * weight
+        return mixed
+
+    def restore(self, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        """One restored tile, not clipped.
+
+        Args:
+            tile: ``(1, 3, H, W)``, range 0..1, sides multiples of ``total_stride``, starting on the 8x8 grid.
+        """
+        return self._restore([tile, guidance.insensitive, guidance.sensitive, guidance.fusion])[0]
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and files of the models that come with the package."""
+    folder = Path(str(importlib.resources.files("unjpeg"))) / "weights"
+    return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def _compile_openvino(graph: bytes, device: str, threads: int | None) -> Callable[[Arrays], Arrays]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
+    core = openvino.Core()
+    # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere. Either stays well under 1/255.
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(core.read_model(graph, b""), "CPU", settings)
+    requests = threading.local()  # a request holds buffers: one per thread
+
+    def run(inputs: Arrays) -> Arrays:
+        if not hasattr(requests, "request"):
+            requests.request = compiled.create_infer_request()
+        results = requests.request.infer(inputs)
+        return [np.array(results[i]) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Callable[[Arrays], Arrays]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError("ONNX Runtime is not installed; try: pip install onnxruntime") from error
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise ModelError(f"this build of ONNX Runtime has no {provider}; try: pip install onnxruntime-gpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+    names = [node.name for node in session.get_inputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        outputs: Sequence[Any] = session.run(None, dict(zip(names, inputs, strict=True)))
+        return list(outputs)
+
+    return run

@@ -1,0 +1,153 @@
+"""From whatever a caller has (path, bytes, stream, Pillow image, array) to what the restorer works on.
+
+The content decides what a file is, not its name. Only JPEG files say which pictures could have produced them; anything
+else is restored *blind*: same network, no projection.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
+from unjpeg.jpeg import MAX_PIXELS, JpegImage, is_jpeg
+from unjpeg.metadata import Metadata
+
+__all__ = ["FileSource", "Picture", "Source", "read_bytes", "read_picture"]
+
+FileSource = str | os.PathLike[str] | bytes | BinaryIO
+"""A file: its path (``-`` for standard input), its bytes, or a binary stream."""
+
+Source = FileSource | Image.Image | NDArray[np.uint8]
+"""A file, or pixels that no longer know which file they came from."""
+
+_PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        name: what to call it in messages.
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8.
+        alpha: ``(H, W)`` uint8 or None; never touched.
+        jpeg: the file's own knowledge, or None for a blind restoration.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None
+    metadata: Metadata
+    jpeg: JpegImage | None
+
+    def with_alpha(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """Put the alpha channel back beside restored pixels, at their bit depth."""
+        if self.alpha is None:
+            return pixels
+        alpha = self.alpha.astype(pixels.dtype)
+        if pixels.dtype == np.uint16:
+            alpha *= 257
+        return np.dstack([pixels, alpha])
+
+
+def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode anything that can be restored.
+
+    Args:
+        source: a path, the bytes of a file, a binary stream, or (restored blind) a Pillow image or an array
+            ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8.
+        max_pixels: larger pictures are refused, from the header.
+
+    Raises:
+        BadImageError: and its children.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, "image", max_pixels)
+    data, name = read_bytes(source)
+    if not data:
+        raise BadImageError(f"{name}: is empty")
+    if is_jpeg(data):
+        jpeg = JpegImage.decode(data, name, max_pixels)
+        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name}: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
+    return _from_pillow(image, name, max_pixels)
+
+
+def read_bytes(source: FileSource) -> tuple[bytes, str]:
+    """A file's bytes and its name for messages. ``-`` is standard input. Raises BadImageError."""
+    if isinstance(source, bytes):
+        return source, "image"
+    if isinstance(source, str | os.PathLike):
+        if str(source) == "-":
+            return sys.stdin.buffer.read(), "standard input"
+        path = Path(source)
+        try:
+            return path.read_bytes(), str(path)
+        except FileNotFoundError as error:
+            raise BadImageError(f"{path}: no such file") from error
+        except IsADirectoryError as error:
+            raise BadImageError(f"{path}: is a folder") from error
+        except OSError as error:
+            raise BadImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not hasattr(source, "read"):
+        raise TypeError(f"cannot restore a {type(source).__name__}: give a path, bytes, a stream, an image or an array")
+    return source.read(), str(getattr(source, "name", "stream"))
+
+
+def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
+    if array.dtype != np.uint8:
+        raise UnsupportedImageError(f"array: has dtype {array.dtype}; give uint8, range 0..255")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)) or 0 in array.shape:
+        raise UnsupportedImageError(f"array: has shape {array.shape}; give (H, W) or (H, W, 1..4)")
+    return _split(array, "array", Metadata(), max_pixels)
+
+
+def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
+    _check_size(image.width, image.height, name, max_pixels)
+    if getattr(image, "n_frames", 1) > 1:
+        raise UnsupportedImageError(f"{name}: is an animation or has several pages; give one picture")
+    mode = _PLAIN_MODES.get(image.mode)
+    if mode is None:
+        raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")
+    if "transparency" in image.info:
+        mode = "LA" if image.mode in ("1", "L") else "RGBA"
+    try:
+        metadata = Metadata.from_pillow(image)
+        pixels = np.asarray(image.convert(mode))
+    except Exception as error:  # Pillow's decoders of damaged files raise nearly anything
+        raise BadImageError(f"{name}: is damaged ({error})") from error
+    return _split(pixels, name, metadata, max_pixels)
+
+
+def _split(pixels: NDArray[np.uint8], name: str, metadata: Metadata, max_pixels: int) -> Picture:
+    _check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
+    alpha = None
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels, alpha = pixels[..., :-1], np.ascontiguousarray(pixels[..., -1])
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return Picture(name, np.ascontiguousarray(pixels), alpha, metadata, None)
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLargeError(f"{name}: has {width}x{height} pixels, more than the limit of {max_pixels:,}")

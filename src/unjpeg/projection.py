@@ -1,0 +1,197 @@
+"""Quantisation cells: what a file says about the picture it was made from.
+
+A JPEG stores ``q = round(c / t)`` for each DCT coefficient c, so c lay in the cell ``[(q - 1/2) t, (q + 1/2) t]``. A
+picture whose coefficients all lie in their cells could have produced the file: it is *consistent* with it. ``project``
+moves a restored picture into the cells, ``measure_consistency`` checks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.dct import (
+    BLOCK,
+    ROUNDING_BOUND_88,
+    blocks_from_plane,
+    dct_blocks,
+    downsample,
+    idct_blocks,
+    plane_from_blocks,
+    rgb_from_ycc,
+    upsample,
+    ycc_from_rgb,
+)
+from unjpeg.jpeg import Component
+
+__all__ = ["ComponentConsistency", "Consistency", "measure_consistency", "project", "row_alignment"]
+
+
+def row_alignment(components: Sequence[Component]) -> int:
+    """Pixel rows that hold whole blocks of every component: ``project`` works on strips that start at multiples."""
+    return BLOCK * max(component.scale[0] for component in components)
+
+
+def project(
+    pixels: NDArray[np.float32], components: Sequence[Component], colour_space: str, top: int = 0
+) -> NDArray[np.float32]:
+    """The nearest picture, in each component's own resolution, whose coefficients lie in their cells.
+
+    Chroma is averaged down as encoders do, moved into its cells there, and the *change* is repeated up: the detail
+    that the picture has beyond the chroma's resolution stays.
+
+    Args:
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, range 0..255, a horizontal strip of the picture at full width.
+        components: of the whole picture.
+        colour_space: as ``JpegHeader.colour_space``.
+        top: the strip's first row in the picture, a multiple of ``row_alignment``.
+
+    Returns:
+        Shaped as ``pixels``, not clipped: clipping can leave the cells, and is the caller's.
+    """
+    planes = _planes(pixels, colour_space)
+    for plane, component in zip(planes, components, strict=True):
+        cells, padded = _cells_of_strip(plane, component, top)
+        down = downsample(padded, *component.scale)
+        coefficients = dct_blocks(blocks_from_plane(down))
+        centre = cells * component.table_88
+        half = component.table_88 * np.float32(0.5)
+        change = np.clip(coefficients, centre - half, centre + half) - coefficients
+        moved = upsample(plane_from_blocks(idct_blocks(change)), *component.scale)
+        plane += moved[: plane.shape[0], : plane.shape[1]]
+    return _pixels(planes, colour_space)
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentConsistency:
+    """How well one component's coefficients fit their cells.
+
+    Attributes:
+        checked, inside: coefficients of blocks that neither clip nor hang over the picture's edge, and how many of
+            them lie in their cell within the rounding bound.
+        inside_clipped, checked_clipped: the same for blocks with a pixel at either end of the range, where clipping
+            can have moved any coefficient.
+        worst_excess: furthest distance beyond a cell and its tolerance, in quantisation steps; 0 if none.
+        worst_block: (row, column) of the block where it is, or None.
+    """
+
+    name: str
+    checked: int
+    inside: int
+    checked_clipped: int
+    inside_clipped: int
+    worst_excess: float
+    worst_block: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """Whether a picture could have produced a file."""
+
+    components: tuple[ComponentConsistency, ...]
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether every checked coefficient lies in its cell."""
+        return all(c.inside == c.checked for c in self.components)
+
+    @property
+    def share_inside(self) -> float:
+        """Share of checked coefficients that lie in their cells; 1.0 if there was nothing to check."""
+        checked = sum(c.checked for c in self.components)
+        return sum(c.inside for c in self.components) / checked if checked else 1.0
+
+
+def measure_consistency(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], components: Sequence[Component], colour_space: str
+) -> Consistency:
+    """Compare a stored picture's coefficients with a file's cells.
+
+    The tolerance of each coefficient is what rounding the picture's samples to integers can have moved it.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, 3)``, of the file's size.
+    """
+    maximum = np.iinfo(pixels.dtype).max
+    names = {1: ("Y",), 3: ("R", "G", "B") if colour_space == "RGB" else ("Y", "Cb", "Cr")}[len(components)]
+    tolerance = ROUNDING_BOUND_88 * np.float32(255 / maximum) + np.float32(1e-2)  # and this code's own float32
+    strip = row_alignment(components) * 64
+    tallies = [_Tally(name) for name in names]
+    for top in range(0, pixels.shape[0], strip):
+        rows = pixels[top : top + strip]
+        at_end = (rows == 0) | (rows == maximum)
+        clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
+        scaled = rows.astype(np.float32) * np.float32(255 / maximum)
+        for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
+            cells, padded = _cells_of_strip(plane, component, top)
+            coefficients = dct_blocks(blocks_from_plane(downsample(padded, *component.scale)))
+            off_centre = np.abs(coefficients - cells * component.table_88)
+            beyond = (off_centre - tolerance) / component.table_88 - np.float32(0.5)
+            tally.add(beyond, clips, component.scale, top)
+    return Consistency(tuple(tally.result() for tally in tallies))
+
+
+class _Tally:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts = np.zeros(4, np.int64)  # checked, inside, checked clipped, inside clipped
+        self._worst, self._where = 0.0, (0, 0)
+
+    def add(self, beyond_VU88: NDArray[np.float32], clips_HW: NDArray[np.bool_], scale: tuple[int, int], top: int) -> None:
+        across, down = BLOCK * scale[1], BLOCK * scale[0]
+        rows, columns = beyond_VU88.shape[:2]
+        whole_rows, whole_columns = clips_HW.shape[0] // down, clips_HW.shape[1] // across
+        whole = beyond_VU88[: min(rows, whole_rows), : min(columns, whole_columns)]
+        if not whole.size:
+            return
+        area = clips_HW[: whole.shape[0] * down, : whole.shape[1] * across]
+        clipped = area.reshape(whole.shape[0], down, whole.shape[1], across).any(axis=(1, 3))
+        inside = whole <= 0
+        for offset, blocks in ((0, ~clipped), (2, clipped)):
+            self._counts[offset] += blocks.sum() * BLOCK * BLOCK
+            self._counts[offset + 1] += inside[blocks].sum()
+        excess = np.where(clipped, np.float32(0), whole.max(axis=(2, 3)))
+        row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+        if excess[row, column] > self._worst:
+            self._worst = float(excess[row, column])
+            self._where = (int(row) + top // down, int(column))
+
+    def result(self) -> ComponentConsistency:
+        checked, inside, checked_clipped, inside_clipped = (int(n) for n in self._counts)
+        where = self._where if self._worst > 0 else None
+        return ComponentConsistency(
+            self._name, checked, inside, checked_clipped, inside_clipped, self._worst, where
+        )
+
+
+def _planes(pixels: NDArray[np.float32], colour_space: str) -> list[NDArray[np.float32]]:
+    """Component planes around zero, as JPEG transforms them: fresh arrays."""
+    if pixels.ndim == 2:
+        return [pixels - np.float32(128)]
+    if colour_space == "RGB":
+        return [pixels[..., i] - np.float32(128) for i in range(3)]
+    ycc = ycc_from_rgb(pixels)
+    return [ycc[..., 0] - np.float32(128), np.ascontiguousarray(ycc[..., 1]), np.ascontiguousarray(ycc[..., 2])]
+
+
+def _pixels(planes: list[NDArray[np.float32]], colour_space: str) -> NDArray[np.float32]:
+    """Inverse of ``_planes``."""
+    if len(planes) == 1:
+        return planes[0] + np.float32(128)
+    if colour_space == "RGB":
+        return np.stack(planes, axis=2) + np.float32(128)
+    return rgb_from_ycc(np.stack([planes[0] + np.float32(128), planes[1], planes[2]], axis=2))
+
+
+def _cells_of_strip(
+    plane: NDArray[np.float32], component: Component, top: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The stored coefficients under a strip, and the strip padded by its edge to whole blocks."""
+    down, across = BLOCK * component.scale[0], BLOCK * component.scale[1]
+    rows, columns = -(-plane.shape[0] // down), -(-plane.shape[1] // across)
+    cells = component.coefficients_VU88[top // down : top // down + rows, :columns].astype(np.float32)
+    bottom, right = rows * down - plane.shape[0], columns * across - plane.shape[1]
+    return cells, np.pad(plane, ((0, bottom), (0, right)), mode="edge") if bottom or right else plane

@@ -1,0 +1,360 @@
+"""START HERE: the whole way from a file's bytes to the restored picture.
+
+::
+
+    read_picture ─▶ guide ─▶ restore, tile by tile ─▶ strength ─▶ project ─▶ round ─▶ Restored.save
+     picture.py     network.py                                  projection.py         output.py
+
+The picture is worked through in horizontal strips, so that beside the decoded and the restored picture only one strip
+is held in floating point.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import OutputError
+from unjpeg.jpeg import MAX_PIXELS
+from unjpeg.metadata import Metadata
+from unjpeg.network import Guidance, Model, ModelFile, Runtime
+from unjpeg.output import format_of, write_image
+from unjpeg.picture import Picture, Source, read_picture
+from unjpeg.projection import project
+
+__all__ = ["ConsistencyPolicy", "Report", "Restored", "Restorer", "restore", "shared_restorer"]
+
+ConsistencyPolicy = Literal["auto", "strict", "off"]
+
+TILE_CORE = 448
+"""Side of the part of a tile that is kept. A multiple of 32: whole blocks at every chroma sampling, whole strides."""
+
+HALO = 64
+"""Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/how-it-works.md."""
+
+MAX_GUIDE_WINDOWS = 32
+"""Windows that guidance is averaged over: all of a small picture, an even sample of a large one."""
+
+DOUBLE_COMPRESSION_GAP = 25
+"""How far the pixels may look worse than the tables state before ``auto`` stops trusting the cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done.
+
+    Attributes:
+        stated_quality: that the file's quantisation tables state; None for a blind restoration.
+        read_quality: that the network read from the pixels; None at strength 0, where no network ran.
+        guided_quality: that guided the restoration.
+        projected: whether the result was moved into the file's quantisation cells.
+        notes: what a user should know, one sentence each.
+    """
+
+    name: str
+    width: int
+    height: int
+    model: str | None
+    model_hash: str | None
+    strength: float
+    stated_quality: int | None
+    read_quality: int | None
+    guided_quality: int | None
+    projected: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored picture.
+
+    Attributes:
+        pixels: ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)``, uint8 or uint16 at full range; alpha last.
+        metadata: as the source had it.
+        report: what was done.
+    """
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    metadata: Metadata
+    report: Report
+
+    def save(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the picture, whole or not at all, with its metadata.
+
+        Args:
+            target: a path or a binary stream.
+            format: "png", "jpeg", "webp" or "tiff"; by default what the path's suffix says, PNG for a stream.
+            quality: of JPEG (95 if not given) and WebP (lossless if not given), 1..100.
+            overwrite: replace an existing file.
+
+        Raises:
+            OutputError: it cannot be written there, or not in that format.
+        """
+        if isinstance(target, str):
+            target = Path(target)
+        if format is None:
+            format = format_of(target) if isinstance(target, Path) else "png"
+        if format is None:
+            raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
+        height, width = self.pixels.shape[:2]
+        metadata = self.metadata.with_size(width, height).without_thumbnail()
+        write_image(target, self.pixels, metadata, format=format, quality=quality, overwrite=overwrite)
+
+
+class Restorer:
+    """A loaded model, ready to restore any number of pictures, also from several threads.
+
+    Args:
+        model: a shipped model's name or a model file's path.
+        runtime: "openvino" or "onnxruntime"; None chooses by the device.
+        device: "cpu", or "cuda" through ONNX Runtime.
+        threads: CPU threads; None uses all cores.
+        max_pixels: larger pictures are refused, from the header.
+
+    Raises:
+        ModelError: the model or the runtime is not there.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "default",
+        *,
+        runtime: Runtime | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.model_file = ModelFile.read(model)
+        self._max_pixels = max_pixels
+        self._load: Callable[[], Model] = lambda: Model(
+            self.model_file, runtime=runtime, device=device, threads=threads
+        )
+        self._model: Model | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> Model:
+        """The model in its runtime, compiled on first use."""
+        with self._lock:
+            if self._model is None:
+                self._model = self._load()
+            return self._model
+
+    def restore(
+        self,
+        source: Source,
+        *,
+        strength: float = 1.0,
+        quality: int | None = None,
+        consistency: ConsistencyPolicy = "auto",
+        bit_depth: Literal[8, 16] = 8,
+        progress: Callable[[float], None] | None = None,
+    ) -> Restored:
+        """Restore one picture.
+
+        Args:
+            source: a path, bytes, a stream, or (blind: without what only a JPEG file knows) a Pillow image or an array.
+            strength: 0 (the decoded pixels, exactly) to 1; between, a mixture.
+            quality: guide the restoration as if the picture looked like this quality factor, 1..100: lower smooths
+                more. By default what the network reads from the pixels.
+            consistency: "strict" moves the result into the file's quantisation cells, "off" does not, "auto" does
+                unless the pixels look like an earlier, stronger compression that the file does not speak of.
+            bit_depth: of the result, 8 or 16.
+            progress: called with the finished share, 0..1, after each strip.
+
+        Raises:
+            BadImageError: the source cannot be read or restored.
+            ModelError: the model cannot run.
+            ValueError: an option is out of its range.
+        """
+        _check_options(strength, quality, consistency, bit_depth)
+        picture = read_picture(source, max_pixels=self._max_pixels)
+        stated = picture.jpeg.quality.value if picture.jpeg else None
+        if strength == 0:
+            pixels = picture.pixels if bit_depth == 8 else picture.pixels.astype(np.uint16) * np.uint16(257)
+            return self._result(picture, pixels, strength, stated, None, None, False, ())
+
+        guidance = self.guide(picture)
+        read = guidance.quality
+        if quality is not None:
+            guidance = self.model.shifted(guidance, quality)
+        projected, notes = _decide_projection(picture, consistency, stated, read)
+
+        maximum = 255 if bit_depth == 8 else 65535
+        pixels = np.empty(picture.pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
+        for top, strip in self._restored_strips(picture.pixels, guidance):
+            rows = slice(top, top + strip.shape[0])
+            if strength != 1:
+                decoded = picture.pixels[rows].astype(np.float32)
+                strip = decoded + np.float32(strength) * (strip - decoded)
+            if projected:
+                assert picture.jpeg is not None and picture.jpeg.components is not None
+                strip = project(strip, picture.jpeg.components, picture.jpeg.header.colour_space, top)
+            np.rint(np.clip(strip, 0, 255, out=strip) * np.float32(maximum / 255), out=strip)
+            pixels[rows] = strip.astype(pixels.dtype)
+            if progress:
+                progress(rows.stop / pixels.shape[0])
+        return self._result(
+            picture, pixels, strength, stated, read, read if quality is None else quality, projected, notes
+        )
+
+    def guide(self, picture: Picture) -> Guidance:
+        """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
+        windows = [_to_network(window) for window in _guide_windows(picture.pixels, self.model.guide_window)]
+        return self.model.guide(np.concatenate(windows))
+
+    def _restored_strips(
+        self, pixels: NDArray[np.uint8], guidance: Guidance
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(first row, float32 pixels 0..255 shaped as the picture's rows), from top to bottom."""
+        height, width = pixels.shape[:2]
+        for top in range(0, height, TILE_CORE):
+            bottom = min(top + TILE_CORE, height)
+            strip = np.empty((bottom - top, *pixels.shape[1:]), np.float32)
+            for left in range(0, width, TILE_CORE):
+                right = min(left + TILE_CORE, width)
+                strip[:, left:right] = self._restored_tile(pixels, guidance, top, bottom, left, right)
+            yield top, strip
+
+    def _restored_tile(
+        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int
+    ) -> NDArray[np.float32]:
+        """The network's output for one core, seen with its halo."""
+        height, width = pixels.shape[:2]
+        y0, x0 = max(0, top - HALO), max(0, left - HALO)
+        seen = pixels[y0 : min(height, bottom + HALO), x0 : min(width, right + HALO)]
+        tile = _to_network(_padded(seen, self.model.total_stride))
+        restored = self.model.restore(tile, guidance)[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
+        core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
+        return core * np.float32(255)
+
+    def _result(
+        self,
+        picture: Picture,
+        pixels: NDArray[np.uint8] | NDArray[np.uint16],
+        strength: float,
+        stated: int | None,
+        read: int | None,
+        guided: int | None,
+        projected: bool,
+        notes: tuple[str, ...],
+    ) -> Restored:
+        height, width = pixels.shape[:2]
+        report = Report(
+            name=picture.name,
+            width=width,
+            height=height,
+            model=self.model_file.description["name"] if strength else None,
+            model_hash=self.model_file.hash if strength else None,
+            strength=strength,
+            stated_quality=stated,
+            read_quality=read,
+            guided_quality=guided,
+            projected=projected,
+            notes=notes,
+        )
+        return Restored(picture.with_alpha(pixels), picture.metadata, report)
+
+
+def restore(
+    source: Source,
+    *,
+    model: str | Path = "default",
+    strength: float = 1.0,
+    quality: int | None = None,
+    consistency: ConsistencyPolicy = "auto",
+    bit_depth: Literal[8, 16] = 8,
+) -> Restored:
+    """Restore one picture; ``Restorer.restore`` says what the arguments mean.
+
+    The model stays loaded between calls.
+    """
+    return shared_restorer(str(model)).restore(
+        source, strength=strength, quality=quality, consistency=consistency, bit_depth=bit_depth
+    )
+
+
+@lru_cache(maxsize=2)
+def shared_restorer(model: str) -> Restorer:
+    """The restorer that the module's functions use for a model, loaded once."""
+    return Restorer(model)
+
+
+def _check_options(strength: float, quality: int | None, consistency: str, bit_depth: int) -> None:
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in 0..1, got {strength}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality must lie in 1..100, got {quality}")
+    if consistency not in ("auto", "strict", "off"):
+        raise ValueError(f"consistency must be auto, strict or off, got {consistency!r}")
+    if bit_depth not in (8, 16):
+        raise ValueError(f"bit_depth must be 8 or 16, got {bit_depth}")
+
+
+def _decide_projection(
+    picture: Picture, policy: ConsistencyPolicy, stated: int | None, read: int
+) -> tuple[bool, tuple[str, ...]]:
+    if picture.jpeg is None or stated is None or policy == "off":
+        return False, ()
+    if picture.jpeg.components is None:
+        return False, (f"its chroma sampling ({picture.jpeg.header.subsampling}) has no whole cells: not projected",)
+    if policy == "auto" and stated - read > DOUBLE_COMPRESSION_GAP:
+        return False, (
+            f"looks like quality {read} but the file states {stated}: probably compressed twice, so its cells are not "
+            "trusted",
+        )
+    return True, ()
+
+
+def _guide_windows(pixels: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
+    """Windows on the 16x16 grid of 4:2:0's blocks, spread evenly over the picture."""
+    pixels = _mirrored_to(pixels, side)
+    counts = [-(-n // side) for n in pixels.shape[:2]]
+    shrink = min(1.0, (MAX_GUIDE_WINDOWS / (counts[0] * counts[1])) ** 0.5)
+    rows, columns = (
+        np.linspace(0, n - side, max(1, int(count * shrink))).astype(int) // 16 * 16
+        for n, count in zip(pixels.shape[:2], counts, strict=True)
+    )
+    for top in rows:
+        for left in columns:
+            yield pixels[top : top + side, left : left + side]
+
+
+def _mirrored_to(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Small pictures, mirrored at whole blocks until a window fits: the 8x8 grid goes on across the mirror."""
+    height, width = (n if n < 8 else n // 8 * 8 for n in pixels.shape[:2])
+    if min(height, width) >= side:
+        return pixels
+    whole = pixels[:height, :width] if min(height, width) >= 8 else pixels
+    pad = [(0, max(0, side - n)) for n in whole.shape[:2]]
+    return np.pad(whole, pad + [(0, 0)] * (pixels.ndim - 2), mode="symmetric")
+
+
+def _padded(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    """Grown at the bottom and the right by repeating the edge, as JPEG encoders do."""
+    pad = [(0, -n % multiple) for n in pixels.shape[:2]]
+    if not any(after for _, after in pad):
+        return pixels
+    return np.pad(pixels, pad + [(0, 0)] * (pixels.ndim - 2), mode="edge")
+
+
+def _to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` float32, range 0..1."""
+    colour = np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels
+    planes = np.ascontiguousarray(colour.transpose(2, 0, 1)[None], np.float32)
+    planes *= np.float32(1 / 255)
+    return planes

@@ -1,0 +1,109 @@
+"""Checkpoints: one safetensors file, tensors and a JSON header. Nothing in it is ever unpickled.
+
+Tensor names: ``model.<state-dict name>``, ``ema.<state-dict name>``, ``<optimizer>.<slot>.<parameter name>``.
+Header: ``step``, ``config``, ``manifest``, ``commit``, ``version``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from unjpeg.version import __version__
+from unjpeg.errors import TrainingError
+
+__all__ = ["Checkpoint", "load_optimizer", "optimizer_tensors", "select"]
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A training's whole state after ``step`` steps.
+
+    Attributes:
+        tensors: everything that is a tensor, under the names above.
+        step: optimizer steps taken.
+        config: the stage's configuration as JSON-ready data; resuming with another one is refused.
+        manifest: what was trained on (folders, counts, checksum).
+        metrics: validation figures at this step.
+    """
+
+    tensors: dict[str, Tensor]
+    step: int
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write whole or not at all: a kill at any moment leaves the previous checkpoint in place."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "step": self.step,
+            "config": self.config,
+            "manifest": self.manifest,
+            "metrics": self.metrics,
+            "commit": _commit(),
+            "version": __version__,
+        }
+        partial = path.with_name(f"{path.name}.partial")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, partial, metadata={"unjpeg": json.dumps(header)})
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read one back. Raises TrainingError if it is missing or damaged."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})["unjpeg"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return cls(tensors, header["step"], header["config"], header["manifest"], header["metrics"])
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise TrainingError(f"{path}: not a readable unjpeg checkpoint ({error})") from error
+
+
+def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under ``prefix.``, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """An optimizer's state under stable names. Assumes state that consists of tensors, as torch's own has."""
+    names = {id(parameter): name for name, parameter in named.items()}
+    return {
+        f"{prefix}.{slot}.{names[id(parameter)]}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for slot, value in state.items()
+    }
+
+
+def load_optimizer(
+    optimizer: Optimizer, named: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str
+) -> None:
+    """Undo ``optimizer_tensors``."""
+    for key, tensor in select(tensors, prefix).items():
+        slot, name = key.split(".", 1)
+        parameter = named[name]
+        # Step counters stay where torch keeps them, on the CPU; the rest is laid out in memory as its parameter.
+        restored = tensor.clone() if slot == "step" else torch.empty_like(parameter).copy_(tensor)
+        optimizer.state[parameter][slot] = restored
+
+
+def _commit() -> str | None:
+    """The source tree's commit, if this is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

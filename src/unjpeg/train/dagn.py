@@ -1,0 +1,155 @@
+"""Stage 2 of Algorithm 1: the restorer learns, the encoders stay as they are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from unjpeg.errors import TrainingError
+from unjpeg.models import Dagn
+from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
+from unjpeg.train.config import Recipe, json_ready
+from unjpeg.train.data import sample_loader
+from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.optimizer import make_optimizers, set_learning_rate
+from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
+
+__all__ = ["VALIDATION_QUALITIES", "train_dagn", "validation_psnr_db"]
+
+VALIDATION_QUALITIES = (10, 20, 30, 40)
+VALIDATION_SIDE = 192
+GUIDERS = ("insensitive_guider", "sensitive_guider")
+
+
+def train_dagn(
+    fabric: Fabric, recipe: Recipe, images: TrainingImages, encoders: dict[str, Tensor], out: Path, *, workers: int = 1
+) -> Path:
+    """Train the restorer and return the path of its last checkpoint.
+
+    Args:
+        encoders: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names.
+        out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
+    """
+    config = recipe.dagn
+    checkpoint_path = out / "dagn.safetensors"
+    stored_config = json_ready(recipe, "seed", "network", "dagn")
+    resumed = resume_point(checkpoint_path, stored_config)
+
+    torch.manual_seed(recipe.seed)
+    network = Dagn(recipe.network)
+    _load_encoders(network, encoders)
+    if resumed:
+        network.load_state_dict(select(resumed.tensors, "model"))
+    network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = AveragedModel(network, config.ema_decay)
+    if resumed:
+        average.module.load_state_dict(select(resumed.tensors, "ema"))
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    named_optimizers = make_optimizers(
+        named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "tail", "fusion", *GUIDERS)
+    )
+    if resumed:
+        for number, (optimizer, its_tensors) in enumerate(named_optimizers):
+            load_optimizer(optimizer, its_tensors, resumed.tensors, f"optimizer{number}")
+    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in named_optimizers))
+
+    first = resumed.step if resumed else 0
+    loader = sample_loader(
+        images.patches(patch=config.patch, degradation=config.degradation, seed=recipe.seed + 1),
+        first_step=first,
+        steps=config.steps,
+        batch=config.batch,
+        micro_batches=config.micro_batches,
+        workers=workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    crops = images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
+    log = RunLog(fabric, out / "tensorboard", "dagn")
+    samples = iter(loader)
+    metrics = dict(resumed.metrics) if resumed else {}
+    running_loss, logged = torch.zeros((), device=fabric.device), first
+
+    for step in log.steps(first, config.steps):
+        rate = config.learning_rate.at(step, config.steps)
+        set_learning_rate(optimizers, rate)
+        model.train()
+        for part in range(config.micro_batches):
+            sample = next(samples)
+            compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
+            original = to_unit_range(sample.original.to(fabric.device, non_blocking=True))
+            with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
+                loss = nn.functional.l1_loss(model(compressed), original)  # Eq. 14
+                fabric.backward(loss / config.micro_batches)
+            running_loss += loss.detach() / config.micro_batches
+        if config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(named.values(), config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()  # Eq. 15
+            optimizer.zero_grad()
+        average.update(network, step)
+
+        done = step + 1
+        last = done == config.steps
+        if done % 100 == 0 or last:
+            log.scalars(done, {"loss": running_loss.item() / (done - logged), "learning_rate": rate})
+            running_loss.zero_()
+            logged = done
+        if done % config.validate_every == 0 or last:
+            metrics = validation_psnr_db(average.module, crops, fabric.device)
+            log.scalars(done, metrics, line=True)
+            log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
+        if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
+            tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
+            tensors |= {f"ema.{name}": value for name, value in average.module.state_dict().items()}
+            for number, (plain_optimizer, its_tensors) in enumerate(named_optimizers):
+                tensors |= optimizer_tensors(plain_optimizer, its_tensors, f"optimizer{number}")
+            Checkpoint(tensors, done, stored_config, images.manifest, metrics).save(checkpoint_path)
+    log.close()
+    fabric.barrier()  # whatever process reads the checkpoint next finds it written
+    return checkpoint_path
+
+
+def _load_encoders(network: Dagn, encoders: dict[str, Tensor]) -> None:
+    """Take over stage 1's result. Raises TrainingError unless it is just what the network keeps frozen."""
+    frozen = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
+    wanted = {name: value.shape for name, value in network.state_dict().items() if name.startswith(frozen)}
+    given = {name: value.shape for name, value in encoders.items()}
+    unfit = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if unfit:
+        raise TrainingError(f"the weights of stage 1 do not fit this network: {', '.join(unfit[:3])}")
+    network.load_state_dict(encoders, strict=False)
+
+
+@torch.no_grad()
+def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.device) -> dict[str, float]:
+    """Mean RGB PSNR of rounded, restored crops, per quality factor, guidance taken from the crop itself."""
+    network.eval()
+    out = {}
+    for quality in VALIDATION_QUALITIES:
+        values = []
+        for crop in crops:
+            restored = _restore(network, compress_jpeg(crop, quality), device)
+            truth = torch.from_numpy(crop).permute(2, 0, 1).to(device, torch.float32)
+            squared = ((restored * 255).round().clamp(0, 255) - truth).square().mean()
+            values.append(float(-10 * torch.log10(squared / 255**2)))
+        out[f"psnr_db_q{quality}"] = float(np.mean(values))
+    return out
+
+
+def _restore(network: Dagn, pixels: np.ndarray, device: torch.device) -> Tensor:
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(device)
+    restored: Tensor = network(to_unit_range(image))[0]
+    return restored
+
+
+@torch.no_grad()
+def _example(network: Dagn, crop: np.ndarray, device: torch.device) -> Tensor:
+    compressed = compress_jpeg(crop, VALIDATION_QUALITIES[0])
+    shown = [torch.from_numpy(np.array(x)).permute(2, 0, 1).to(device) / 255 for x in (compressed, crop)]
+    return torch.stack([shown[0], _restore(network, compressed, device), shown[1]])

@@ -1,0 +1,258 @@
+"""Folders of images as training data.
+
+Images are decoded once into a memory-mapped store that all worker processes share. A sample is a pure function of
+(seed, sample number): that makes a resumed training take exactly the samples that the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from unjpeg.errors import TrainingDataError
+from unjpeg.train.degrade import JpegDegradation
+
+__all__ = ["ImageFolder", "ImageStore", "PairedPatches", "Sample", "sample_loader"]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """A folder of images, searched to any depth, and how often it is drawn from relative to the other folders.
+
+    Without a weight a folder counts by its pixels, so that every pixel of all folders is equally likely.
+    """
+
+    path: Path
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not (0 < self.weight < math.inf):
+            raise TrainingDataError(f"{self.path}: its weight must be a positive number, got {self.weight}")
+
+    @classmethod
+    def parse(cls, text: str) -> ImageFolder:
+        """From ``DIR`` or ``DIR=WEIGHT``, as on the command line."""
+        path, separator, weight = text.rpartition("=")
+        if not separator:
+            return cls(Path(text))
+        try:
+            number = float(weight)
+        except ValueError:
+            return cls(Path(text))
+        return cls(Path(path), number)
+
+    def files(self) -> list[Path]:
+        """All image files, sorted by path. Raises TrainingDataError if there is none."""
+        if not self.path.is_dir():
+            raise TrainingDataError(f"{self.path}: no such folder of training images")
+        found = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        if not found:
+            raise TrainingDataError(f"{self.path}: no images in this folder")
+        return found
+
+
+def is_validation(file: Path, fraction: float) -> bool:
+    """Whether a picture belongs to the validation split: decided by its name alone, so the split never drifts."""
+    return zlib.crc32(file.name.encode()) / 2**32 < fraction
+
+
+class ImageStore:
+    """Decoded RGB images in one memory-mapped file.
+
+    The file is named by a hash of paths, sizes and modification times, and made once; deleting it is always safe.
+    """
+
+    def __init__(self, files: Sequence[Path], cache_dir: Path) -> None:
+        key = hashlib.sha256()
+        for file in files:
+            stat = file.stat()
+            key.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        self._path = cache_dir / f"images-{key.hexdigest()[:16]}.u8"
+        index_path = self._path.with_suffix(".json")
+        if not (index_path.exists() and self._path.exists()):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            self._write(files, index_path)
+        index = json.loads(index_path.read_text())
+        self.shapes: list[tuple[int, int]] = [(height, width) for height, width in index["shapes"]]
+        self.checksum: str = index["sha256"]
+        self._offsets = np.concatenate([[0], np.cumsum([3 * h * w for h, w in self.shapes])])
+        self._data: NDArray[np.uint8] | None = None
+
+    def _write(self, files: Sequence[Path], index_path: Path) -> None:
+        shapes, digest = [], hashlib.sha256()
+        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        partial_index = index_path.with_name(f"{index_path.name}.{os.getpid()}")
+        try:
+            with partial.open("wb") as out:
+                for file in files:
+                    pixels = _decode(file)
+                    shapes.append(pixels.shape[:2])
+                    data = pixels.tobytes()
+                    digest.update(data)
+                    out.write(data)
+            partial_index.write_text(json.dumps({"shapes": shapes, "sha256": digest.hexdigest()}))
+            partial.replace(self._path)
+            partial_index.replace(index_path)  # last: a store is complete once its index is there
+        finally:
+            partial.unlink(missing_ok=True)
+            partial_index.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """One image, ``(H, W, 3)``, a read-only view of the file."""
+        if self._data is None:  # mapped on first use: each worker process maps for itself
+            self._data = np.memmap(self._path, np.uint8, "r")
+        height, width = self.shapes[index]
+        flat = self._data[self._offsets[index] : self._offsets[index + 1]]
+        return flat.reshape(height, width, 3)
+
+
+def _decode(file: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(file) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise TrainingDataError(f"{file}: cannot be read as an image ({error}); remove it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A batch (or one item) of training pairs.
+
+    Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100.
+    """
+
+    compressed: Tensor
+    original: Tensor
+    quality: Tensor
+
+    def pin_memory(self) -> Sample:
+        return Sample(self.compressed.pin_memory(), self.original.pin_memory(), self.quality.pin_memory())
+
+
+class PairedPatches(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
+    """Endless (compressed, original, quality) triples.
+
+    An image is drawn by its weight, a patch uniformly inside it, then one of the eight flips and rotations, then the
+    degradation. The patch is compressed after it is cut, so the 8x8 grid always starts at its corner.
+
+    Args:
+        store: the images.
+        weights: how likely each image is, any positive scale.
+        patch: side in pixels.
+        resize: scale the whole image to ``patch`` x ``patch`` instead of cutting (section IV-A2).
+        degradation: what turns an original into its compressed version.
+        seed: with the sample's number it decides everything.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        weights: Sequence[float],
+        *,
+        patch: int,
+        degradation: JpegDegradation,
+        seed: int,
+        resize: bool = False,
+    ) -> None:
+        self._store = store
+        self._cumulative = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
+        self._patch, self._resize = patch, resize
+        self._degradation, self._seed = degradation, seed
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+        rng = np.random.default_rng((self._seed, index))
+        drawn = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+        image = self._store[min(drawn, len(self._store) - 1)]  # rounding can leave the last sum a little below 1
+        original = self._scaled(image) if self._resize else self._cut(image, rng)
+        original = np.rot90(original, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            original = original[:, ::-1]
+        original = np.ascontiguousarray(original)
+        compressed, quality = self._degradation.apply(original, rng)
+        return compressed, original, quality
+
+    def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        side = self._patch
+        if min(image.shape[:2]) < side:
+            pad = [(0, max(side - n, 0)) for n in image.shape[:2]]
+            image = np.pad(image, (*pad, (0, 0)), mode="symmetric")
+        top, left = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
+        return image[top : top + side, left : left + side]
+
+    def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(image).resize((self._patch, self._patch), Image.Resampling.BICUBIC))
+
+
+class _Numbers(Sampler[int]):
+    """This process's share of the sample numbers of steps ``first_step`` to ``steps``."""
+
+    def __init__(self, first_step: int, steps: int, batch: int, rank: int, world_size: int) -> None:
+        self._first, self._steps, self._batch, self._rank, self._world = first_step, steps, batch, rank, world_size
+
+    def __len__(self) -> int:
+        return (self._steps - self._first) * self._batch // self._world
+
+    def __iter__(self) -> Iterator[int]:
+        share = self._batch // self._world
+        for step in range(self._first, self._steps):
+            start = step * self._batch + self._rank * share
+            yield from range(start, start + share)
+
+
+def _collate(items: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]) -> Sample:
+    compressed, original, quality = zip(*items, strict=True)
+
+    def stack(images: tuple[NDArray[np.uint8], ...]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.stack(images))).permute(0, 3, 1, 2)
+
+    return Sample(stack(compressed), stack(original), torch.tensor(quality))
+
+
+def sample_loader(
+    dataset: PairedPatches,
+    *,
+    first_step: int,
+    steps: int,
+    batch: int,
+    micro_batches: int = 1,
+    workers: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[Sample]:
+    """Batches of the steps ``first_step`` to ``steps``, compressed in ``workers`` processes.
+
+    Sample numbers do not depend on how a step's ``batch`` samples are divided: over ``world_size`` processes, and
+    within each into ``micro_batches``.
+    """
+    if batch % (world_size * micro_batches):
+        raise TrainingDataError(
+            f"batch {batch} cannot be divided over {world_size} processes of {micro_batches} micro-batches"
+        )
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=batch // world_size // micro_batches,
+        sampler=_Numbers(first_step, steps, batch, rank, world_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+    )

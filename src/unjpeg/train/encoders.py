@@ -1,0 +1,201 @@
+"""Stage 1 of Algorithm 1: the compression-insensitive and the compression-sensitive auto-encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unjpeg.models import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
+from unjpeg.models.autoencoder import QUALITY_CLASSES, pool
+from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
+from unjpeg.train.config import EncoderTraining, Recipe, json_ready
+from unjpeg.train.data import sample_loader
+from unjpeg.train.optimizer import make_optimizers, set_learning_rate
+from unjpeg.train.run import RunLog, TrainingImages, resume_point, to_unit_range
+
+__all__ = ["DecoupledEncoders", "discriminator_loss", "encoder_weights", "insensitive_loss", "sensitive_loss", "train_encoders"]
+
+LOG_PROBABILITY_FLOOR = -8.0
+"""The discriminator's ``log J(c)`` is not pushed below this: Eq. 4 as printed has no lower bound."""
+
+
+class DecoupledEncoders(nn.Module):
+    """Both auto-encoders and the quality predictor: everything that Eq. 3 and 7 update.
+
+    Shape: images ``(N, 3, H, W)`` to pooled insensitive features, both reconstructions, and quality logits.
+    """
+
+    def __init__(self, config: AutoEncoderConfig) -> None:
+        super().__init__()
+        self.insensitive = AutoEncoder(config)
+        self.sensitive = AutoEncoder(config)
+        self.quality_predictor = QualityPredictor(config)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        insensitive, from_insensitive = self.insensitive(images)
+        sensitive, from_sensitive = self.sensitive(images)
+        return pool(insensitive), from_insensitive, from_sensitive, self.quality_predictor(pool(sensitive))
+
+
+def insensitive_loss(logits: Tensor, config: EncoderTraining) -> Tensor:
+    """L_cic for the encoder, Eq. 6. ``logits``: ``(2N, 1)``, compressed images first, then their originals."""
+    compressed, original = functional.logsigmoid(logits).chunk(2)
+    if config.adversarial == "bce":
+        return -compressed.mean()
+    return (original - compressed).mean() / 2
+
+
+def discriminator_loss(logits: Tensor, config: EncoderTraining) -> Tensor:
+    """What the discriminator minimises, Eq. 4: ``-L_cic``. ``logits`` as for ``insensitive_loss``."""
+    compressed, original = logits.chunk(2)
+    if config.adversarial == "bce":
+        return -(functional.logsigmoid(-compressed) + functional.logsigmoid(original)).mean() / 2
+    floored = functional.logsigmoid(compressed).clamp(min=LOG_PROBABILITY_FLOOR)
+    return (floored - functional.logsigmoid(original)).mean() / 2
+
+
+def sensitive_loss(logits: Tensor, quality: Tensor, config: EncoderTraining) -> Tensor:
+    """L_csc, Eq. 9. ``logits``: ``(2N, 100)``, compressed first; ``quality``: ``(N,)`` of the compressed ones."""
+    classes = torch.cat([quality - 1, torch.full_like(quality, QUALITY_CLASSES - 1)])
+    if config.classification == "cross-entropy":
+        return functional.cross_entropy(logits, classes)
+    one_hot = functional.one_hot(classes, QUALITY_CLASSES).to(logits.dtype)
+    return (functional.softmax(logits, dim=1) - one_hot).abs().sum(1).mean()
+
+
+def train_encoders(
+    fabric: Fabric, recipe: Recipe, images: TrainingImages, out: Path, *, workers: int = 1
+) -> Path:
+    """Train both auto-encoders and return the path of the last checkpoint.
+
+    Args:
+        out: folder of the checkpoint ``encoders.safetensors``; if it is there, training goes on from it.
+    """
+    config = recipe.encoders
+    checkpoint_path = out / "encoders.safetensors"
+    stored_config = json_ready(recipe, "seed", "encoders")
+    stored_config["encoder_width"] = recipe.network.encoder_width
+    resumed = resume_point(checkpoint_path, stored_config)
+
+    torch.manual_seed(recipe.seed)
+    encoders = DecoupledEncoders(recipe.network.encoder)
+    discriminator = Discriminator(recipe.network.encoder)
+    if resumed:
+        encoders.load_state_dict(select(resumed.tensors, "encoders"))
+        discriminator.load_state_dict(select(resumed.tensors, "discriminator"))
+    encoders = encoders.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    discriminator = discriminator.to(fabric.device)
+    named, named_d = dict(encoders.named_parameters()), dict(discriminator.named_parameters())
+    named_optimizers = make_optimizers(named, config.optimizer)
+    adam_d = torch.optim.Adam(named_d.values(), lr=0.0)
+    if resumed:
+        for number, (optimizer, its_tensors) in enumerate(named_optimizers):
+            load_optimizer(optimizer, its_tensors, resumed.tensors, f"optimizer{number}")
+        load_optimizer(adam_d, named_d, resumed.tensors, "discriminator_optimizer")
+    model, *optimizers = fabric.setup(encoders, *(optimizer for optimizer, _ in named_optimizers))
+    judge, optimizer_d = fabric.setup(discriminator, adam_d)
+
+    first = resumed.step if resumed else 0
+    loader = sample_loader(
+        images.patches(patch=config.patch, degradation=config.degradation, seed=recipe.seed, resize=config.resize),
+        first_step=first,
+        steps=config.steps,
+        batch=config.batch,
+        micro_batches=config.micro_batches,
+        workers=workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    log = RunLog(fabric, out / "tensorboard", "encoders")
+    samples = iter(loader)
+    levels = torch.arange(1, QUALITY_CLASSES + 1, device=fabric.device, dtype=torch.float32)
+
+    for step in log.steps(first, config.steps):
+        rate = config.learning_rate.at(step, config.steps)
+        set_learning_rate(optimizers, rate)
+        set_learning_rate([optimizer_d], rate)
+        pooled_parts = []
+        for part in range(config.micro_batches):
+            sample = next(samples)
+            both = to_unit_range(torch.cat([sample.compressed, sample.original]).to(fabric.device, non_blocking=True))
+            quality = sample.quality.to(fabric.device)
+            with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
+                pooled, from_insensitive, from_sensitive, quality_logits = model(both)
+                content_ci = functional.l1_loss(from_insensitive, both)  # Eq. 5
+                content_cs = functional.l1_loss(from_sensitive, both)  # Eq. 8
+                fooling = insensitive_loss(judge(pooled), config)
+                reading = sensitive_loss(quality_logits, quality, config)
+                # The two auto-encoders share no weights: the sum of their losses updates each by its own (Eq. 3, 7).
+                loss = (
+                    content_ci
+                    + config.lambda_insensitive * fooling
+                    + content_cs
+                    + config.lambda_sensitive * reading
+                )
+                fabric.backward(loss / config.micro_batches)
+            pooled_parts.append(pooled.detach())
+        if config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(named.values(), config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+        optimizer_d.zero_grad()  # what fooling it left behind
+        for part, pooled in enumerate(pooled_parts):
+            with fabric.no_backward_sync(judge, enabled=part < config.micro_batches - 1):
+                verdict = judge(pooled)
+                fabric.backward(discriminator_loss(verdict, config) / config.micro_batches)
+        optimizer_d.step()  # Eq. 4
+        optimizer_d.zero_grad()
+
+        done = step + 1
+        last = done == config.steps
+        if done % config.validate_every == 0 or done % 50 == 0 or last:
+            compressed_logits = quality_logits[: len(quality)].detach().float()
+            read = functional.softmax(compressed_logits, dim=1) @ levels
+            compressed_verdict, original_verdict = verdict.detach().chunk(2)
+            correct = torch.cat([compressed_verdict < 0, original_verdict > 0])
+            log.scalars(
+                done,
+                {
+                    "content_insensitive": content_ci.item(),
+                    "content_sensitive": content_cs.item(),
+                    "fooling": fooling.item(),
+                    "discriminator_accuracy": correct.float().mean().item(),
+                    "quality_error": (read - quality).abs().mean().item(),
+                    "learning_rate": rate,
+                },
+                line=done % config.validate_every == 0 or last,
+            )
+        if done % config.validate_every == 0 or last:
+            shown = slice(0, min(4, len(both)))
+            log.images(done, "compressed", both[shown].float())
+            log.images(done, "from insensitive features", from_insensitive[shown].detach().float())
+            log.images(done, "from sensitive features", from_sensitive[shown].detach().float())
+        if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
+            tensors = {f"encoders.{name}": value for name, value in encoders.state_dict().items()}
+            tensors |= {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
+            for number, (plain_optimizer, its_tensors) in enumerate(named_optimizers):
+                tensors |= optimizer_tensors(plain_optimizer, its_tensors, f"optimizer{number}")
+            tensors |= optimizer_tensors(adam_d, named_d, "discriminator_optimizer")
+            Checkpoint(tensors, done, stored_config, images.manifest).save(checkpoint_path)
+    log.close()
+    fabric.barrier()  # whatever process reads the checkpoint next finds it written
+    return checkpoint_path
+
+
+def encoder_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What stage 2 takes over from stage 1, by ``Dagn``'s names: both encoders and the quality predictor."""
+    state = select(checkpoint.tensors, "encoders")
+    out = {}
+    for ours, theirs in (
+        ("insensitive_encoder", "insensitive.encoder"),
+        ("sensitive_encoder", "sensitive.encoder"),
+        ("quality_predictor", "quality_predictor"),
+    ):
+        out |= {f"{ours}.{name}": value for name, value in select(state, theirs).items()}
+    return out

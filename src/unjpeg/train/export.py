@@ -1,0 +1,225 @@
+"""From a stage-2 checkpoint to the file that ``unjpeg restore`` runs, and back.
+
+``guide`` has a fixed window (adaptive pooling does not export with dynamic sizes), ``restore`` dynamic ones. Weights
+are stored in fp16 under their state-dict names, so that ``load_exported`` can put them back into the torch module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from unjpeg.version import __version__
+from unjpeg.errors import TrainingError
+from unjpeg.models import Dagn, DagnConfig, Guidance
+from unjpeg.network import FORMAT_VERSION, Model, ModelFile
+from unjpeg.train.checkpoint import Checkpoint, select
+from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.run import TrainingImages, to_unit_range
+
+__all__ = ["QUALITY_LEVELS", "export_checkpoint", "load_exported", "load_network"]
+
+OPSET = 18
+QUALITY_LEVELS = (5, *range(10, 101, 10))
+_PREFIX = "network."
+
+
+class _Guide(nn.Module):
+    def __init__(self, network: Dagn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        guidance = self.network.guide(image)
+        return *guidance, self.network.quality(guidance)
+
+
+class _Restore(nn.Module):
+    def __init__(self, network: Dagn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, insensitive: Tensor, sensitive: Tensor, fusion: Tensor) -> Tensor:
+        return self.network.restore(image, Guidance(insensitive, sensitive, fusion))
+
+
+def load_network(checkpoint: Checkpoint) -> Dagn:
+    """The averaged network of a stage-2 checkpoint, in evaluation mode."""
+    network = Dagn(DagnConfig(**checkpoint.config["network"]))
+    network.load_state_dict(select(checkpoint.tensors, "ema"))
+    return network.eval()
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, images: TrainingImages, path: Path, *, name: str, guide_window: int
+) -> ModelFile:
+    """Write a model file and check it against torch.
+
+    Args:
+        images: what it was trained on; the validation pictures give the mean sensitive features per quality.
+        guide_window: side of the windows that guidance is taken from; the training's patch is the natural choice.
+
+    Raises:
+        TrainingError: the exported graphs do not compute what the network computes.
+    """
+    network = load_network(checkpoint)
+    guide, restore = _export_graphs(network, guide_window)
+    description: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "unjpeg_version": __version__,
+        "sha256": {"guide": hashlib.sha256(guide).hexdigest(), "restore": hashlib.sha256(restore).hexdigest()},
+        "network": asdict(network.config),
+        "guide_window": guide_window,
+        "total_stride": network.config.total_stride,
+        "quality_levels": list(QUALITY_LEVELS),
+        "training": {"steps": checkpoint.step, "config": checkpoint.config, "images": checkpoint.manifest},
+        "validation": checkpoint.metrics,
+    }
+    file = ModelFile(description, guide, restore, _mean_sensitive_features(network, images, guide_window))
+    _check_against_torch(file, network)
+    file.write(path)
+    return file
+
+
+def load_exported(file: ModelFile) -> Dagn:
+    """The torch module with a model file's weights (rounded to fp16 as stored), for further training."""
+    network = Dagn(DagnConfig(**file.description["network"]))
+    stored: dict[str, Tensor] = {}
+    for graph in (file.guide, file.restore):
+        for initialiser in onnx.load_from_string(graph).graph.initializer:
+            if initialiser.name.startswith(_PREFIX):
+                array = numpy_helper.to_array(initialiser).astype(np.float32)
+                stored[initialiser.name.removeprefix(_PREFIX)] = torch.from_numpy(array)
+    # Batch norm's step counters take no part in the computation, and graphs do not hold them. The parts that a
+    # configuration leaves out (no guidance, no fusion) are not in the graphs either.
+    absent = [
+        key
+        for key in network.load_state_dict(stored, strict=False).missing_keys
+        if not key.endswith("num_batches_tracked")
+    ]
+    needed = [key for key in absent if not _is_switched_off(key, network.config)]
+    if needed:
+        raise TrainingError(f"the model file lacks weights that the network needs: {', '.join(needed[:3])}")
+    return network.eval()
+
+
+def _is_switched_off(key: str, config: DagnConfig) -> bool:
+    part = key.split(".")[0]
+    return (
+        (part == "insensitive_guider" and not config.insensitive_guidance)
+        or (part == "sensitive_guider" and not config.sensitive_guidance)
+        or (part == "fusion_conv3" and not config.fusion)
+    )
+
+
+def _export_graphs(network: Dagn, guide_window: int) -> tuple[bytes, bytes]:
+    stride = network.config.total_stride
+    window = torch.rand(1, 3, guide_window, guide_window)
+    with torch.no_grad():
+        guidance = network.guide(window)
+    side = torch.export.Dim("rows", min=1, max=4096), torch.export.Dim("columns", min=1, max=4096)
+    sizes = {2: stride * side[0], 3: stride * side[1]}
+    guide = _to_onnx(_Guide(network), (window,), ["image"], ["insensitive", "sensitive", "fusion", "quality"], None)
+    restore = _to_onnx(
+        _Restore(network),
+        (torch.rand(1, 3, 2 * stride, 3 * stride), *guidance),
+        ["image", "insensitive", "sensitive", "fusion"],
+        ["restored"],
+        (sizes, None, None, None),
+    )
+    return guide, restore
+
+
+def _to_onnx(
+    module: nn.Module, arguments: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic_shapes: Any
+) -> bytes:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            arguments,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            optimize=False,  # the optimiser folds and renames weights; the runtimes fold for themselves
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _store_half(model.graph)
+    # Source locations of the machine that exported, and shapes that the runtimes infer again: half of a small file.
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+def _store_half(graph: onnx.GraphProto) -> None:
+    """Keep weight matrices as fp16, with a cast to f32 behind each; vectors (batch norm's variances) stay exact."""
+    casts = []
+    for index, initialiser in enumerate(graph.initializer):
+        if initialiser.data_type != TensorProto.FLOAT or len(initialiser.dims) < 2:
+            continue
+        half = numpy_helper.from_array(numpy_helper.to_array(initialiser).astype(np.float16), initialiser.name)
+        graph.initializer[index].CopyFrom(half)
+        full = f"{initialiser.name}.f32"
+        for node in graph.node:
+            node.input[:] = [full if name == initialiser.name else name for name in node.input]
+        casts.append(helper.make_node("Cast", [initialiser.name], [full], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@torch.no_grad()
+def _mean_sensitive_features(network: Dagn, images: TrainingImages, window: int) -> NDArray[np.float32]:
+    crops = [crop for crop in images.validation_crops(window) if crop.shape[:2] == (window, window)]
+    if not crops:
+        raise TrainingError(f"no validation picture is as large as the guide's window of {window} pixels")
+    means = []
+    for quality in QUALITY_LEVELS:
+        batch = np.stack([compress_jpeg(crop, quality) for crop in crops])
+        features = network.sensitive_encoder(to_unit_range(torch.from_numpy(batch).permute(0, 3, 1, 2)))
+        means.append(features.mean(dim=(0, 2, 3)).numpy())
+    return np.stack(means)
+
+
+@torch.no_grad()
+def _check_against_torch(file: ModelFile, network: Dagn) -> None:
+    """Fresh inputs of another size than those it was exported with; the tolerance is what fp16 storage costs."""
+    rng = np.random.default_rng(0)
+    stride, window = network.config.total_stride, int(file.description["guide_window"])
+    model = Model(file)
+    windows = rng.random((2, 3, window, window), np.float32)
+    expected = network.guide(torch.from_numpy(windows))
+    guidance = model.guide(windows)
+    tile = rng.random((1, 3, 5 * stride, 4 * stride), np.float32)
+    means = Guidance(*(value.mean(0, keepdim=True) for value in expected))
+    pairs = {
+        "insensitive": (guidance.insensitive, means.insensitive),
+        "sensitive": (guidance.sensitive, means.sensitive),
+        "fusion": (guidance.fusion, means.fusion),
+        "restore": (model.restore(tile, guidance), network.restore(torch.from_numpy(tile), means)),
+    }
+    for part, (ours, theirs) in pairs.items():
+        reference = theirs.numpy()
+        error = float(np.abs(ours - reference).max() / max(1e-3, float(np.abs(reference).max())))
+        if not error < 2e-2:
+            raise TrainingError(f"the exported graph differs from torch: {part} by {error:.2g} of its range")

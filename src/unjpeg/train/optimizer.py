@@ -1,0 +1,97 @@
+"""Optimizers: Adam as published, or Muon for the convolutions with Adam for the rest.
+
+Muon (torch's own) orthogonalises the momentum of each weight *matrix*. In our trials it reached Adam's loss in about
+half the steps: docs/training-log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unjpeg.errors import TrainingError
+
+__all__ = ["MatrixMuon", "NamedOptimizer", "OptimizerName", "make_optimizers", "set_learning_rate"]
+
+OptimizerName = Literal["adam", "muon"]
+
+NamedOptimizer = tuple[Optimizer, Mapping[str, Tensor]]
+"""An optimizer and the tensors that its state belongs to, by parameter name."""
+
+_ADAM_SHARE_BESIDE_MUON = 0.5
+
+
+class MatrixMuon(torch.optim.Muon):
+    """Muon on weights of any shape, each seen as the matrix (first dimension) x (all others).
+
+    The matrices are views of the weights' own memory: a step through them is a step of the weights.
+
+    Args:
+        weights: parameters of at least two dimensions, at their final device and memory format.
+        lr: comparable to Adam's (the update is scaled to the size of Adam's).
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        self._weights = list(weights)
+        self.matrices = [nn.Parameter(_as_matrix(weight.data)) for weight in self._weights]
+        for weight, matrix in zip(self._weights, self.matrices, strict=True):
+            if weight.data_ptr() != matrix.data_ptr():
+                raise TrainingError(f"a weight of shape {tuple(weight.shape)} has a memory format Muon cannot view")
+        super().__init__(
+            self.matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        for weight, matrix in zip(self._weights, self.matrices, strict=True):
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad)
+        return super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for weight in self._weights:
+            weight.grad = None
+        super().zero_grad(set_to_none)
+
+
+def make_optimizers(
+    named: Mapping[str, nn.Parameter],
+    kind: OptimizerName,
+    *,
+    weight_decay: float = 0.0,
+    adam_only: tuple[str, ...] = (),
+) -> list[NamedOptimizer]:
+    """One optimizer, or Muon and Adam.
+
+    Args:
+        adam_only: beginnings of the names of those weights that Muon does not suit: layers between image and
+            features, small heads.
+    """
+    if kind == "adam":
+        return [(torch.optim.AdamW(named.values(), lr=0.0, weight_decay=weight_decay), named)]
+    weights = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(adam_only)}
+    others = {name: p for name, p in named.items() if name not in weights}
+    muon = MatrixMuon(weights.values(), lr=0.0, weight_decay=weight_decay)
+    adam = torch.optim.AdamW(others.values(), lr=0.0, weight_decay=weight_decay)
+    return [(muon, dict(zip(weights, muon.matrices, strict=True))), (adam, others)]
+
+
+def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """The rate for the next step; Adam beside Muon takes half of it."""
+    optimizers = list(optimizers)
+    for optimizer in optimizers:
+        share = _ADAM_SHARE_BESIDE_MUON if len(optimizers) > 1 and not _is_muon(optimizer) else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+
+
+def _is_muon(optimizer: Optimizer) -> bool:
+    return isinstance(getattr(optimizer, "optimizer", optimizer), MatrixMuon)
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    # In the order of channels-last memory, so that the reshape is a view.
+    in_memory_order = weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight
+    return in_memory_order.reshape(weight.shape[0], -1)

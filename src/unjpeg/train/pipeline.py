@@ -1,0 +1,81 @@
+"""``unjpeg train`` and ``unjpeg export``: Algorithm 1 from folders of images to a model file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+
+from unjpeg.errors import TrainingError
+from unjpeg.network import ModelFile
+from unjpeg.train.checkpoint import Checkpoint
+from unjpeg.train.config import Recipe
+from unjpeg.train.dagn import train_dagn
+from unjpeg.train.data import ImageFolder
+from unjpeg.train.encoders import encoder_weights, train_encoders
+from unjpeg.train.export import export_checkpoint
+from unjpeg.train.recipes import RECIPES
+from unjpeg.train.run import TrainingImages
+
+__all__ = ["export_file", "train_recipe"]
+
+
+def train_recipe(
+    name: str,
+    data: Sequence[str],
+    out: Path,
+    *,
+    workers: int = 1,
+    devices: int = 1,
+    accelerator: str = "auto",
+    precision: str = "auto",
+) -> Path:
+    """Both stages of a recipe, going on from whatever ``out`` holds. Returns the last checkpoint's path.
+
+    Args:
+        data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
+
+    Raises:
+        TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
+    """
+    recipe = recipe_by_name(name)
+    torch.set_flush_denormal(True)
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    fabric.launch()
+    images = _open_images(data, recipe.validation_fraction)
+    encoders = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
+    return train_dagn(fabric, recipe, images, encoders, out, workers=workers)
+
+
+def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> ModelFile:
+    """Export a stage-2 checkpoint; the pictures give the mean features per quality. Raises TrainingError."""
+    loaded = Checkpoint.load(checkpoint)
+    if "dagn" not in loaded.config:
+        raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
+    images = _open_images(data, Recipe.__dataclass_fields__["validation_fraction"].default)
+    return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
+
+
+def recipe_by_name(name: str) -> Recipe:
+    """Raises TrainingError if there is none."""
+    if name not in RECIPES:
+        raise TrainingError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()
+
+
+def _open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
+    folders = [ImageFolder.parse(text) for text in data]
+    return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
+
+
+def _precision(wanted: str) -> str:
+    """bf16 where it is fast: GPUs that support it, CPUs with bf16 units. Elsewhere it is several times slower."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32-true"

@@ -1,0 +1,94 @@
+"""The recipes: functions that return a whole training configuration.
+
+``unjpeg train NAME`` looks a name up in ``RECIPES``; a new recipe is one function and one line there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unjpeg.models import DagnConfig
+from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe
+from unjpeg.train.degrade import JpegDegradation
+
+__all__ = ["RECIPES", "default", "published", "tiny"]
+
+
+def published() -> Recipe:
+    """DAGN at its published size and schedule (section IV-A), on DIV2K and Flickr2K (3550 images)."""
+    images = 3550
+    stage1_epoch, stage2_epoch = images // 32, images // 64
+    return Recipe(
+        name="published",
+        network=DagnConfig(),
+        encoders=EncoderTraining(
+            steps=15 * stage1_epoch,
+            learning_rate=LearningRate(5e-4, milestones=(5 * stage1_epoch, 10 * stage1_epoch), gamma=0.1),
+        ),
+        dagn=DagnTraining(
+            steps=10_000 * stage2_epoch,
+            learning_rate=LearningRate(1e-4, milestones=(8_000 * stage2_epoch,), gamma=0.5),
+        ),
+    )
+
+
+def default() -> Recipe:
+    """The shipped ``default`` model: half resolution inside."""
+    return Recipe(
+        name="default",
+        network=DagnConfig(width=32, scales=3, blocks=2, stem=2, encoder_width=8),
+        encoders=EncoderTraining(
+            steps=2000,
+            batch=16,
+            patch=96,
+            resize=False,
+            optimizer="muon",
+            learning_rate=LearningRate(2e-3, warmup_steps=50, cosine=True),
+            degradation=JpegDegradation(5, 100),
+            classification="cross-entropy",
+            gradient_clip=1.0,
+            checkpoint_every=100,
+            validate_every=100,
+        ),
+        dagn=DagnTraining(
+            steps=8_800,
+            batch=16,
+            patch=96,
+            optimizer="muon",
+            learning_rate=LearningRate(2e-3, warmup_steps=100, cosine=True),
+            degradation=JpegDegradation(6, 100, skew=1.5),
+            gradient_clip=1.0,
+            ema_decay=0.999,
+            checkpoint_every=250,
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """A few steps of a toy network: for tests, and to see the whole way from images to a model file in a minute."""
+    return Recipe(
+        name="tiny",
+        network=DagnConfig(width=8, scales=2, blocks=1, stem=2, encoder_width=2),
+        encoders=EncoderTraining(
+            steps=20,
+            batch=8,
+            patch=64,
+            resize=False,
+            learning_rate=LearningRate(1e-3),
+            checkpoint_every=10,
+            validate_every=20,
+        ),
+        dagn=DagnTraining(
+            steps=40,
+            batch=8,
+            patch=32,
+            learning_rate=LearningRate(2e-3, warmup_steps=5, cosine=True),
+            gradient_clip=1.0,
+            ema_decay=0.9,
+            checkpoint_every=10,
+            validate_every=20,
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "published": published, "tiny": tiny}

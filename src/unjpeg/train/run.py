@@ -1,0 +1,192 @@
+"""What both stages need around their loop: the split of the data, a log, a progress bar, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from unjpeg.errors import TrainingDataError, TrainingError
+from unjpeg.train.checkpoint import Checkpoint
+from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, is_validation
+from unjpeg.train.degrade import JpegDegradation
+
+__all__ = ["AveragedModel", "RunLog", "TrainingImages", "resume_point", "to_unit_range"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImages:
+    """The training and the validation split of the given folders.
+
+    Attributes:
+        weights: of each training image, for ``PairedPatches``.
+        manifest: JSON-ready description of both, stored with every checkpoint.
+    """
+
+    training: ImageStore
+    validation: ImageStore
+    weights: list[float]
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folders: Sequence[ImageFolder], *, validation_fraction: float, cache_dir: Path) -> TrainingImages:
+        """Decode everything once. Raises TrainingDataError if a folder is missing or a split is empty."""
+        training, validation, owner = [], [], []
+        for number, folder in enumerate(folders):
+            for file in folder.files():
+                if is_validation(file, validation_fraction):
+                    validation.append(file)
+                else:
+                    training.append(file)
+                    owner.append(number)
+        if not training:
+            raise TrainingDataError("no training images are left beside the validation split; add more pictures")
+        if not validation:  # a handful of pictures: validate on one that is also trained on rather than fail
+            validation = training[-1:]
+        store = ImageStore(training, cache_dir)
+        held_out = ImageStore(validation, cache_dir)
+        pixels = np.array([height * width for height, width in store.shapes], np.float64)
+        weights = pixels.copy()
+        for number, folder in enumerate(folders):
+            mine = np.array(owner) == number
+            if folder.weight is not None and mine.any():
+                weights[mine] = folder.weight * pixels[mine] / pixels[mine].sum() * pixels.sum()
+        manifest = {
+            "folders": [{"name": folder.path.name, "weight": folder.weight} for folder in folders],
+            "training_images": len(store),
+            "validation_images": len(held_out),
+            "training_sha256": store.checksum,
+            "validation_sha256": held_out.checksum,
+        }
+        return cls(store, held_out, weights.tolist(), manifest)
+
+    def patches(self, *, patch: int, degradation: JpegDegradation, seed: int, resize: bool = False) -> PairedPatches:
+        """Endless training pairs."""
+        return PairedPatches(
+            self.training, self.weights, patch=patch, degradation=degradation, seed=seed, resize=resize
+        )
+
+    def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
+        """The centre of every held-out picture, at most ``side`` wide and high, sides multiples of ``multiple``.
+
+        Raises TrainingDataError if no picture is that large.
+        """
+        crops = []
+        for i in range(len(self.validation)):
+            image = self.validation[i]
+            height, width = (min(side, n) // multiple * multiple for n in image.shape[:2])
+            if height and width:
+                top, left = ((n - m) // 2 for n, m in zip(image.shape[:2], (height, width), strict=True))
+                crops.append(image[top : top + height, left : left + width].copy())
+        if not crops:
+            raise TrainingDataError(f"no validation picture is {multiple} pixels wide and high; add larger pictures")
+        return crops
+
+
+class AveragedModel:
+    """Exponential moving average of a model's weights and statistics.
+
+    Args:
+        model: averaged from its present state on.
+        decay: 0 follows the model exactly. The first steps use a smaller one, so that the start is forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).eval()
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        mine, theirs = [], []
+        for average, value in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.dtype.is_floating_point:
+                mine.append(average)
+                theirs.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(mine, theirs, weight)
+
+
+class RunLog:
+    """Progress bar (on a terminal only), one printed line now and then, TensorBoard scalars and pictures."""
+
+    def __init__(self, fabric: Fabric, directory: Path, title: str) -> None:
+        self._writer = SummaryWriter(str(directory)) if fabric.is_global_zero else None
+        self._console = Console(file=sys.stderr)
+        self._quiet = not fabric.is_global_zero
+        self._title = title
+        self._last_print = time.monotonic()
+
+    def steps(self, first: int, total: int) -> Iterator[int]:
+        """Count from ``first`` to ``total`` with a bar."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        hidden = self._quiet or not self._console.is_terminal
+        with Progress(*columns, console=self._console, disable=hidden) as progress:
+            task = progress.add_task(self._title, total=total, completed=first, status="")
+            self._progress, self._task = progress, task
+            for step in range(first, total):
+                yield step
+                progress.advance(task)
+
+    def scalars(self, step: int, values: dict[str, float], *, line: bool = False) -> None:
+        """Record figures; with ``line`` also print them, whatever the output is."""
+        text = "  ".join(f"{name} {value:.5g}" for name, value in values.items())
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{self._title}/{name}", value, step)
+            self._progress.update(self._task, status=text)
+            if line:
+                self._console.print(f"{self._title} step {step}  {text}", highlight=False, soft_wrap=True)
+
+    def images(self, step: int, name: str, images: Tensor) -> None:
+        """Show ``(N, 3, H, W)``, range 0..1, in TensorBoard."""
+        if self._writer:
+            self._writer.add_images(f"{self._title}/{name}", images.clamp(0, 1), step)
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+def resume_point(path: Path, config: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is one. Raises TrainingError if it belongs to another configuration."""
+    if not path.exists():
+        return None
+    checkpoint = Checkpoint.load(path)
+    if checkpoint.config != config:
+        changed = ", ".join(sorted(_differences(checkpoint.config, config)))
+        raise TrainingError(f"{path}: was made with another configuration ({changed}); choose another --out")
+    return checkpoint
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> Iterable[str]:
+    for key in a.keys() | b.keys():
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            yield from (f"{key}.{inner}" for inner in _differences(x, y))
+        elif x != y:
+            yield key
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 ``(N, 3, H, W)`` to float32 0..1, channels last (twice as fast on CPUs)."""
+    return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)

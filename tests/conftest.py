@@ -1,0 +1,74 @@
+"""Pictures made from formulas, the folder of test data, and one thread for torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+collect_ignore = [] if HAS_TORCH else ["test_models.py", "test_train.py", "test_train_data.py"]
+
+PICTURE_SIZES = ((72, 104), (96, 64), (65, 83), (48, 48), (128, 80), (80, 120))
+"""Height and width of the pictures in ``image_folder``."""
+
+
+def synthetic_photo(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """A picture with what photographs have: soft light, an edge, a fine texture, grain. ``(height, width, 3)``."""
+    rng = np.random.default_rng(seed)
+    y, x = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    light = 0.5 + 0.25 * np.sin(2 * np.pi * (rng.random() + x)) * np.cos(np.pi * (rng.random() + y))
+    disc = np.hypot(x - rng.uniform(0.3, 0.7), y - rng.uniform(0.3, 0.7)) < 0.25
+    stripes = 0.08 * np.sin(2 * np.pi * (0.11 * width * x + 0.07 * height * y)) * (y > 0.5)
+    channels = [
+        light + rng.uniform(-0.3, 0.3) * disc + stripes * rng.uniform(0.5, 1) + rng.uniform(-0.15, 0.15)
+        for _ in range(3)
+    ]
+    picture = np.stack(channels, axis=2) + rng.normal(0, 0.015, (height, width, 1))
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    if HAS_TORCH:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def photo() -> NDArray[np.uint8]:
+    """A small picture, sides no multiples of 8."""
+    return synthetic_photo(100, 149, seed=0)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[NDArray[np.uint8]]:
+    """Six small pictures of different shapes."""
+    return [synthetic_photo(height, width, seed) for seed, (height, width) in enumerate(PICTURE_SIZES)]
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> Path:
+    """The six pictures as PNG files ``picture-0.png`` to ``picture-5.png``."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"picture-{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the training and test sets: ``$UNJPEG_DATA``, or ``shared/data`` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("UNJPEG_DATA", beside))
+    if not root.is_dir():
+        pytest.skip(f"no data sets in {root}; set UNJPEG_DATA to their folder")
+    return root

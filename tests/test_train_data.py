@@ -1,0 +1,479 @@
+"""Training data: samples that depend on nothing but their number, and a store that holds what the files hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from unjpeg.errors import TrainingDataError
+from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation, sample_loader
+from unjpeg.train.degrade import JpegDegradation, compress_jpeg
+from unjpeg.train.run import TrainingImages
+
+Pixels = NDArray[np.uint8]
+
+
+def open_patches(
+    folder: Path, *, patch: int = 24, seed: int = 7, resize: bool = False, degradation: JpegDegradation | None = None
+) -> PairedPatches:
+    store = ImageStore(ImageFolder(folder).files(), folder.parent / "cache")
+    weights = [height * width for height, width in store.shapes]
+    return PairedPatches(
+        store, weights, patch=patch, degradation=degradation or JpegDegradation(), seed=seed, resize=resize
+    )
+
+
+def same(a: tuple[Pixels, Pixels, int], b: tuple[Pixels, Pixels, int]) -> bool:
+    return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) and a[2] == b[2]
+
+
+def fill(folder: Path, pixels: Pixels, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def flat(value: int, side: int = 16) -> Pixels:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------
+
+
+def test_sample_is_a_function_of_seed_and_number(image_folder: Path) -> None:
+    first, again, other = open_patches(image_folder), open_patches(image_folder), open_patches(image_folder, seed=8)
+    numbers = [3, 0, 1000, 3, 2**31 + 5]
+    expected = {n: first[n] for n in numbers}
+    for n in reversed(numbers):
+        assert same(again[n], expected[n])
+    assert not any(same(other[n], expected[n]) for n in set(numbers))
+    assert not same(expected[0], expected[1000])
+
+
+def batches(patches: PairedPatches, **options: int) -> list[Sample]:
+    return list(sample_loader(patches, **{"first_step": 0, "steps": 3, "batch": 8, "workers": 0, **options}))
+
+
+def joined(parts: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        torch.cat([part.compressed for part in parts]),
+        torch.cat([part.original for part in parts]),
+        torch.cat([part.quality for part in parts]),
+    )
+
+
+def assert_same_samples(a: list[Sample], b: list[Sample]) -> None:
+    for mine, theirs in zip(joined(a), joined(b), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_samples_do_not_depend_on_workers(image_folder: Path, workers: int) -> None:
+    patches = open_patches(image_folder)
+    assert_same_samples(batches(patches, workers=workers), batches(patches))
+
+
+@pytest.mark.parametrize(("world_size", "micro_batches"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 2), (8, 1)])
+def test_samples_do_not_depend_on_how_a_batch_is_divided(
+    image_folder: Path, world_size: int, micro_batches: int
+) -> None:
+    patches = open_patches(image_folder)
+    ranks = [
+        batches(patches, world_size=world_size, rank=rank, micro_batches=micro_batches) for rank in range(world_size)
+    ]
+    assert {len(parts) for parts in ranks} == {3 * micro_batches}
+    assert {len(part.quality) for parts in ranks for part in parts} == {8 // world_size // micro_batches}
+    in_order = [
+        part
+        for step in range(3)
+        for parts in ranks
+        for part in parts[step * micro_batches : (step + 1) * micro_batches]
+    ]
+    assert_same_samples(in_order, batches(patches))
+
+
+def test_resumed_samples_are_those_of_the_later_steps(image_folder: Path) -> None:
+    patches = open_patches(image_folder)
+    assert_same_samples(batches(patches, first_step=2, steps=5), batches(patches, steps=5)[2:])
+
+
+def test_batch_that_cannot_be_divided_is_refused(image_folder: Path) -> None:
+    with pytest.raises(TrainingDataError, match="batch 8 cannot be divided over 3 processes"):
+        batches(open_patches(image_folder), world_size=3)
+
+
+def test_batch_shapes(image_folder: Path) -> None:
+    sample = batches(open_patches(image_folder, patch=20))[0]
+    assert sample.compressed.shape == sample.original.shape == (8, 3, 20, 20)
+    assert sample.compressed.dtype == sample.original.dtype == torch.uint8
+    assert sample.quality.shape == (8,)
+    assert sample.quality.dtype == torch.int64
+
+
+def test_original_is_a_patch_of_a_picture(image_folder: Path, pictures: list[Pixels]) -> None:
+    patches = open_patches(image_folder, patch=40)
+    turned = [
+        view for picture in pictures for k in range(4) for view in (np.rot90(picture, k), np.rot90(picture, k)[:, ::-1])
+    ]
+    windows = [np.lib.stride_tricks.sliding_window_view(view[:, :, 0], (40, 40)) for view in turned]
+    for number in range(6):
+        _, original, _ = patches[number]
+        found = 0
+        for view, window in zip(turned, windows, strict=True):
+            corners = np.argwhere(
+                (window[:, :, 0, 0] == original[0, 0, 0]) & (window[:, :, -1, -1] == original[-1, -1, 0])
+            )
+            found += sum(np.array_equal(view[y : y + 40, x : x + 40], original) for y, x in corners)
+        assert found == 1
+
+
+def test_all_eight_orientations_occur(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    patches = open_patches(fill(tmp_path / "one", picture, "one.png"), patch=16)
+    seen = {patches[number][1].tobytes() for number in range(100)}
+    turned = [np.rot90(picture, k) for k in range(4)]
+    assert seen == {np.ascontiguousarray(view).tobytes() for t in turned for view in (t, t[:, ::-1])}
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 300), (40, 7), (31, 32)])
+def test_pictures_smaller_than_the_patch(tmp_path: Path, height: int, width: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    patches = open_patches(fill(tmp_path / "small", picture, "small.png"), patch=32)
+    known = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
+    for number in range(8):
+        compressed, original, _ = patches[number]
+        assert compressed.shape == original.shape == (32, 32, 3)
+        assert {tuple(pixel) for pixel in original.reshape(-1, 3).tolist()} <= known
+
+
+def test_resize_scales_the_whole_picture_before_compression(tmp_path: Path, photo: Pixels) -> None:
+    patches = open_patches(fill(tmp_path / "one", photo, "one.png"), patch=48, resize=True)
+    scaled = np.asarray(Image.fromarray(photo).resize((48, 48), Image.Resampling.BICUBIC))
+    turned = [view for k in range(4) for view in (np.rot90(scaled, k), np.rot90(scaled, k)[:, ::-1])]
+    for number in range(4):
+        compressed, original, quality = patches[number]
+        assert any(np.array_equal(original, view) for view in turned)
+        assert np.array_equal(compressed, pillow_jpeg(original, quality))
+
+
+def test_last_picture_is_drawn_even_if_the_weights_do_not_add_up(image_folder: Path) -> None:
+    """Rounding can leave the sum of the shares below 1, and a draw above it."""
+    patches = open_patches(image_folder)
+    patches._cumulative = patches._cumulative * 1e-9
+    assert patches[0][1].shape == (24, 24, 3)
+
+
+# --- degradation ------------------------------------------------------------------------------------------------
+
+
+def pillow_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
+    buffer.seek(0)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def test_compressed_patch_is_pillows(image_folder: Path) -> None:
+    patches = open_patches(image_folder)
+    for number in range(20):
+        compressed, original, quality = patches[number]
+        assert np.array_equal(compressed, pillow_jpeg(original, quality))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("quality", [1, 10, 50, 95, 100])
+def test_compress_jpeg_is_pillows(photo: Pixels, quality: int, subsampling: str) -> None:
+    assert np.array_equal(compress_jpeg(photo, quality, subsampling), pillow_jpeg(photo, quality, subsampling))
+
+
+def test_compress_jpeg_takes_grey(photo: Pixels) -> None:
+    grey = np.ascontiguousarray(photo[:, :, 1])
+    out = compress_jpeg(grey, 30)
+    assert out.shape == grey.shape
+    assert np.array_equal(out, pillow_jpeg(grey, 30))
+
+
+def test_lower_quality_is_worse(photo: Pixels) -> None:
+    errors = [np.square(compress_jpeg(photo, q).astype(float) - photo).mean() for q in (5, 10, 20, 40, 80, 100)]
+    assert errors == sorted(errors, reverse=True)
+
+
+@given(st.tuples(st.integers(1, 100), st.integers(1, 100)).map(sorted), st.integers(0, 2**32))
+def test_quality_stays_in_range(ends: list[int], seed: int) -> None:
+    low, high = ends
+    _, quality = JpegDegradation(low, high).apply(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(seed))
+    assert low <= quality <= high
+    assert type(quality) is int
+
+
+def test_quality_takes_every_value_of_its_range(image_folder: Path) -> None:
+    patches = open_patches(image_folder, patch=8, degradation=JpegDegradation(30, 34))
+    assert {patches[number][2] for number in range(100)} == {30, 31, 32, 33, 34}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 10), (10, 101), (50, 49), (-5, 5)])
+def test_bad_quality_range_is_refused(low: int, high: int) -> None:
+    with pytest.raises(ValueError, match="quality range"):
+        JpegDegradation(low, high)
+
+
+# --- the store --------------------------------------------------------------------------------------------------
+
+
+def test_store_holds_the_decoded_pixels(image_folder: Path, pictures: list[Pixels], tmp_path: Path) -> None:
+    store = ImageStore(ImageFolder(image_folder).files(), tmp_path / "cache")
+    assert len(store) == len(pictures)
+    for i, picture in enumerate(pictures):
+        assert np.array_equal(store[i], picture)
+        assert store.shapes[i] == picture.shape[:2]
+        assert not store[i].flags.writeable
+
+
+def test_store_turns_and_converts_pictures(tmp_path: Path, photo: Pixels) -> None:
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    Image.fromarray(photo).save(folder / "a-turned.png", exif=exif)
+    Image.fromarray(photo[:, :, 0]).save(folder / "b-grey.png")
+    Image.fromarray(photo).quantize(16).save(folder / "c-palette.png")
+    Image.fromarray(photo).save(folder / "d-lossy.JPG", quality=90)
+    store = ImageStore(ImageFolder(folder).files(), tmp_path / "cache")
+    assert np.array_equal(store[0], np.rot90(photo, -1))
+    assert np.array_equal(store[1], np.repeat(photo[:, :, :1], 3, axis=2))
+    assert store[2].shape == photo.shape
+    assert np.array_equal(store[3], pillow_jpeg(photo, 90))
+
+
+def test_store_is_made_once(image_folder: Path, tmp_path: Path) -> None:
+    files = ImageFolder(image_folder).files()
+    first = ImageStore(files, tmp_path / "cache")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    again = ImageStore(files, tmp_path / "cache")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == made
+    assert len(made) == 2
+    assert again.checksum == first.checksum
+
+
+def test_store_is_remade_when_a_file_changes(image_folder: Path, tmp_path: Path) -> None:
+    files = ImageFolder(image_folder).files()
+    first = ImageStore(files, tmp_path / "cache")
+    before = files[2].stat()
+    Image.fromarray(flat(9)).save(files[2])
+    os.utime(files[2], ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    second = ImageStore(files, tmp_path / "cache")
+    assert np.array_equal(second[2], flat(9))
+    assert second.checksum != first.checksum
+    assert np.array_equal(second[3], first[3])
+
+
+@pytest.mark.parametrize("suffix", ["json", "u8"])
+def test_store_is_remade_when_a_part_was_deleted(image_folder: Path, tmp_path: Path, suffix: str) -> None:
+    files = ImageFolder(image_folder).files()
+    checksum = ImageStore(files, tmp_path / "cache").checksum
+    (part,) = (tmp_path / "cache").glob(f"*.{suffix}")
+    part.unlink()
+    remade = ImageStore(files, tmp_path / "cache")
+    assert remade.checksum == checksum
+    assert np.array_equal(remade[0], np.asarray(Image.open(files[0])))
+
+
+def test_store_survives_a_kill_while_its_index_is_written(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, text: str) -> int:
+        path.write_bytes(text.encode()[:20])
+        raise KeyboardInterrupt
+
+    files = ImageFolder(image_folder).files()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ImageStore(files, tmp_path / "cache")
+    store = ImageStore(files, tmp_path / "cache")
+    assert np.array_equal(store[5], np.asarray(Image.open(files[5])))
+
+
+# --- folders and the split --------------------------------------------------------------------------------------
+
+
+def test_folder_lists_pictures_at_any_depth_in_order(tmp_path: Path) -> None:
+    fill(tmp_path / "z", flat(1), "b.png", "a.webp")
+    fill(tmp_path / "a", flat(2), "c.PNG")
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "folder.png").mkdir()
+    assert [p.relative_to(tmp_path).as_posix() for p in ImageFolder(tmp_path).files()] == [
+        "a/c.PNG",
+        "z/a.webp",
+        "z/b.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "weight"),
+    [
+        ("photos", "photos", None),
+        ("photos=2.5", "photos", 2.5),
+        ("a=b", "a=b", None),
+        ("a=b=3", "a=b", 3.0),
+        ("/data/x", "/data/x", None),
+    ],
+)
+def test_folder_parses_its_weight(text: str, path: str, weight: float | None) -> None:
+    assert ImageFolder.parse(text) == ImageFolder(Path(path), weight)
+
+
+@pytest.mark.parametrize("weight", ["-1", "0", "nan", "inf"])
+def test_folder_weight_that_is_no_share_is_refused(weight: str) -> None:
+    with pytest.raises(TrainingDataError, match=r"photos.*weight"):
+        ImageFolder.parse(f"photos={weight}")
+
+
+def test_missing_empty_and_bad_folders_are_named(tmp_path: Path) -> None:
+    empty = tmp_path / "nothing-here"
+    empty.mkdir()
+    file = tmp_path / "file.png"
+    Image.fromarray(flat(0)).save(file)
+    for path in (tmp_path / "missing", empty, file):
+        with pytest.raises(TrainingDataError) as caught:
+            TrainingImages.open([ImageFolder(path)], validation_fraction=0.1, cache_dir=tmp_path / "cache")
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "huge"])
+def test_unreadable_picture_is_named(
+    image_folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = image_folder / "picture-3.png"
+    whole = bad.read_bytes()
+    bad.write_bytes({"text": b"no picture", "empty": b"", "truncated": whole[: len(whole) // 2], "huge": whole}[kind])
+    if kind == "huge":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        for other in image_folder.iterdir():
+            if other != bad:
+                other.unlink()
+    with pytest.raises(TrainingDataError, match=r"picture-3\.png: cannot be read"):
+        TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.0, cache_dir=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_split_is_disjoint_and_stable(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for number in range(40):
+        fill(folder, flat(number), f"{number}.png")
+
+    def split() -> tuple[set[int], set[int]]:
+        images = TrainingImages.open([ImageFolder(folder)], validation_fraction=0.25, cache_dir=tmp_path / "cache")
+        training, validation = (
+            [int(store[i][0, 0, 0]) for i in range(len(store))] for store in (images.training, images.validation)
+        )
+        assert len(set(training)) == len(training) == images.manifest["training_images"] == len(images.weights)
+        assert len(set(validation)) == len(validation) == images.manifest["validation_images"]
+        return set(training), set(validation)
+
+    training, validation = split()
+    assert not training & validation
+    assert training | validation == set(range(40))
+    assert 3 <= len(validation) <= 20
+    for number in range(40, 60):  # more pictures do not move the others
+        fill(folder, flat(number), f"{number}.png")
+    moved = tmp_path / "elsewhere"
+    folder = folder.rename(moved)
+    for number in (3, 17):
+        (folder / f"{number}.png").unlink()
+    grown_training, grown_validation = split()
+    assert training - {3, 17} == grown_training & set(range(40))
+    assert validation - {3, 17} == grown_validation & set(range(40))
+
+
+@given(st.text(st.characters(exclude_characters="/\0"), min_size=1), st.floats(0, 1), st.floats(0, 1))
+def test_larger_fraction_only_adds_to_the_validation_split(name: str, a: float, b: float) -> None:
+    small, large = sorted((a, b))
+    file = Path("folder") / name
+    assert is_validation(file, large) or not is_validation(file, small)
+    assert not is_validation(file, 0)
+    assert is_validation(file, 1)
+
+
+def test_validation_fraction_is_met_on_average() -> None:
+    names = [Path(f"{number:05}.png") for number in range(4000)]
+    assert 0.05 < np.mean([is_validation(name, 0.06) for name in names]) < 0.07
+
+
+def test_one_picture_serves_for_both(tmp_path: Path, photo: Pixels) -> None:
+    folder = fill(tmp_path / "one", photo, "one.png")
+    images = TrainingImages.open([ImageFolder(folder)], validation_fraction=0.0, cache_dir=tmp_path / "cache")
+    assert len(images.training) == len(images.validation) == 1
+
+
+def test_no_training_picture_left_is_an_error(tmp_path: Path, photo: Pixels) -> None:
+    folder = fill(tmp_path / "one", photo, "one.png")
+    with pytest.raises(TrainingDataError, match="no training images are left"):
+        TrainingImages.open([ImageFolder(folder)], validation_fraction=1.0, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [
+        ((None, None), (0.2, 0.8)),  # by pixels: 4 pictures of 16 x 16 and one of 64 x 64
+        ((3.0, 1.0), (0.75, 0.25)),
+        ((1.0, 1.0), (0.5, 0.5)),
+        ((1.0, None), (1 / 1.8, 0.8 / 1.8)),  # as much as all pixels, beside a folder with 4/5 of them
+    ],
+)
+def test_folders_are_drawn_by_their_weights(
+    tmp_path: Path, weights: tuple[float | None, float | None], shares: tuple[float, float]
+) -> None:
+    small = fill(tmp_path / "small", flat(50), *(f"s{number}.png" for number in range(4)))
+    large = fill(tmp_path / "large", flat(200, side=64), "l.png")
+    images = TrainingImages.open(
+        [ImageFolder(small, weights[0]), ImageFolder(large, weights[1])],
+        validation_fraction=0.0,
+        cache_dir=tmp_path / "cache",
+    )
+    # Small is a quarter of large's pixels: 4 x 256 against 4096, a fifth of all.
+    patches = images.patches(patch=8, degradation=JpegDegradation(90, 90), seed=1)
+    draws = 1500
+    counts = Counter(int(patches[number][1][0, 0, 0]) for number in range(draws))
+    tolerance = 4 * np.sqrt(shares[0] * shares[1] / draws)
+    assert counts[50] / draws == pytest.approx(shares[0], abs=tolerance)
+    assert counts[200] / draws == pytest.approx(shares[1], abs=tolerance)
+
+
+def test_manifest_tells_what_was_trained_on(image_folder: Path, tmp_path: Path) -> None:
+    def manifest() -> dict[str, object]:
+        images = TrainingImages.open(
+            [ImageFolder(image_folder, 2.0)], validation_fraction=0.0, cache_dir=tmp_path / "cache"
+        )
+        return images.manifest
+
+    before = manifest()
+    assert before["folders"] == [{"name": "pictures", "weight": 2.0}]
+    assert before["training_images"] == 6
+    assert json.loads(json.dumps(before)) == before
+    Image.fromarray(flat(1)).save(image_folder / "picture-0.png")
+    assert manifest()["training_sha256"] != before["training_sha256"]
+
+
+def test_validation_crops_are_centred_and_on_the_grid(image_folder: Path, tmp_path: Path) -> None:
+    images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.5, cache_dir=tmp_path / "cache")
+    crops = images.validation_crops(64)
+    assert len(crops) == len(images.validation) > 0
+    for i, crop in enumerate(crops):
+        image = images.validation[i]
+        height, width = (min(64, n) // 16 * 16 for n in image.shape[:2])
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        assert np.array_equal(crop, image[top : top + height, left : left + width])
