@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import unjpeg
@@ -31,7 +32,7 @@ def main() -> None:
     print(f"PSNR          {psnr_db(np.asarray(Image.open(SOURCE)), original):.2f} dB before", end=", ")
     print(f"{psnr_db(restored.pixels, original):.2f} dB after")
     consistent = unjpeg.verify(SOURCE, restored.pixels).is_consistent
-    print(f"consistent    {'yes' if consistent else 'no'}: the result could{'' if consistent else ' not'} have produced the JPEG")
+    print(f"consistent    {'yes: the result could have produced the JPEG' if consistent else 'no'}")
 
 
 def before_after(before: Image.Image, after: Image.Image) -> Image.Image:
@@ -46,7 +47,7 @@ def before_after(before: Image.Image, after: Image.Image) -> Image.Image:
     return sheet
 
 
-def psnr_db(picture: np.ndarray, original: np.ndarray) -> float:
+def psnr_db(picture: NDArray[np.generic], original: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of RGB pictures, uint8, in dB."""
     return float(10 * np.log10(255**2 / np.square(picture.astype(float) - original).mean()))
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
-from exif_blocks import MAKER_SECRET, exif_block, thumbnail_jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
+from exif_blocks import MAKER_SECRET, exif_block, thumbnail_jpeg
 from unjpeg.metadata import ExifBlock, Metadata
 
 ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
@@ -104,7 +104,8 @@ def test_without_thumbnail_unlinks_and_blanks(order: Literal["<", ">"]) -> None:
     thumbnail = thumbnail_jpeg()
     before = exif_block(order, thumbnail=thumbnail)
     after = Metadata(exif=before).without_thumbnail().exif
-    assert after is not None and len(after) == len(before)
+    assert after is not None
+    assert len(after) == len(before)
     assert directory_after_main(before)[0x0202] == len(thumbnail)
     assert directory_after_main(after) == {}
     start = before.index(thumbnail)
@@ -131,7 +132,8 @@ def test_a_thumbnail_that_reaches_into_other_data_is_only_unlinked(order: Litera
         struct.pack(f"{order}HHII", 0x0201, 4, 1, position),
     )
     after = Metadata(exif=block).without_thumbnail().exif
-    assert after is not None and after != block
+    assert after is not None
+    assert after != block
     link = ExifBlock(block).main()[1]
     assert link is not None
     assert after == block[:link] + bytes(4) + block[link + 4 :]
@@ -160,7 +162,8 @@ def test_damaged_exif_never_raises_and_keeps_its_length(exif: bytes) -> None:
     metadata = Metadata(exif=exif)
     assert metadata.orientation in range(1, 9)
     for changed in (metadata.with_size(11, 12), metadata.without_thumbnail()):
-        assert changed.exif is not None and len(changed.exif) == len(exif)
+        assert changed.exif is not None
+        assert len(changed.exif) == len(exif)
         assert replace(changed, exif=exif) == metadata
 
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import pyvips  # type: ignore[import-untyped]
-from exif_blocks import MAKER_SECRET, exif_block, thumbnail_jpeg
+import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin
 
+from exif_blocks import MAKER_SECRET, exif_block, thumbnail_jpeg
 from unjpeg.errors import OutputError
 from unjpeg.metadata import ExifBlock, Metadata
 from unjpeg.output import FORMATS, Pixels, format_of, write_image
@@ -114,7 +114,8 @@ def test_pillow_opens_what_it_can() -> None:
     for format, dtype, channels in KINDS:
         if readable_by_pillow(format, dtype, channels):
             image = reopened(encoded(noise(9, 7, channels, dtype), format=format))
-            assert image.format is not None and image.format.lower() == format
+            assert image.format is not None
+            assert image.format.lower() == format
             assert image.size == (7, 9)
             image.load()
 
@@ -150,9 +151,11 @@ def test_webp_keeps_the_colour_under_full_transparency_and_with_a_quality_the_al
 def test_jpeg_is_quality_95_without_subsampling() -> None:
     pixels = noise(32, 48, 3, np.uint8)
     image, coarse = (reopened(encoded(pixels, format="jpeg", quality=quality)) for quality in (None, 20))
-    assert isinstance(image, JpegImagePlugin.JpegImageFile) and isinstance(coarse, JpegImagePlugin.JpegImageFile)
+    assert isinstance(image, JpegImagePlugin.JpegImageFile)
+    assert isinstance(coarse, JpegImagePlugin.JpegImageFile)
     assert JpegImagePlugin.get_sampling(image) == JpegImagePlugin.get_sampling(coarse) == 0  # 4:4:4
-    assert image.quantization[0][0] == 2 and coarse.quantization[0][0] == 40  # the standard 16 scaled
+    assert image.quantization[0][0] == 2
+    assert coarse.quantization[0][0] == 40
     assert np.abs(np.asarray(image).astype(int) - pixels).mean() < 4
 
 
@@ -194,7 +197,8 @@ def test_metadata_comes_back(
 def test_a_tiff_leaves_the_exif_block_where_its_offsets_are_true(order: Literal["<", ">"]) -> None:
     exif = exif_block(order)
     data = encoded(noise(9, 7, 3, np.uint16), Metadata(exif=exif), format="tiff")
-    assert data[:4] == exif[:4] and data[8 : len(exif)] == exif[8:]
+    assert data[:4] == exif[:4]
+    assert data[8 : len(exif)] == exif[8:]
     maker_note = reopened(data).getexif().get_ifd(ExifTags.IFD.Exif)[0x927C]
     start, size = struct.unpack(f"{order}II", maker_note[4:])
     assert data[start : start + size] == MAKER_SECRET
@@ -207,7 +211,8 @@ def test_a_tiff_s_orientation_counts_once(orientation: int) -> None:
     np.testing.assert_array_equal(decoded(data, 3), pixels)
     entries, following = ExifBlock(data).main()
     assert [ExifBlock(data).integer([entry], 0x0112) for entry in entries if entry.tag == 0x0112] == [orientation]
-    assert following is not None and ExifBlock(data).offset_at(following) == 0
+    assert following is not None
+    assert ExifBlock(data).offset_at(following) == 0
     upright = np.asarray(reopened(data))  # Pillow turns as it loads
     jpeg = Image.fromarray(np.asarray(pixels))
     jpeg.getexif()[0x0112] = orientation

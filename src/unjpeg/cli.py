@@ -86,7 +86,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[  # noqa: FBT002
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -114,7 +114,7 @@ def restore(
     strength: Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")] = 1.0,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Restore as if the picture looked like this JPEG quality: lower is smoother."),
+        typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
     ] = None,
     consistency: Annotated[
         Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
@@ -242,9 +242,7 @@ def train(
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
     train_recipe = _needs_extra("unjpeg.train.pipeline", "train").train_recipe
-    train_recipe(
-        recipe, data, out, workers=workers, devices=devices, accelerator=accelerator, precision=precision
-    )
+    train_recipe(recipe, data, out, workers=workers, devices=devices, accelerator=accelerator, precision=precision)
 
 
 @app.command()

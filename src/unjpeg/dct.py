@@ -28,7 +28,8 @@ def _dct_matrix() -> NDArray[np.float32]:
     u, x = np.mgrid[0:BLOCK, 0:BLOCK]
     matrix = np.sqrt(2 / BLOCK) * np.cos((2 * x + 1) * u * np.pi / (2 * BLOCK))
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    out: NDArray[np.float32] = matrix.astype(np.float32)
+    return out
 
 
 # Both passes of the two-dimensional transform as one 64x64 matrix: a single large matrix product over all blocks is

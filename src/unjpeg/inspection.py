@@ -132,9 +132,7 @@ def verify(
     return Verification(name, restored_name, consistency)
 
 
-def _read_at_full_depth(
-    source: FileSource, max_pixels: int
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
+def _read_at_full_depth(source: FileSource, max_pixels: int) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
     """Pixels without alpha, ``(H, W)`` or ``(H, W, 3)``; Pillow would cut 16-bit RGB down to 8."""
     data, name = read_bytes(source)
     import pyvips  # takes a quarter of a second, and only verify reads through it
@@ -142,7 +140,9 @@ def _read_at_full_depth(
     try:
         image = pyvips.Image.new_from_buffer(data, "")
         if image.width * image.height > max_pixels:
-            raise TooLargeError(f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}")
+            raise TooLargeError(
+                f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}"
+            )
         pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown format"

@@ -66,10 +66,11 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def standard_table(quality: int, *, chroma: bool = False) -> NDArray[np.int64]:
-    """libjpeg's quantisation table, ``(8, 8)`` in natural order, for a quality factor 1..100."""
+    """Libjpeg's quantisation table, ``(8, 8)`` in natural order, for a quality factor 1..100."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     base = _CHROMA_TABLE if chroma else _LUMA_TABLE
-    return np.clip((base * scale + 50) // 100, 1, 255)
+    table: NDArray[np.int64] = np.clip((base * scale + 50) // 100, 1, 255)
+    return table
 
 
 @dataclass(frozen=True, slots=True)

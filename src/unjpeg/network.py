@@ -166,7 +166,7 @@ class Model:
         # One window at a time: memory stays flat, and no graph is compiled anew for another count.
         outputs = [self._guide([window[None]]) for window in windows]
         insensitive, sensitive, fusion, quality = (
-            np.mean([output[i] for output in outputs], axis=0, dtype=np.float32) for i in range(4)
+            np.stack([output[i] for output in outputs]).mean(axis=0, dtype=np.float32) for i in range(4)
         )
         return Guidance(insensitive, sensitive, fusion, quality[0])
 
@@ -204,7 +204,11 @@ def shipped_models() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
-def _compile_openvino(graph: bytes, device: str, threads: int | None) -> Callable[[Arrays], Arrays]:
+def _compile_openvino(
+    graph: bytes,
+    device: str,  # noqa: ARG001 (both runtimes compile through one signature)
+    threads: int | None,
+) -> Callable[[Arrays], Arrays]:
     try:
         import openvino
     except ImportError as error:

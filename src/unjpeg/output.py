@@ -161,12 +161,12 @@ def _encode_jpeg(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
     quality = _JPEG_QUALITY if quality is None else quality
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
     data = buffer.getvalue()
-    segments = []
+    segments: list[tuple[int, bytes, str]] = []
     if metadata.exif:
         # More than one segment holds is split the way that readers (Pillow, ExifTool) join it.
         step = _JPEG_SEGMENT_BYTES - 6
-        for start in range(0, len(metadata.exif), step):
-            segments.append((0xE1, b"Exif\0\0" + metadata.exif[start : start + step], "EXIF"))
+        pieces = (metadata.exif[start : start + step] for start in range(0, len(metadata.exif), step))
+        segments.extend((0xE1, b"Exif\0\0" + piece, "EXIF") for piece in pieces)
     if metadata.xmp:
         segments.append((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + metadata.xmp, "XMP"))
     if metadata.icc_profile:
@@ -187,7 +187,7 @@ def _encode_jpeg(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
     return b"".join((data[:start], *written, memoryview(data)[start:]))
 
 
-def _encode_png(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:
+def _encode_png(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:  # noqa: ARG001 (lossless)
     chunks = []
     if metadata.icc_profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)))
@@ -210,7 +210,7 @@ def _encode_png(pixels: Pixels, metadata: Metadata, quality: int | None) -> byte
 
 
 def _png_comment(comment: bytes) -> tuple[bytes, bytes]:
-    """tEXt is Latin-1 and iTXt UTF-8: whichever shows the comment as it was meant, and gives the same bytes back."""
+    """TEXt is Latin-1 and iTXt UTF-8: whichever shows the comment as it was meant, and gives the same bytes back."""
     try:
         text = comment.decode()
     except UnicodeDecodeError:
@@ -228,7 +228,7 @@ def _bare_png8(pixels: Pixels) -> bytes:
 
 def _bare_png16(pixels: Pixels) -> bytes:
     """Pillow has no 16-bit colour."""
-    import pyvips  # type: ignore[import-untyped]  # here because it takes long to load, and only this needs it
+    import pyvips  # here because it takes long to load, and only this needs it
 
     height, width, channels = np.atleast_3d(pixels).shape
     try:
@@ -263,7 +263,7 @@ def _encode_webp(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
     return buffer.getvalue()
 
 
-def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:
+def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:  # noqa: ARG001 (lossless)
     """The EXIF block grown into a TIFF: all its bytes stay where they are, so every offset in it stays true.
 
         EXIF block, its header now pointing to the new IFD0 | strips | values | new IFD0

@@ -54,10 +54,10 @@ class Picture:
         """Put the alpha channel back beside restored pixels, at their bit depth."""
         if self.alpha is None:
             return pixels
-        alpha = self.alpha.astype(pixels.dtype)
         if pixels.dtype == np.uint16:
-            alpha *= 257
-        return np.dstack([pixels, alpha])
+            return np.dstack([pixels, self.alpha.astype(np.uint16) * np.uint16(257)])
+        both: NDArray[np.uint8] = np.dstack([pixels, self.alpha])
+        return both
 
 
 def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -140,7 +140,9 @@ class _Tally:
         self._counts = np.zeros(4, np.int64)  # checked, inside, checked clipped, inside clipped
         self._worst, self._where = 0.0, (0, 0)
 
-    def add(self, beyond_VU88: NDArray[np.float32], clips_HW: NDArray[np.bool_], scale: tuple[int, int], top: int) -> None:
+    def add(
+        self, beyond_VU88: NDArray[np.float32], clips_HW: NDArray[np.bool_], scale: tuple[int, int], top: int
+    ) -> None:
         across, down = BLOCK * scale[1], BLOCK * scale[0]
         rows, columns = beyond_VU88.shape[:2]
         whole_rows, whole_columns = clips_HW.shape[0] // down, clips_HW.shape[1] // across
@@ -162,9 +164,7 @@ class _Tally:
     def result(self) -> ComponentConsistency:
         checked, inside, checked_clipped, inside_clipped = (int(n) for n in self._counts)
         where = self._where if self._worst > 0 else None
-        return ComponentConsistency(
-            self._name, checked, inside, checked_clipped, inside_clipped, self._worst, where
-        )
+        return ComponentConsistency(self._name, checked, inside, checked_clipped, inside_clipped, self._worst, where)
 
 
 def _planes(pixels: NDArray[np.float32], colour_space: str) -> list[NDArray[np.float32]]:

@@ -183,9 +183,11 @@ class Restorer:
         """
         _check_options(strength, quality, consistency, bit_depth)
         picture = read_picture(source, max_pixels=self._max_pixels)
+        decoded = picture.pixels
         stated = picture.jpeg.quality.value if picture.jpeg else None
+        pixels: NDArray[np.uint8] | NDArray[np.uint16]
         if strength == 0:
-            pixels = picture.pixels if bit_depth == 8 else picture.pixels.astype(np.uint16) * np.uint16(257)
+            pixels = decoded if bit_depth == 8 else decoded.astype(np.uint16) * np.uint16(257)
             return self._result(picture, pixels, strength, stated, None, None, False, ())
 
         guidance = self.guide(picture)
@@ -195,19 +197,20 @@ class Restorer:
         projected, notes = _decide_projection(picture, consistency, stated, read)
 
         maximum = 255 if bit_depth == 8 else 65535
-        pixels = np.empty(picture.pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
-        for top, strip in self._restored_strips(picture.pixels, guidance):
+        pixels = np.empty_like(decoded) if bit_depth == 8 else np.empty(decoded.shape, np.uint16)
+        for top, strip in self._restored_strips(decoded, guidance):
             rows = slice(top, top + strip.shape[0])
             if strength != 1:
-                decoded = picture.pixels[rows].astype(np.float32)
-                strip = decoded + np.float32(strength) * (strip - decoded)
+                as_decoded = decoded[rows].astype(np.float32)
+                strip = as_decoded + np.float32(strength) * (strip - as_decoded)
             if projected:
-                assert picture.jpeg is not None and picture.jpeg.components is not None
+                assert picture.jpeg is not None
+                assert picture.jpeg.components is not None
                 strip = project(strip, picture.jpeg.components, picture.jpeg.header.colour_space, top)
             np.rint(np.clip(strip, 0, 255, out=strip) * np.float32(maximum / 255), out=strip)
             pixels[rows] = strip.astype(pixels.dtype)
             if progress:
-                progress(rows.stop / pixels.shape[0])
+                progress(rows.stop / decoded.shape[0])
         return self._result(
             picture, pixels, strength, stated, read, read if quality is None else quality, projected, notes
         )
@@ -253,11 +256,10 @@ class Restorer:
         projected: bool,
         notes: tuple[str, ...],
     ) -> Restored:
-        height, width = pixels.shape[:2]
         report = Report(
             name=picture.name,
-            width=width,
-            height=height,
+            width=picture.pixels.shape[1],
+            height=picture.pixels.shape[0],
             model=self.model_file.description["name"] if strength else None,
             model_hash=self.model_file.hash if strength else None,
             strength=strength,

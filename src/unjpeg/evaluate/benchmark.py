@@ -151,10 +151,10 @@ def main(
         print(f"\n{name} ({len(images)} images): PSNR dB / SSIM / PSNR-B dB, share of coefficients in their cells")
         for method in methods:
             for q in quality:
-                row_mean = summary[method][q]
+                mean = summary[method][q]
                 print(
-                    f"  {method:30s} QF {q:3d}  {row_mean['psnr_db']:.2f} / {row_mean['ssim']:.3f} / "
-                    f"{row_mean['psnr_b_db']:.2f}   {row_mean['share_inside']:.4f}  consistent {row_mean['consistent']:.2f}"
+                    f"  {method:30s} QF {q:3d}  {mean['psnr_db']:.2f} / {mean['ssim']:.3f} / {mean['psnr_b_db']:.2f}"
+                    f"   {mean['share_inside']:.4f}  consistent {mean['consistent']:.2f}"
                 )
 
 

@@ -25,7 +25,7 @@ def ssim(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """Structural similarity: Gaussian 11x11 window, sigma 1.5, population covariance, mean over the channels."""
     _check(restored, original)
     return float(
-        structural_similarity(
+        structural_similarity(  # type: ignore[no-untyped-call]
             restored,
             original,
             data_range=255,

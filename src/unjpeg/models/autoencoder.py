@@ -160,9 +160,7 @@ class _PooledHead(nn.Module):
     def __init__(self, config: AutoEncoderConfig, outputs: int) -> None:
         super().__init__()
         channels = config.feature_channels
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, outputs)
-        )
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, outputs))
 
     def forward(self, pooled: Tensor) -> Tensor:
         logits: Tensor = self.mlp(pooled)

@@ -265,7 +265,8 @@ class Dagn(nn.Module):
         """``C3(F_bf) · matrix`` of Eq. 10, features as rows: a 1x1 convolution with the image's own weights."""
         n, channels, height, width = features.shape
         rows = self.fusion_conv3(features).flatten(2)
-        return (matrix.transpose(1, 2) @ rows).reshape(n, channels, height, width)
+        fused: Tensor = matrix.transpose(1, 2) @ rows
+        return fused.reshape(n, channels, height, width)
 
     def quality(self, guidance: Guidance) -> Tensor:
         """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unjpeg.version import __version__
 from unjpeg.errors import TrainingError
+from unjpeg.version import __version__
 
 __all__ = ["Checkpoint", "load_optimizer", "optimizer_tensors", "select"]
 

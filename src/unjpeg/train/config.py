@@ -11,7 +11,11 @@ from unjpeg.models import DagnConfig
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
 
-__all__ = ["DagnTraining", "EncoderTraining", "LearningRate", "Recipe", "json_ready"]
+__all__ = ["VALIDATION_FRACTION", "DagnTraining", "EncoderTraining", "LearningRate", "Recipe", "json_ready"]
+
+
+VALIDATION_FRACTION = 0.06
+"""Share of the pictures that every recipe holds out, so that no shipped model has seen another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Recipe:
     encoders: EncoderTraining
     dagn: DagnTraining
     seed: int = 0
-    validation_fraction: float = 0.06
+    validation_fraction: float = VALIDATION_FRACTION
 
 
 def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from unjpeg.train.data import sample_loader
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.run import RunLog, TrainingImages, resume_point, to_unit_range
 
-__all__ = ["DecoupledEncoders", "discriminator_loss", "encoder_weights", "insensitive_loss", "sensitive_loss", "train_encoders"]
+__all__ = [
+    "DecoupledEncoders",
+    "discriminator_loss",
+    "encoder_weights",
+    "insensitive_loss",
+    "sensitive_loss",
+    "train_encoders",
+]
 
 LOG_PROBABILITY_FLOOR = -8.0
 """The discriminator's ``log J(c)`` is not pushed below this: Eq. 4 as printed has no lower bound."""
@@ -67,9 +74,7 @@ def sensitive_loss(logits: Tensor, quality: Tensor, config: EncoderTraining) -> 
     return (functional.softmax(logits, dim=1) - one_hot).abs().sum(1).mean()
 
 
-def train_encoders(
-    fabric: Fabric, recipe: Recipe, images: TrainingImages, out: Path, *, workers: int = 1
-) -> Path:
+def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: Path, *, workers: int = 1) -> Path:
     """Train both auto-encoders and return the path of the last checkpoint.
 
     Args:
@@ -130,12 +135,7 @@ def train_encoders(
                 fooling = insensitive_loss(judge(pooled), config)
                 reading = sensitive_loss(quality_logits, quality, config)
                 # The two auto-encoders share no weights: the sum of their losses updates each by its own (Eq. 3, 7).
-                loss = (
-                    content_ci
-                    + config.lambda_insensitive * fooling
-                    + content_cs
-                    + config.lambda_sensitive * reading
-                )
+                loss = content_ci + config.lambda_insensitive * fooling + content_cs + config.lambda_sensitive * reading
                 fabric.backward(loss / config.micro_batches)
             pooled_parts.append(pooled.detach())
         if config.gradient_clip is not None:
@@ -191,7 +191,7 @@ def train_encoders(
 def encoder_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """What stage 2 takes over from stage 1, by ``Dagn``'s names: both encoders and the quality predictor."""
     state = select(checkpoint.tensors, "encoders")
-    out = {}
+    out: dict[str, Tensor] = {}
     for ours, theirs in (
         ("insensitive_encoder", "insensitive.encoder"),
         ("sensitive_encoder", "sensitive.encoder"),

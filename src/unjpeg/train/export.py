@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from unjpeg.version import __version__
 from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn, DagnConfig, Guidance
 from unjpeg.network import FORMAT_VERSION, Model, ModelFile
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.run import TrainingImages, to_unit_range
+from unjpeg.version import __version__
 
 __all__ = ["QUALITY_LEVELS", "export_checkpoint", "load_exported", "load_network"]
 

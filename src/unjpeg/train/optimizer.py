@@ -41,14 +41,13 @@ class MatrixMuon(torch.optim.Muon):
         for weight, matrix in zip(self._weights, self.matrices, strict=True):
             if weight.data_ptr() != matrix.data_ptr():
                 raise TrainingError(f"a weight of shape {tuple(weight.shape)} has a memory format Muon cannot view")
-        super().__init__(
-            self.matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        )
+        super().__init__(self.matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         for weight, matrix in zip(self._weights, self.matrices, strict=True):
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad)
-        return super().step(closure)
+        loss: float | None = super().step(closure)  # type: ignore[no-untyped-call]
+        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for weight in self._weights:

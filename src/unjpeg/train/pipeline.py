@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import Recipe
+from unjpeg.train.config import VALIDATION_FRACTION, Recipe
 from unjpeg.train.dagn import train_dagn
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import encoder_weights, train_encoders
@@ -55,7 +55,7 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     loaded = Checkpoint.load(checkpoint)
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
-    images = _open_images(data, Recipe.__dataclass_fields__["validation_fraction"].default)
+    images = _open_images(data, VALIDATION_FRACTION)
     return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
 
 

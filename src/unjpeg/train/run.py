@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -95,7 +95,10 @@ class TrainingImages:
         return crops
 
 
-class AveragedModel:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class AveragedModel(Generic[Network]):
     """Exponential moving average of a model's weights and statistics.
 
     Args:
@@ -103,12 +106,12 @@ class AveragedModel:
         decay: 0 follows the model exactly. The first steps use a smaller one, so that the start is forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(model).eval()
+    def __init__(self, model: Network, decay: float) -> None:
+        self.module: Network = copy.deepcopy(model).eval()
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         mine, theirs = [], []
         for average, value in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
