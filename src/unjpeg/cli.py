@@ -154,7 +154,7 @@ def restore(
         )
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(job.target.parent)
         result.save(target, format=job.format, quality=output_quality, overwrite=overwrite)
         if keep_times and job.target is not None and job.source != "-":
             times = os.stat(job.source)
@@ -286,7 +286,11 @@ def _plan(
     failures: list[UnjpegError] = []
     for given in inputs:
         if given != "-" and Path(given).is_dir():
-            found = _pictures_in(Path(given), recursive=recursive)
+            try:
+                found = _pictures_in(Path(given), recursive=recursive)
+            except OSError as error:
+                failures.append(BadImageError(f"{given}: cannot be read ({error.strerror or error})"))
+                continue
             if not found:
                 hint = "" if recursive else "; --recursive looks below it, too"
                 failures.append(BadImageError(f"{given}: no pictures in this folder{hint}"))
@@ -315,19 +319,35 @@ def _plan(
 
     chosen = format or "png"
     jobs: list[_Job] = []
+    originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
     taken: dict[str, str] = {}
     for source, relative in sources:
         if output is not None:
             target = Path(output) / relative.with_suffix(FORMATS[chosen].suffix)
         else:
             target = Path(source).with_suffix(f".restored{FORMATS[chosen].suffix}")
-        key = os.path.normcase(os.path.abspath(target)).casefold()
-        if key in taken:
-            failures.append(OutputError(f"{source}: would be written to {target}, as {taken[key]} is; rename one"))
+        key = _same_file_key(target)
+        if key in originals or key in taken:
+            clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
+            failures.append(
+                OutputError(f"{source}: would be written to {target}, which {clash}; choose another output")
+            )
             continue
         taken[key] = source
         jobs.append(_Job(source, target, chosen))
     return jobs, failures
+
+
+def _same_file_key(path: Path) -> str:
+    """Equal for paths that may be one file, also on file systems that ignore case."""
+    return str(path.resolve()).casefold()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made a folder ({error.strerror or error})") from error
 
 
 def _is_dir(given: str) -> bool:

@@ -12,7 +12,7 @@ from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.jpeg import MAX_PIXELS, JpegImage
 from unjpeg.picture import FileSource, read_bytes, read_picture
 from unjpeg.projection import Consistency, measure_consistency
-from unjpeg.restore import DOUBLE_COMPRESSION_GAP, shared_restorer
+from unjpeg.restore import looks_compressed_twice, shared_restorer
 
 __all__ = ["Inspection", "Verification", "inspect", "verify"]
 
@@ -97,7 +97,7 @@ def inspect(source: FileSource, *, model: str | Path | None = "default", max_pix
         stated_quality=quality.value,
         table_distance=quality.distance,
         read_quality=read,
-        looks_compressed_twice=None if read is None else quality.value - read > DOUBLE_COMPRESSION_GAP,
+        looks_compressed_twice=None if read is None else looks_compressed_twice(quality.value, read),
         has_exif=jpeg.metadata.exif is not None,
         has_icc_profile=jpeg.metadata.icc_profile is not None,
         has_xmp=jpeg.metadata.xmp is not None,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,22 @@ from PIL import JpegImagePlugin
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.metadata import Metadata
 
-__all__ = ["MAX_PIXELS", "Component", "JpegHeader", "JpegImage", "QualityEstimate", "is_jpeg", "standard_table"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SCANS",
+    "Component",
+    "JpegHeader",
+    "JpegImage",
+    "QualityEstimate",
+    "is_jpeg",
+    "standard_table",
+]
 
 MAX_PIXELS = 268_435_456
 """Default limit on width times height: 2^28, a 16384 x 16384 picture."""
+
+MAX_SCANS = 500
+"""Limit on a progressive file's scans: encoders write some ten, and each costs a pass over the whole picture."""
 
 _START_OF_IMAGE = b"\xff\xd8"
 _RESTORABLE_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
@@ -41,7 +55,15 @@ _OTHER_FRAMES = {
     0xCE: "arithmetic-coded hierarchical",
     0xCF: "arithmetic-coded hierarchical lossless",
 }
-_APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xEE, 0xFE, 0xDA, 0xD9
+_APP0, _APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xEE, 0xFE, 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+_AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
+
+# Cameras leave a few bytes, or a run of one value, before the end; anything longer is what damaged data leave over.
+_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_MAX_STRAY_BYTES = 4
+
+_coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
 
 # ITU-T T.81, Annex K, natural order.
 _LUMA_TABLE = np.array(
@@ -127,21 +149,32 @@ class JpegHeader:
             UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK.
             TooLargeError: more than ``max_pixels``.
         """
-        adobe_transform: int | None = None
-        for code, segment in _segments(data, name):
-            if code == _APP14 and segment[:5] == b"Adobe" and len(segment) >= 12:
+        is_jfif, adobe_transform = False, None
+        for code, start, end in _segments(data, name):
+            segment = data[start + 4 : end]
+            if code == _APP0 and segment[:5] == b"JFIF\0" and len(segment) >= 14:
+                is_jfif = True
+            elif code == _APP14 and segment[:5] == b"Adobe" and len(segment) >= 12:
                 adobe_transform = segment[11]
+            elif code == _START_OF_SCAN:
+                break
             elif code in _OTHER_FRAMES:
                 raise UnsupportedImageError(
                     f"{name}: is a {_OTHER_FRAMES[code]} JPEG, which cannot be restored; save it as a baseline JPEG"
                 )
             elif code in _RESTORABLE_FRAMES:
-                return cls._from_frame(segment, name, code == 0xC2, adobe_transform, max_pixels)
+                return cls._from_frame(segment, name, code == 0xC2, is_jfif, adobe_transform, max_pixels)
         raise BadImageError(f"{name}: is a damaged JPEG (it has no frame header)")
 
     @classmethod
     def _from_frame(
-        cls, segment: bytes, name: str, progressive: bool, adobe_transform: int | None, max_pixels: int
+        cls,
+        segment: bytes,
+        name: str,
+        progressive: bool,
+        is_jfif: bool,
+        adobe_transform: int | None,
+        max_pixels: int,
     ) -> JpegHeader:
         if len(segment) < 6 or len(segment) < 6 + 3 * segment[5]:
             raise BadImageError(f"{name}: is a damaged JPEG (its frame header is cut short)")
@@ -163,7 +196,7 @@ class JpegHeader:
             raise UnsupportedImageError(f"{name}: is a {kind} JPEG; convert it to RGB first")
         if count not in (1, 3):
             raise UnsupportedImageError(f"{name}: has {count} components; only grey and colour JPEGs can be restored")
-        return cls(width, height, sampling, _colour_space(specs, adobe_transform), progressive)
+        return cls(width, height, sampling, _colour_space(specs, is_jfif, adobe_transform), progressive)
 
     @property
     def subsampling(self) -> str:
@@ -201,6 +234,7 @@ class JpegImage:
     Attributes:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8, as libjpeg-turbo decodes them; never rotated.
         components: one per colour component, or None where the file's sampling is fractional (no projection then).
+        tables: the distinct quantisation tables in use, in component order.
     """
 
     header: JpegHeader
@@ -212,7 +246,9 @@ class JpegImage:
     @property
     def quality(self) -> QualityEstimate:
         """Quality that the tables state."""
-        return QualityEstimate.of_tables(self.tables[0], self.tables[1] if len(self.tables) > 1 else None)
+        # An RGB file has no chroma, and libjpeg gives all its components the luma table.
+        chroma = self.tables[:2][-1] if self.header.colour_space == "YCbCr" else None
+        return QualityEstimate.of_tables(self.tables[0], chroma)
 
     @classmethod
     def decode(cls, data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> JpegImage:
@@ -225,50 +261,79 @@ class JpegImage:
             BadImageError: and its children, as ``JpegHeader.parse``; also where the data are truncated or corrupt.
         """
         header = JpegHeader.parse(data, name, max_pixels)
-        pixels = _decode_pixels(data, header, name)
+        if header.progressive:
+            _check_scans(data, name)
+        pixels, data = _decode_pixels(data, header, name)
         metadata = _read_metadata(data, name)
         components, tables = _read_coefficients(data, header, name)
         return cls(header, pixels, components, tables, metadata)
 
 
-def _segments(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
-    """Marker code and payload of each segment up to the first scan."""
+def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
+    """Marker code, first byte and one past the last of each segment; a scan ends where its coded data do."""
     if not is_jpeg(data):
         raise BadImageError(f"{name}: is not a JPEG")
     position = 2
-    while position + 4 <= len(data):
+    while position + 2 <= len(data):
         if data[position] != 0xFF:
             raise BadImageError(f"{name}: is a damaged JPEG (no marker where one must be, at byte {position})")
         code = data[position + 1]
         if code == 0xFF:  # fill byte
             position += 1
             continue
-        if code in (_START_OF_SCAN, _END_OF_IMAGE):
+        end = position + 2
+        if code not in _WITHOUT_LENGTH and code != _END_OF_IMAGE:
+            end += max(int.from_bytes(data[end : end + 2]), 2)
+        if code == _START_OF_SCAN:
+            marker = _AFTER_CODED_DATA.search(data, end)
+            end = marker.start() if marker else len(data)
+        yield code, position, min(end, len(data))
+        if code == _END_OF_IMAGE:
             return
-        (length,) = struct.unpack(">H", data[position + 2 : position + 4])
-        yield code, data[position + 4 : position + 2 + length]
-        position += 2 + max(length, 2)
+        position = end
 
 
-def _colour_space(specs: list[bytes], adobe_transform: int | None) -> str:
-    """As libjpeg decides it: the Adobe marker first, then JFIF's default, then component names."""
+def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None) -> str:
+    """As libjpeg decides it: JFIF means YCbCr, then Adobe's marker counts, then the components' names."""
     if len(specs) == 1:
         return "grey"
+    if is_jfif:
+        return "YCbCr"
     if adobe_transform is not None:
         return "RGB" if adobe_transform == 0 else "YCbCr"
     return "RGB" if bytes(spec[0] for spec in specs) == b"RGB" else "YCbCr"
 
 
-def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> NDArray[np.uint8]:
+def _check_scans(data: bytes, name: str) -> None:
+    scans = sum(code == _START_OF_SCAN for code, _, _ in _segments(data, name))
+    if scans > MAX_SCANS:
+        raise UnsupportedImageError(f"{name}: has {scans} scans, more than the limit of {MAX_SCANS}")
+
+
+def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> tuple[NDArray[np.uint8], bytes]:
+    """Pixels, and the data without stray bytes: nothing that reads those will complain."""
     space = "GRAY" if header.colour_space == "grey" else "RGB"
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace=space)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space)
     except ValueError as error:
-        if "extraneous bytes" not in str(error):  # harmless, and some cameras write them
+        without = _without_stray_bytes(data, str(error), name)
+        if without is None:
             raise BadImageError(f"{name}: is a damaged JPEG ({error})") from error
-        pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=False)
-    decoded: NDArray[np.uint8] = pixels[..., 0] if space == "GRAY" else pixels
-    return decoded
+        return _decode_pixels(without, header, name)
+    return pixels[..., 0] if space == "GRAY" else pixels, data
+
+
+def _without_stray_bytes(data: bytes, complaint: str, name: str) -> bytes | None:
+    """The data without the bytes before the end of the image that the decoder complains of, if those are harmless."""
+    found = _STRAY_BYTES.search(complaint)
+    if found is None:
+        return None
+    count = int(found[1])
+    end = next((start for code, start, _ in _segments(data, name) if code == _END_OF_IMAGE), 0)
+    stray = data[max(0, end - count) : end]
+    if not stray or (count > _MAX_STRAY_BYTES and len(set(stray)) > 1):
+        return None
+    return data[: end - count] + data[end:]
 
 
 def _read_metadata(data: bytes, name: str) -> Metadata:
@@ -288,14 +353,17 @@ def _read_coefficients(
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(_without_metadata(data, name))
-        read = jpeglib.read_dct(path)
-        planes = [read.Y, read.Cb, read.Cr][: len(header.sampling)]
+        with _coefficient_reader:
+            read = jpeglib.read_dct(path)
+            planes = [read.Y, read.Cb, read.Cr][: len(header.sampling)]
         tables = [np.array(read.get_component_qt(i), np.uint16) for i in range(len(planes))]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise BadImageError(f"{name}: its coefficients cannot be read ({error})") from error
     finally:
         Path(path).unlink(missing_ok=True)
-    distinct = tables[:1] + [t for t in tables[1:2] if not np.array_equal(t, tables[0])]
+    if not all(table.all() for table in tables):
+        raise BadImageError(f"{name}: is a damaged JPEG (a quantisation table holds a zero)")
+    distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
     max_v, max_h = (max(pair[axis] for pair in header.sampling) for axis in (0, 1))
     if any(max_v % v or max_h % h for v, h in header.sampling):
         return None, tuple(distinct)
@@ -307,12 +375,7 @@ def _read_coefficients(
 
 
 def _without_metadata(data: bytes, name: str) -> bytes:
-    kept = [_START_OF_IMAGE]
-    position = 2
-    for code, segment in _segments(data, name):
-        length = len(segment) + 2
-        is_metadata = 0xE0 <= code <= 0xEF and code != _APP14
-        if not is_metadata and code != _COMMENT:
-            kept.append(struct.pack(">BBH", 0xFF, code, length) + segment)
-        position = data.index(bytes([0xFF, code]), position) + 2 + length
-    return b"".join(kept) + data[position:]
+    kept = [
+        data[start:end] for code, start, end in _segments(data, name) if not 0xE0 <= code <= 0xEF and code != _COMMENT
+    ]
+    return b"".join((_START_OF_IMAGE, *kept))

@@ -29,7 +29,15 @@ from unjpeg.output import format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import project
 
-__all__ = ["ConsistencyPolicy", "Report", "Restored", "Restorer", "restore", "shared_restorer"]
+__all__ = [
+    "ConsistencyPolicy",
+    "Report",
+    "Restored",
+    "Restorer",
+    "looks_compressed_twice",
+    "restore",
+    "shared_restorer",
+]
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
@@ -42,8 +50,8 @@ HALO = 64
 MAX_GUIDE_WINDOWS = 32
 """Windows that guidance is averaged over: all of a small picture, an even sample of a large one."""
 
-DOUBLE_COMPRESSION_GAP = 25
-"""How far the pixels may look worse than the tables state before ``auto`` stops trusting the cells."""
+DOUBLE_COMPRESSION_RATIO = 0.6
+"""Below this share of the stated quality the pixels look compressed twice: docs/how-it-works.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +315,11 @@ def _check_options(strength: float, quality: int | None, consistency: str, bit_d
         raise ValueError(f"bit_depth must be 8 or 16, got {bit_depth}")
 
 
+def looks_compressed_twice(stated: int, read: int) -> bool:
+    """Whether pixels of quality ``read`` in a file that states ``stated`` betray an earlier, stronger compression."""
+    return read < DOUBLE_COMPRESSION_RATIO * stated
+
+
 def _decide_projection(
     picture: Picture, policy: ConsistencyPolicy, stated: int | None, read: int
 ) -> tuple[bool, tuple[str, ...]]:
@@ -314,7 +327,7 @@ def _decide_projection(
         return False, ()
     if picture.jpeg.components is None:
         return False, (f"its chroma sampling ({picture.jpeg.header.subsampling}) has no whole cells: not projected",)
-    if policy == "auto" and stated - read > DOUBLE_COMPRESSION_GAP:
+    if policy == "auto" and looks_compressed_twice(stated, read):
         return False, (
             f"looks like quality {read} but the file states {stated}: probably compressed twice, so its cells are not "
             "trusted",

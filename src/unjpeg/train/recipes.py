@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from unjpeg.models import DagnConfig
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe
 from unjpeg.train.degrade import JpegDegradation
 
-__all__ = ["RECIPES", "default", "published", "tiny"]
+__all__ = ["RECIPES", "default", "published", "short", "short_unguided", "tiny"]
 
 
 def published() -> Recipe:
@@ -64,6 +65,19 @@ def default() -> Recipe:
     )
 
 
+def short() -> Recipe:
+    """The first minutes of ``default``: a trial to compare others with. Stage 1 is the same and can be copied."""
+    recipe = default()
+    return replace(recipe, name="short", dagn=replace(recipe.dagn, steps=600, ema_decay=0.99, validate_every=200))
+
+
+def short_unguided() -> Recipe:
+    """``short`` without the three guidance modules, to see what they are worth at this size."""
+    recipe = short()
+    network = replace(recipe.network, insensitive_guidance=False, sensitive_guidance=False, fusion=False)
+    return replace(recipe, name="short-unguided", network=network)
+
+
 def tiny() -> Recipe:
     """A few steps of a toy network: for tests, and to see the whole way from images to a model file in a minute."""
     return Recipe(
@@ -91,4 +105,10 @@ def tiny() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "published": published, "tiny": tiny}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "default": default,
+    "published": published,
+    "short": short,
+    "short-unguided": short_unguided,
+    "tiny": tiny,
+}
