@@ -1,15 +1,19 @@
-"""Pictures made from formulas, the folder of test data, and one thread for torch."""
+"""Pictures made from formulas, a small model, the folder of test data, and one thread for torch."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from unjpeg.network import Guidance
+from unjpeg.restore import Restorer
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -36,10 +40,47 @@ def synthetic_photo(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    if HAS_TORCH:
-        import torch
-
+    torch = sys.modules.get("torch")  # the tests that use it have imported it; the others are spared the wait
+    if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """A model file of 0.4 MB, hardly trained: it moves pixels by less than one level."""
+    return Path(__file__).parent / "data" / "tiny.unjpeg"
+
+
+@pytest.fixture(scope="session")
+def tiny_restorer(tiny_model: Path) -> Restorer:
+    """A restorer of that model in the default runtime."""
+    return Restorer(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def lively_restorer(tiny_model: Path) -> Restorer:
+    """The same with its changes made twenty times as large, so that a test can see them."""
+    restorer = Restorer(tiny_model)
+    plain = restorer.model.restore
+
+    def exaggerated(tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        return tile + np.float32(20) * (plain(tile, guidance) - tile)
+
+    restorer.model.restore = exaggerated  # type: ignore[method-assign]
+    return restorer
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> dict[str, str]:
+    """For processes of their own: they find the package where this one does."""
+    source = Path(__file__).parents[1] / "src"
+    return {**os.environ, "PYTHONPATH": str(source)}
+
+
+@pytest.fixture(scope="session")
+def kitten() -> Path:
+    """A real photograph of 720x560 pixels, a JPEG of quality 12."""
+    return Path(__file__).parents[1] / "examples" / "kitten.jpg"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -128,19 +129,25 @@ def restore(
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,
 ) -> None:
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
-    if as_json and output == "-":
-        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+    if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
+        raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
+    from unjpeg.output import FORMATS
     from unjpeg.restore import Restorer
 
+    bits: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
     jobs, failures = _plan(inputs, output, format.value if format else None, recursive=recursive)
+    if as_json and any(job.target is None for job in jobs):
+        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+    unfit = sorted({job.format for job in jobs if bits not in FORMATS[job.format].bit_depths})
+    if unfit:
+        raise typer.BadParameter(f"{', '.join(unfit)} holds no {bits}-bit pixels; choose png or tiff, or 8 bits")
     for error in failures:
         _report_failure(error, as_json)
     if not jobs:
         raise typer.Exit(1)
     restorer = Restorer(model, runtime=runtime.value if runtime else None, device=device.value)
     failed = len(failures)
-    bits: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
 
     def run(job: _Job, progress: Callable[[float], None]) -> Report:
         job.check(overwrite)
@@ -285,7 +292,7 @@ def _plan(
     sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
     failures: list[UnjpegError] = []
     for given in inputs:
-        if given != "-" and Path(given).is_dir():
+        if _is_dir(given):
             try:
                 found = _pictures_in(Path(given), recursive=recursive)
             except OSError as error:
@@ -296,16 +303,20 @@ def _plan(
                 failures.append(BadImageError(f"{given}: no pictures in this folder{hint}"))
             sources += [(str(path), path.relative_to(given)) for path in found]
         else:
-            sources.append((given, Path("stdin.jpg" if given == "-" else Path(given).name)))
+            # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
+            name = "stdin" if given == "-" else Path(given).name
+            sources.append((given, Path(name if name.strip(".") else "unnamed")))
 
     to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
+    if output is None and "-" in inputs and not to_stdout:
+        raise typer.BadParameter("with other inputs beside -, name a folder with --output")
     if to_stdout:
         if len(sources) + len(failures) > 1:
             raise typer.BadParameter("standard output can hold one picture only")
         return [_Job(source, None, format or "png") for source, _ in sources], failures
 
     to_folder = output is not None and (
-        len(sources) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir() or any(map(_is_dir, inputs))
+        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
     )
     if output is not None and not to_folder:
         chosen = format or format_of(Path(output))
@@ -314,7 +325,7 @@ def _plan(
                 f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
             )
         return [_Job(source, Path(output), chosen) for source, _ in sources], failures
-    if to_folder and Path(str(output)).exists() and not Path(str(output)).is_dir():
+    if output is not None and os.path.exists(output) and not _is_dir(output):
         raise typer.BadParameter(f"{output}: is a file, but several pictures need a folder")
 
     chosen = format or "png"
@@ -325,7 +336,7 @@ def _plan(
         if output is not None:
             target = Path(output) / relative.with_suffix(FORMATS[chosen].suffix)
         else:
-            target = Path(source).with_suffix(f".restored{FORMATS[chosen].suffix}")
+            target = Path(source).with_name(relative.name).with_suffix(f".restored{FORMATS[chosen].suffix}")
         key = _same_file_key(target)
         if key in originals or key in taken:
             clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
@@ -340,7 +351,7 @@ def _plan(
 
 def _same_file_key(path: Path) -> str:
     """Equal for paths that may be one file, also on file systems that ignore case."""
-    return str(path.resolve()).casefold()
+    return os.path.realpath(path).casefold()
 
 
 def _make_folder(folder: Path) -> None:
@@ -351,7 +362,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _is_dir(given: str) -> bool:
-    return given != "-" and Path(given).is_dir()
+    return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
 
 
 def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
@@ -370,13 +381,15 @@ def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
 def _with_progress(jobs: list[_Job], *, hidden: bool) -> Iterator[tuple[_Job, Callable[[float], None]]]:
     """Each job and a function that takes its finished share; a bar on a terminal, silence in a pipe."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
         task = bar.add_task("restoring", total=float(len(jobs)))
         for number, job in enumerate(jobs):
-            bar.update(task, description=Path(job.source).name if job.source != "-" else "standard input")
+            name = "standard input" if job.source == "-" else Path(job.source).name
+            bar.update(task, description=escape(_printable(name)))
 
             def show(share: float, number: int = number) -> None:
                 bar.update(task, completed=number + share)
@@ -393,7 +406,7 @@ def _summary(job: _Job, report: Report) -> str:
         facts.append("consistent with the file" if report.projected else "not held to the file's cells")
     else:
         facts.append("restored blind: not a JPEG file")
-    lines = [f"{job.source} -> {job.target} ({', '.join(facts)})"]
+    lines = [_printable(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])
 
 
@@ -410,7 +423,7 @@ def _describe(inspection: Inspection) -> str:
         if there
     ]
     lines = [
-        f"{inspection.name}",
+        _printable(inspection.name),
         f"  size         {inspection.width} x {inspection.height}, orientation {inspection.orientation}",
         f"  coding       {coding}, {inspection.colour_space}, {inspection.subsampling}",
         f"  quality      {inspection.stated_quality} by its tables ({standard})",
@@ -429,10 +442,8 @@ def _describe(inspection: Inspection) -> str:
 
 def _verdict(verification: Verification) -> str:
     yes = verification.is_consistent
-    lines = [
-        f"{verification.restored}: {'consistent' if yes else 'not consistent'} with {verification.original}: "
-        f"{verification.consistency.share_inside:.4%} of its coefficients lie in their cells"
-    ]
+    names = f"{verification.restored}: {'consistent' if yes else 'not consistent'} with {verification.original}"
+    lines = [f"{_printable(names)}: {verification.consistency.share_inside:.4%} of its coefficients lie in their cells"]
     for part in verification.consistency.components:
         line = f"  {part.name:2s} {part.inside} of {part.checked} inside"
         if part.checked_clipped:
@@ -454,7 +465,13 @@ def _report_failure(error: BaseException, as_json: bool, job: _Job | None = None
 
 
 def _complain(error: BaseException) -> None:
-    typer.echo(f"unjpeg: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"unjpeg: {_printable(' '.join(str(error).split()))}", err=True)
+
+
+def _printable(text: str) -> str:
+    """One line whatever a file is called: line breaks, control characters and undecodable bytes escaped."""
+    unsafe = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in unsafe else c for c in text)
 
 
 def _one_line(error: BaseException, source: str) -> BaseException:

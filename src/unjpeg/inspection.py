@@ -118,12 +118,12 @@ def verify(
     """
     data, name = read_bytes(original)
     jpeg = JpegImage.decode(data, name, max_pixels)
-    if jpeg.components is None:
-        raise BadImageError(f"{name}: its chroma sampling ({jpeg.header.subsampling}) has no whole cells to check")
     if isinstance(restored, np.ndarray):
         pixels, restored_name = restored, "array"
     else:
         pixels, restored_name = _read_at_full_depth(restored, max_pixels)
+    if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # grey, from a format that has no grey (WebP)
     if pixels.shape != jpeg.pixels.shape:
         raise BadImageError(
             f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: not the same picture"
@@ -138,14 +138,14 @@ def _read_at_full_depth(source: FileSource, max_pixels: int) -> tuple[NDArray[np
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
     try:
-        image = pyvips.Image.new_from_buffer(data, "")
+        image = pyvips.Image.new_from_buffer(data, "", fail_on="truncated")
         if image.width * image.height > max_pixels:
             raise TooLargeError(
                 f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}"
             )
         pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
     except pyvips.Error as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown format"
+        reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "unknown format"
         raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")

@@ -11,8 +11,10 @@ import re
 import struct
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jpeglib
@@ -95,6 +97,12 @@ def standard_table(quality: int, *, chroma: bool = False) -> NDArray[np.int64]:
     return table
 
 
+@cache
+def _standard_logarithms(*, chroma: bool) -> NDArray[np.float64]:
+    """Of the standard tables of all qualities, 1 first."""
+    return np.log(np.stack([standard_table(quality, chroma=chroma) for quality in range(1, 101)]))
+
+
 @dataclass(frozen=True, slots=True)
 class QualityEstimate:
     """The quality factor whose standard tables are nearest to a file's.
@@ -114,13 +122,16 @@ class QualityEstimate:
     @classmethod
     def of_tables(cls, luma_88: NDArray[np.integer], chroma_88: NDArray[np.integer] | None) -> QualityEstimate:
         """Nearest quality for the tables in use, ``(8, 8)`` each."""
-        stated = [np.log(np.maximum(luma_88, 1).astype(np.float64))]
-        if chroma_88 is not None:
-            stated.append(np.log(np.maximum(chroma_88, 1).astype(np.float64)))
-        distances = [
-            np.mean([np.abs(log - np.log(standard_table(q, chroma=c > 0))).mean() for c, log in enumerate(stated)])
-            for q in range(1, 101)
-        ]
+        stated = [luma_88] if chroma_88 is None else [luma_88, chroma_88]
+        distances = np.mean(
+            [
+                np.abs(np.log(np.maximum(table, 1).astype(np.float64)) - _standard_logarithms(chroma=index > 0)).mean(
+                    axis=(1, 2)
+                )
+                for index, table in enumerate(stated)
+            ],
+            axis=0,
+        )
         best = int(np.argmin(distances))
         return cls(best + 1, float(distances[best]))
 
@@ -233,13 +244,13 @@ class JpegImage:
 
     Attributes:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8, as libjpeg-turbo decodes them; never rotated.
-        components: one per colour component, or None where the file's sampling is fractional (no projection then).
+        components: one per colour component.
         tables: the distinct quantisation tables in use, in component order.
     """
 
     header: JpegHeader
     pixels: NDArray[np.uint8]
-    components: tuple[Component, ...] | None
+    components: tuple[Component, ...]
     tables: tuple[NDArray[np.uint16], ...]
     metadata: Metadata
 
@@ -317,6 +328,10 @@ def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> tuple[NDArray[
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space)
     except ValueError as error:
         without = _without_stray_bytes(data, str(error), name)
+        if "subsampling" in str(error):  # fractional, or chroma finer than luma
+            raise UnsupportedImageError(
+                f"{name}: has an unusual chroma sampling ({header.subsampling}); save it with another"
+            ) from error
         if without is None:
             raise BadImageError(f"{name}: is a damaged JPEG ({error})") from error
         return _decode_pixels(without, header, name)
@@ -338,15 +353,17 @@ def _without_stray_bytes(data: bytes, complaint: str, name: str) -> bytes | None
 
 def _read_metadata(data: bytes, name: str) -> Metadata:
     try:
-        # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
-        return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF that Pillow cannot parse: its bytes are carried over all the same
+            # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
+            return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
     except Exception as error:  # Pillow's parsers of damaged metadata raise nearly anything
         raise BadImageError(f"{name}: is a JPEG with damaged metadata ({error})") from error
 
 
 def _read_coefficients(
     data: bytes, header: JpegHeader, name: str
-) -> tuple[tuple[Component, ...] | None, tuple[NDArray[np.uint16], ...]]:
+) -> tuple[tuple[Component, ...], tuple[NDArray[np.uint16], ...]]:
     """Components and the distinct tables in use, in component order."""
     # The reader takes a path and at most fifty markers: give it the file without its metadata.
     handle, path = tempfile.mkstemp(suffix=".jpg")
@@ -365,8 +382,6 @@ def _read_coefficients(
         raise BadImageError(f"{name}: is a damaged JPEG (a quantisation table holds a zero)")
     distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
     max_v, max_h = (max(pair[axis] for pair in header.sampling) for axis in (0, 1))
-    if any(max_v % v or max_h % h for v, h in header.sampling):
-        return None, tuple(distinct)
     components = tuple(
         Component(plane, table, (max_v // v, max_h // h))
         for plane, table, (v, h) in zip(planes, tables, header.sampling, strict=True)

@@ -12,6 +12,7 @@ import io
 import json
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,11 @@ __all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Runtime", "shipp
 
 FORMAT_VERSION = 1
 SUFFIX = ".unjpeg"
+
+# What zipfile, json and numpy raise over damaged files; RuntimeError is an archive that claims to be encrypted.
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError, TypeError)
+
+_NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
 Runtime = Literal["openvino", "onnxruntime"]
 Arrays = list[NDArray[np.float32]]
@@ -86,11 +92,15 @@ class ModelFile:
                 description = json.loads(archive.read("model.json"))
                 guide, restore = archive.read("guide.onnx"), archive.read("restore.onnx")
                 features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
-            version, hashes = description["format_version"], description["sha256"]
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-            raise ModelError(f"{name}: is not a readable model file ({error})") from error
+            version = description["format_version"]
+            hashes = {part: description["sha256"][part] for part in ("guide", "restore")}
+        except _UNREADABLE as error:
+            raise ModelError(f"{name}: is not a readable model file ({error or type(error).__name__})") from error
         if version != FORMAT_VERSION:
             raise ModelError(f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}")
+        absent = [key for key in _NEEDED if key not in description]
+        if absent:
+            raise ModelError(f"{name}: is not a readable model file (its description lacks {', '.join(absent)})")
         for part, data in (("guide", guide), ("restore", restore)):
             if hashlib.sha256(data).hexdigest() != hashes[part]:
                 raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
@@ -140,8 +150,14 @@ class Model:
             raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime for {device}")
         compile_graph = _compile_openvino if self.runtime == "openvino" else _compile_onnxruntime
         self.file = file
-        self._guide = compile_graph(file.guide, device, threads)
-        self._restore = compile_graph(file.restore, device, threads)
+        try:
+            self._guide = compile_graph(file.guide, device, threads)
+            self._restore = compile_graph(file.restore, device, threads)
+        except ModelError:
+            raise
+        except Exception as error:  # the runtimes' own, RuntimeError for most
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{self.runtime} cannot load the model {file.description['name']} ({reason})") from error
 
     @property
     def guide_window(self) -> int:

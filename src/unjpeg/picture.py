@@ -123,7 +123,8 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
 
 def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
     _check_size(image.width, image.height, name, max_pixels)
-    if getattr(image, "n_frames", 1) > 1:
+    # A phone's JPEG with further pictures behind the first (depth, preview) is MPO to Pillow, and no animation.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnsupportedImageError(f"{name}: is an animation or has several pages; give one picture")
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None:

@@ -54,9 +54,8 @@ def project(
     """
     planes = _planes(pixels, colour_space)
     for plane, component in zip(planes, components, strict=True):
-        cells, padded = _cells_of_strip(plane, component, top)
-        down = downsample(padded, *component.scale)
-        coefficients = dct_blocks(blocks_from_plane(down))
+        cells, grown = _cells_of_strip(plane, component, top)
+        coefficients = dct_blocks(blocks_from_plane(grown))
         centre = cells * component.table_88
         half = component.table_88 * np.float32(0.5)
         change = np.clip(coefficients, centre - half, centre + half) - coefficients
@@ -126,8 +125,8 @@ def measure_consistency(
         clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
         for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            cells, padded = _cells_of_strip(plane, component, top)
-            coefficients = dct_blocks(blocks_from_plane(downsample(padded, *component.scale)))
+            cells, grown = _cells_of_strip(plane, component, top)
+            coefficients = dct_blocks(blocks_from_plane(grown))
             off_centre = np.abs(coefficients - cells * component.table_88)
             beyond = (off_centre - tolerance) / component.table_88 - np.float32(0.5)
             tally.add(beyond, clips, component.scale, top)
@@ -189,9 +188,20 @@ def _pixels(planes: list[NDArray[np.float32]], colour_space: str) -> NDArray[np.
 def _cells_of_strip(
     plane: NDArray[np.float32], component: Component, top: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The stored coefficients under a strip, and the strip padded by its edge to whole blocks."""
-    down, across = BLOCK * component.scale[0], BLOCK * component.scale[1]
-    rows, columns = -(-plane.shape[0] // down), -(-plane.shape[1] // across)
-    cells = component.coefficients_VU88[top // down : top // down + rows, :columns].astype(np.float32)
-    bottom, right = rows * down - plane.shape[0], columns * across - plane.shape[1]
-    return cells, np.pad(plane, ((0, bottom), (0, right)), mode="edge") if bottom or right else plane
+    """The stored coefficients under a strip, and the strip in the component's resolution, grown to whole blocks.
+
+    Grown as libjpeg's encoder does: the right edge is repeated before chroma is averaged down, the bottom one after.
+    """
+    vertical, horizontal = component.scale
+    rows, columns = -(-plane.shape[0] // (BLOCK * vertical)), -(-plane.shape[1] // (BLOCK * horizontal))
+    start = top // (BLOCK * vertical)
+    cells = component.coefficients_VU88[start : start + rows, :columns].astype(np.float32)
+    down = downsample(
+        _grown(plane, -(-plane.shape[0] // vertical) * vertical, columns * BLOCK * horizontal), vertical, horizontal
+    )
+    return cells, _grown(down, rows * BLOCK, columns * BLOCK)
+
+
+def _grown(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    bottom, right = height - plane.shape[0], width - plane.shape[1]
+    return np.pad(plane, ((0, bottom), (0, right)), mode="edge") if bottom or right else plane

@@ -213,7 +213,6 @@ class Restorer:
                 strip = as_decoded + np.float32(strength) * (strip - as_decoded)
             if projected:
                 assert picture.jpeg is not None
-                assert picture.jpeg.components is not None
                 strip = project(strip, picture.jpeg.components, picture.jpeg.header.colour_space, top)
             np.rint(np.clip(strip, 0, 255, out=strip) * np.float32(maximum / 255), out=strip)
             pixels[rows] = strip.astype(pixels.dtype)
@@ -325,8 +324,6 @@ def _decide_projection(
 ) -> tuple[bool, tuple[str, ...]]:
     if picture.jpeg is None or stated is None or policy == "off":
         return False, ()
-    if picture.jpeg.components is None:
-        return False, (f"its chroma sampling ({picture.jpeg.header.subsampling}) has no whole cells: not projected",)
     if policy == "auto" and looks_compressed_twice(stated, read):
         return False, (
             f"looks like quality {read} but the file states {stated}: probably compressed twice, so its cells are not "

@@ -109,7 +109,7 @@ def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) ->
     The tile's core is made small (96 pixels), so that every picture has many seams; the result before rounding and
     projection is compared.
     """
-    module = importlib.import_module("unjpeg.restore")
+    module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
     restorer = Restorer(model)
     images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in load_images(folder)]
     tiles = module.TILE_CORE, module.HALO

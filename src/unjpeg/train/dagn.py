@@ -79,6 +79,10 @@ def train_dagn(
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         model.train()
+        if config.freeze_norms_at is not None and step >= config.freeze_norms_at:
+            if step == config.freeze_norms_at:
+                network.load_state_dict(average.module.state_dict())
+            _use_running_statistics(network)
         for part in range(config.micro_batches):
             sample = next(samples)
             compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
@@ -113,6 +117,12 @@ def train_dagn(
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
+
+
+def _use_running_statistics(network: Dagn) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def _load_encoders(network: Dagn, encoders: dict[str, Tensor]) -> None:

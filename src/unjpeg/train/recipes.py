@@ -60,6 +60,7 @@ def default() -> Recipe:
             degradation=JpegDegradation(6, 100, skew=1.5),
             gradient_clip=1.0,
             ema_decay=0.999,
+            freeze_norms_at=3_750,
             checkpoint_every=250,
         ),
     )
@@ -68,7 +69,7 @@ def default() -> Recipe:
 def short() -> Recipe:
     """The first minutes of ``default``: a trial to compare others with. Stage 1 is the same and can be copied."""
     recipe = default()
-    return replace(recipe, name="short", dagn=replace(recipe.dagn, steps=600, ema_decay=0.99, validate_every=200))
+    return replace(recipe, name="short", dagn=replace(recipe.dagn, steps=600, ema_decay=0.99, freeze_norms_at=None))
 
 
 def short_unguided() -> Recipe:

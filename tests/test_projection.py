@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import idctn
+
+from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, picture, saved
+from unjpeg.jpeg import JpegImage
+from unjpeg.projection import Consistency, measure_consistency, project, row_alignment
+
+SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
+seeds = st.integers(0, 2**32 - 1)
+qualities = st.integers(1, 100)
+
+
+def moved_away(pixels: NDArray[np.uint8], seed: int, by: float) -> NDArray[np.float32]:
+    """Pixels with noise, float32, not clipped."""
+    noise = np.random.default_rng(seed).normal(0, by, pixels.shape)
+    return (pixels + noise).astype(np.float32)
+
+
+def projected(pixels: NDArray[np.float32], jpeg: JpegImage, top: int = 0) -> NDArray[np.float32]:
+    return project(pixels, jpeg.components, jpeg.header.colour_space, top)
+
+
+def measured(pixels: NDArray[np.uint8] | NDArray[np.uint16], jpeg: JpegImage) -> Consistency:
+    return measure_consistency(pixels, jpeg.components, jpeg.header.colour_space)
+
+
+def largest(excess: list[NDArray[np.float64]]) -> float:
+    return max((float(part.max()) for part in excess if part.size), default=0.0)
+
+
+# Projection
+
+
+@given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds, st.sampled_from([0.5, 5.0, 60.0]))
+@settings(max_examples=150, deadline=None)
+def test_projected_coefficients_lie_in_their_cells(
+    size: tuple[int, int], sampling: str, quality: int, seed: int, by: float
+) -> None:
+    jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
+    result = projected(moved_away(jpeg.pixels, seed, by), jpeg)
+    assert result.shape == jpeg.pixels.shape
+    assert result.dtype == np.float32
+    assert largest(beyond_cells(result, jpeg.components)) < 5e-3
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(SAMPLINGS), qualities, seeds)
+@settings(max_examples=50, deadline=None)
+def test_projecting_twice_changes_nothing(rows: int, columns: int, sampling: str, quality: int, seed: int) -> None:
+    """Of whole blocks: what an encoder repeats beyond the edge moves with the edge."""
+    jpeg = JpegImage.decode(encoded(picture(rows * 16, columns * 32, seed), sampling, quality=quality))
+    once = projected(moved_away(jpeg.pixels, seed, 20), jpeg)
+    np.testing.assert_allclose(projected(once, jpeg), once, atol=1e-3)
+
+
+@given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds)
+@settings(max_examples=50, deadline=None)
+def test_a_picture_inside_its_cells_is_left_alone(
+    size: tuple[int, int], sampling: str, quality: int, seed: int
+) -> None:
+    """The middles of all cells: what a decoder computes before it rounds, clips and smooths the chroma."""
+    jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
+    middles = [
+        idctn(part.coefficients_VU88 * part.table_88.astype(float), axes=(2, 3), norm="ortho")
+        for part in jpeg.components
+    ]
+    planes = [
+        blocks.swapaxes(1, 2)
+        .reshape(blocks.shape[0] * 8, blocks.shape[1] * 8)
+        .repeat(part.scale[0], axis=0)
+        .repeat(part.scale[1], axis=1)[: size[0], : size[1]]
+        for blocks, part in zip(middles, jpeg.components, strict=True)
+    ]
+    if len(planes) == 1:
+        inside = planes[0] + 128
+    else:
+        luma, blue, red = planes
+        green = luma - (0.114 * 1.772 * blue + 0.299 * 1.402 * red) / 0.587
+        inside = np.dstack([luma + 1.402 * red, green, luma + 1.772 * blue]) + 128
+    change = np.abs(projected(inside.astype(np.float32), jpeg) - inside)
+    rows, columns = (side // (8 * by) * 8 * by for side, by in zip(size, jpeg.components[-1].scale, strict=True))
+    assert change[:rows, :columns].max(initial=0) < 5e-3
+
+
+@given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds)
+@settings(max_examples=80, deadline=None)
+def test_the_true_original_is_hardly_moved(size: tuple[int, int], sampling: str, quality: int, seed: int) -> None:
+    """Only by what the encoder's integers cost: rounded colour, averaged chroma."""
+    original = picture(*size, seed)
+    if sampling == "grey":
+        original = original[..., 1]
+    jpeg = JpegImage.decode(encoded(original, sampling, quality=quality))
+    change = np.abs(projected(original.astype(np.float32), jpeg) - original)
+    assert change.mean() < 0.5
+    assert change.max() < 3
+
+
+def test_what_moved_away_from_the_original_comes_nearer_to_it() -> None:
+    original = picture(96, 96, 5)
+    for quality in (10, 50, 90):
+        jpeg = JpegImage.decode(encoded(original, "4:2:0", quality=quality))
+        far = projected(moved_away(original, 0, 10), jpeg)
+        assert np.abs(far - original).mean() < np.abs(moved_away(original, 0, 10) - original).mean()
+
+
+@given(st.sampled_from(SAMPLINGS), st.integers(17, 90), st.integers(1, 40), seeds)
+@settings(max_examples=50, deadline=None)
+def test_strips_give_what_the_whole_gives(sampling: str, height: int, width: int, seed: int) -> None:
+    jpeg = JpegImage.decode(encoded(picture(height, width, seed), sampling, quality=30))
+    away = moved_away(jpeg.pixels, seed, 15)
+    step = row_alignment(jpeg.components)
+    assert step == 8 * max(component.scale[0] for component in jpeg.components)
+    strips = [projected(away[top : top + step], jpeg, top) for top in range(0, height, step)]
+    np.testing.assert_allclose(np.concatenate(strips), projected(away, jpeg), atol=1e-3)
+
+
+def test_rgb_files_are_projected_in_rgb() -> None:
+    jpeg = JpegImage.decode(saved(picture(33, 50), keep_rgb=True, quality=20))
+    result = projected(moved_away(jpeg.pixels, 0, 20), jpeg)
+    assert largest(beyond_cells(result, jpeg.components, "RGB")) < 5e-3
+
+
+def test_detail_beyond_the_chroma_s_resolution_stays() -> None:
+    jpeg = JpegImage.decode(encoded(np.full((16, 16, 3), 128, np.uint8), "4:2:0", quality=50))
+    checks = np.indices((16, 16)).sum(axis=0) % 2 * 40 - 20
+    pixels = np.full((16, 16, 3), 128, np.float32)
+    pixels[..., 0] += checks  # moves the luma as well, but no chroma sample
+    pixels[..., 1] -= checks * np.float32(0.299 / 0.587)
+    np.testing.assert_allclose(projected(pixels, jpeg), pixels, atol=0.05)
+
+
+def test_the_argument_is_left_as_it_was() -> None:
+    for sampling in ("grey", "4:4:4"):
+        jpeg = JpegImage.decode(encoded(picture(20, 20), sampling, quality=20))
+        away = moved_away(jpeg.pixels, 0, 30)
+        before = away.copy()
+        projected(away, jpeg)
+        np.testing.assert_array_equal(away, before)
+
+
+# Consistency
+
+
+@given(SIZES, st.sampled_from(["grey", "4:4:4"]), qualities, seeds)
+@settings(max_examples=80, deadline=None)
+def test_the_decoded_picture_is_consistent(size: tuple[int, int], sampling: str, quality: int, seed: int) -> None:
+    jpeg = JpegImage.decode(encoded(picture(*size, seed, low=40, high=215), sampling, quality=quality))
+    result = measured(jpeg.pixels, jpeg)
+    assert result.is_consistent
+    assert result.share_inside == 1.0
+    assert [part.worst_block for part in result.components] == [None] * len(result.components)
+
+
+@given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds, st.sampled_from([8, 16]))
+@settings(max_examples=80, deadline=None)
+def test_a_projected_picture_is_consistent_when_rounded(
+    size: tuple[int, int], sampling: str, quality: int, seed: int, bits: int
+) -> None:
+    jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
+    result = projected(moved_away(jpeg.pixels, seed, 10), jpeg).clip(0, 255)
+    stored = np.rint(result) if bits == 8 else np.rint(result * np.float32(257))
+    assert measured(stored.astype(np.uint8) if bits == 8 else stored.astype(np.uint16), jpeg).is_consistent
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_coefficient_is_counted_once(sampling: str) -> None:
+    jpeg = JpegImage.decode(encoded(picture(70, 90, low=60, high=190), sampling, quality=80))
+    pixels = jpeg.pixels.copy()
+    pixels[20, 20] = 255  # one block that clips
+    parts = measured(pixels, jpeg).components
+    assert [part.name for part in parts] == (["Y"] if sampling == "grey" else ["Y", "Cb", "Cr"])
+    for part, component in zip(parts, jpeg.components, strict=True):
+        down, across = component.scale
+        assert part.checked + part.checked_clipped == (70 // (8 * down)) * (90 // (8 * across)) * 64
+        assert part.checked_clipped == 64
+        assert part.inside <= part.checked
+        assert part.inside_clipped <= part.checked_clipped
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("sampling", ["grey", "4:4:4"])
+def test_the_worst_block_is_found_in_any_strip(sampling: str, bits: int) -> None:
+    """Taller than what is worked through at once."""
+    jpeg = JpegImage.decode(encoded(picture(1100, 24, low=60, high=190), sampling, quality=50))
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] = jpeg.pixels.copy()
+    if bits == 16:
+        pixels = pixels.astype(np.uint16) * np.uint16(257)
+    assert measured(pixels, jpeg).is_consistent
+    step = 1 if bits == 8 else 257
+    pixels[8 * 3 : 8 * 4, 8:16] += np.uint8(10) * pixels.dtype.type(step)
+    pixels[8 * 130 : 8 * 131, 8:16] += np.uint8(30) * pixels.dtype.type(step)
+    result = measured(pixels, jpeg)
+    luma = result.components[0]
+    assert not result.is_consistent
+    assert luma.checked - luma.inside == 2  # the DC of both
+    assert luma.worst_block == (130, 1)
+    # The block's DC moved by 240 from somewhere in its cell; the tolerance of an 8-bit DC is 4.
+    table = int(jpeg.components[0].table_88[0, 0])
+    assert luma.worst_excess == pytest.approx((240 - (4 if bits == 8 else 4 / 257)) / table - 0.5, abs=0.6)
+    assert result.share_inside == pytest.approx(1 - 2 / sum(part.checked for part in result.components))
+
+
+def test_another_picture_is_not_consistent() -> None:
+    jpeg = JpegImage.decode(encoded(picture(64, 64, 1, low=60, high=190), "4:2:0", quality=50))
+    other = picture(64, 64, 2, low=60, high=190)
+    assert not measured(other, jpeg).is_consistent
+    assert measured(other, jpeg).share_inside < 0.99
+    flipped = np.ascontiguousarray(jpeg.pixels[:, ::-1])
+    assert not measured(flipped, jpeg).is_consistent
+
+
+def test_too_small_for_a_whole_block_is_consistent_with_anything() -> None:
+    jpeg = JpegImage.decode(encoded(picture(7, 20), "grey"))
+    result = measured(picture(7, 20, 3)[..., 0], jpeg)
+    assert result.is_consistent
+    assert result.share_inside == 1.0
+    assert result.components[0].checked == 0
+
+
+def test_sixteen_bits_have_the_smaller_tolerance() -> None:
+    """What rounding to 8 bits may move, a 16-bit picture may not."""
+    original = picture(64, 64, 4, low=60, high=190)[..., 0]
+    jpeg = JpegImage.decode(encoded(original, "grey", quality=100))
+    decoded_again = decoded(encoded(original, "grey", quality=100))
+    assert measured(decoded_again, jpeg).is_consistent
+    assert not measured(decoded_again.astype(np.uint16) * np.uint16(257), jpeg).is_consistent
+
+
+def test_colour_conversion_and_its_rounding_stay_within_the_tolerance() -> None:
+    """A 4:4:4 file's own pixels at the finest quantisation there is."""
+    flat = Image.new("RGB", (16, 16), (200, 30, 90))
+    jpeg = JpegImage.decode(saved(flat, quality=100, subsampling="4:4:4"))
+    assert measured(jpeg.pixels, jpeg).is_consistent

@@ -1,0 +1,90 @@
+"""The weights that ship: what they must be able to do, on the bundled picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unjpeg
+from unjpeg.network import ModelFile, shipped_models
+from unjpeg.restore import Restorer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MAX_TOTAL_BYTES = 24_000_000
+
+
+@pytest.fixture(scope="module")
+def default() -> Restorer:
+    return Restorer("default")
+
+
+def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()))
+
+
+def test_shipped_files_are_small_and_whole() -> None:
+    files = shipped_models()
+    assert "default" in files
+    assert sum(file.stat().st_size for file in files.values()) < MAX_TOTAL_BYTES
+    for name in files:
+        assert ModelFile.read(name).description["name"] == name
+
+
+def test_default_is_within_its_cost(default: Restorer) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from unjpeg.models import Dagn, DagnConfig
+
+    with torch.device("meta"):
+        network = Dagn(DagnConfig(**default.model_file.description["network"])).eval()
+        image = torch.empty(1, 3, 512, 512)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    assert counter.get_total_flops() / 2 <= 60e9
+
+
+def test_shipped_weights_load_back_into_torch(default: Restorer) -> None:
+    torch = pytest.importorskip("torch")
+    from unjpeg.models import Guidance
+    from unjpeg.train.export import load_exported
+
+    network = load_exported(default.model_file)
+    window = default.model.guide_window
+    windows = np.random.default_rng(0).random((1, 3, window, window), np.float32)
+    with torch.no_grad():
+        theirs = network.guide(torch.from_numpy(windows))
+        restored = network.restore(torch.from_numpy(windows), Guidance(*theirs))
+    ours = default.model.restore(windows, default.model.guide(windows))
+    np.testing.assert_allclose(ours, restored, atol=1 / 255)
+
+
+def test_the_bundled_picture_gets_better_and_stays_consistent(default: Restorer) -> None:
+    original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))
+    decoded = np.asarray(Image.open(EXAMPLES / "kitten.jpg"))
+    restored = default.restore(EXAMPLES / "kitten.jpg")
+    assert psnr_db(restored.pixels, original) > psnr_db(decoded, original) + 0.7
+    assert restored.report.projected
+    assert unjpeg.verify(EXAMPLES / "kitten.jpg", restored.pixels).is_consistent
+
+
+def test_lower_quality_smooths_more(default: Restorer) -> None:
+    def roughness(quality: int) -> float:
+        pixels = default.restore(EXAMPLES / "kitten.jpg", quality=quality, consistency="off").pixels.astype(float)
+        return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())
+
+    values = [roughness(quality) for quality in (5, 10, 20, 40, 80)]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize("quality", [10, 20, 40, 60, 80, 95])
+def test_quality_is_read_from_the_pixels(default: Restorer, quality: int) -> None:
+    from unjpeg.evaluate.benchmark import encode_jpeg
+    from unjpeg.picture import read_picture
+
+    original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))
+    read = default.guide(read_picture(encode_jpeg(original, quality))).quality
+    assert abs(read - quality) <= 15
