@@ -13,8 +13,8 @@ import unjpeg
 HERE = Path(__file__).parent
 SOURCE = HERE / "kitten.jpg"
 OUT = HERE / "out"
-ZOOM_BOX = (150, 90, 390, 270)
-ZOOM = 3
+ZOOM_BOX = (130, 250, 430, 475)
+ZOOM = 2
 
 
 def main() -> None:

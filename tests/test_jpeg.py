@@ -440,7 +440,7 @@ def test_the_native_libraries_write_nothing(tmp_path: Path, child_environment: d
     """Their file descriptors, not Python's: so in a process of its own."""
     middle = len(BASE) - 300
     inputs = {
-        "stray": BASE[:-2] + b"\0\0" + BASE[-2:],
+        **{f"stray{n}": BASE[:-2] + bytes(n) + BASE[-2:] for n in range(1, 20)},
         "cut": BASE[:middle],
         "corrupt": BASE[:middle] + bytes(298) + BASE[-2:],
         "left-over": BASE[:-2] + BASE[-60:],

@@ -242,6 +242,9 @@ def train(
         list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="Folder of images; give several to mix them.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Checkpoints and logs; resumes what is there.")],
+    start: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Go on from a model file's weights; skips stage 1.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut and compress patches.")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -249,7 +252,16 @@ def train(
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
     train_recipe = _needs_extra("unjpeg.train.pipeline", "train").train_recipe
-    train_recipe(recipe, data, out, workers=workers, devices=devices, accelerator=accelerator, precision=precision)
+    train_recipe(
+        recipe,
+        data,
+        out,
+        start=start,
+        workers=workers,
+        devices=devices,
+        accelerator=accelerator,
+        precision=precision,
+    )
 
 
 @app.command()
@@ -277,9 +289,10 @@ class _Job:
         """Fail before the work, not after it."""
         if self.target is None:
             return
-        if self.source != "-" and self.target.exists() and self.target.samefile(self.source):
+        exists = os.path.exists(self.target)  # Path.exists raises for names that are too long
+        if self.source != "-" and exists and self.target.samefile(self.source):
             raise OutputError(f"{self.target}: is the input itself; choose another output")
-        if self.target.exists() and not overwrite:
+        if exists and not overwrite:
             raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
 
 

@@ -65,6 +65,9 @@ _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffe
 _STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_STRAY_BYTES = 4
 
+_LIBJPEG = "turbo210"
+"""What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
+
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
 
 # ITU-T T.81, Annex K, natural order.
@@ -371,6 +374,8 @@ def _read_coefficients(
         with os.fdopen(handle, "wb") as file:
             file.write(_without_metadata(data, name))
         with _coefficient_reader:
+            if jpeglib.version.get() != _LIBJPEG:
+                jpeglib.version.set(_LIBJPEG)
             read = jpeglib.read_dct(path)
             planes = [read.Y, read.Cb, read.Cr][: len(header.sampling)]
         tables = [np.array(read.get_component_qt(i), np.uint16) for i in range(len(planes))]

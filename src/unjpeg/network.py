@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import io
 import json
+import textwrap
 import threading
 import zipfile
 import zlib
@@ -95,7 +96,7 @@ class ModelFile:
             version = description["format_version"]
             hashes = {part: description["sha256"][part] for part in ("guide", "restore")}
         except _UNREADABLE as error:
-            raise ModelError(f"{name}: is not a readable model file ({error or type(error).__name__})") from error
+            raise ModelError(f"{name}: is not a readable model file ({_reason(error)})") from error
         if version != FORMAT_VERSION:
             raise ModelError(f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}")
         absent = [key for key in _NEEDED if key not in description]
@@ -156,8 +157,8 @@ class Model:
         except ModelError:
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{self.runtime} cannot load the model {file.description['name']} ({reason})") from error
+            name = file.description["name"]
+            raise ModelError(f"{self.runtime} cannot load the model {name} ({_reason(error)})") from error
 
     @property
     def guide_window(self) -> int:
@@ -212,6 +213,11 @@ class Model:
             tile: ``(1, 3, H, W)``, range 0..1, sides multiples of ``total_stride``, starting on the 8x8 grid.
         """
         return self._restore([tile, guidance.insensitive, guidance.sensitive, guidance.fusion])[0]
+
+
+def _reason(error: Exception) -> str:
+    """In one line of bearable length: some of these messages quote the file."""
+    return textwrap.shorten(str(error), 200) or type(error).__name__
 
 
 def shipped_models() -> dict[str, Path]:

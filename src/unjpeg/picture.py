@@ -30,6 +30,9 @@ FileSource = str | os.PathLike[str] | bytes | BinaryIO
 Source = FileSource | Image.Image | NDArray[np.uint8]
 """A file, or pixels that no longer know which file they came from."""
 
+_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+"""What Pillow may take a file for: of all it knows, EPS would start another program on it."""
+
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
 
@@ -84,7 +87,7 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{name}: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

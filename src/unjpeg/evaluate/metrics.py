@@ -80,7 +80,7 @@ def _blocking_effect_factor(luma: NDArray[np.float64]) -> float:
     inside = across[:, ~edge_columns].sum() + down[~edge_rows].sum()
     edge_count = across[:, edge_columns].size + down[edge_rows].size
     inside_count = across.size + down.size - edge_count
-    if not edge_count or not inside_count:
+    if not edge_count or not inside_count or min(luma.shape) == 1:
         return 0.0
     excess = on_edge / edge_count - inside / inside_count
     return float(max(0.0, excess) * math.log2(BLOCK) / math.log2(min(luma.shape)))

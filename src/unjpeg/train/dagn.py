@@ -27,22 +27,32 @@ GUIDERS = ("insensitive_guider", "sensitive_guider")
 
 
 def train_dagn(
-    fabric: Fabric, recipe: Recipe, images: TrainingImages, encoders: dict[str, Tensor], out: Path, *, workers: int = 1
+    fabric: Fabric,
+    recipe: Recipe,
+    images: TrainingImages,
+    initial: dict[str, Tensor],
+    out: Path,
+    *,
+    start: str | None = None,
+    workers: int = 1,
 ) -> Path:
     """Train the restorer and return the path of its last checkpoint.
 
     Args:
-        encoders: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names.
+        initial: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names, or of a whole network.
         out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
+        start: what to record as the origin of a whole network.
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
     stored_config = json_ready(recipe, "seed", "network", "dagn")
+    if start is not None:
+        stored_config["start"] = start
     resumed = resume_point(checkpoint_path, stored_config)
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)
-    _load_encoders(network, encoders)
+    _load_initial(network, initial)
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -125,15 +135,15 @@ def _use_running_statistics(network: Dagn) -> None:
             module.eval()
 
 
-def _load_encoders(network: Dagn, encoders: dict[str, Tensor]) -> None:
-    """Take over stage 1's result. Raises TrainingError unless it is just what the network keeps frozen."""
+def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
+    """Take over given weights. Raises TrainingError unless they fit and hold all that the network keeps frozen."""
     frozen = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
-    wanted = {name: value.shape for name, value in network.state_dict().items() if name.startswith(frozen)}
-    given = {name: value.shape for name, value in encoders.items()}
-    unfit = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-    if unfit:
-        raise TrainingError(f"the weights of stage 1 do not fit this network: {', '.join(unfit[:3])}")
-    network.load_state_dict(encoders, strict=False)
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    missing = [name for name in wanted if name.startswith(frozen) and name not in initial]
+    unfit = [name for name, value in initial.items() if wanted.get(name) != value.shape]
+    if missing or unfit:
+        raise TrainingError(f"the given weights do not fit this network: {', '.join(sorted(missing + unfit)[:3])}")
+    network.load_state_dict(initial, strict=False)
 
 
 @torch.no_grad()

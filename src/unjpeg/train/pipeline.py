@@ -16,7 +16,7 @@ from unjpeg.train.config import VALIDATION_FRACTION, Recipe
 from unjpeg.train.dagn import train_dagn
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import encoder_weights, train_encoders
-from unjpeg.train.export import export_checkpoint
+from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
@@ -29,6 +29,7 @@ def train_recipe(
     out: Path,
     *,
     workers: int = 1,
+    start: str | None = None,
     devices: int = 1,
     accelerator: str = "auto",
     precision: str = "auto",
@@ -37,8 +38,10 @@ def train_recipe(
 
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
+        start: a model (shipped name or file) to go on from instead of stage 1.
 
     Raises:
+        ModelError: there is no such model.
         TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
     """
     recipe = recipe_by_name(name)
@@ -46,6 +49,11 @@ def train_recipe(
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
     fabric.launch()
     images = _open_images(data, recipe.validation_fraction)
+    if start is not None:
+        file = ModelFile.read(start)
+        return train_dagn(
+            fabric, recipe, images, load_exported(file).state_dict(), out, start=file.hash, workers=workers
+        )
     encoders = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
     return train_dagn(fabric, recipe, images, encoders, out, workers=workers)
 

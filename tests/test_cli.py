@@ -1,0 +1,567 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import unjpeg
+from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved
+from unjpeg.cli import app
+
+JPEG = encoded(picture(24, 40), quality=20)
+PNG = saved(picture(24, 40, 1), "PNG")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def run(*arguments: str | Path, code: int = 0, stdin: bytes | None = None) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def decode(tiny_model: Path) -> Any:
+    """``unjpeg restore`` at strength 0: everything but the network."""
+
+    def command(*arguments: str | Path, code: int = 0, stdin: bytes | None = None) -> Result:
+        return run("restore", "--model", tiny_model, "--strength", "0", *arguments, code=code, stdin=stdin)
+
+    return command
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def put(path: str, data: bytes = JPEG) -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def only_line(text: str) -> str:
+    (line,) = text.splitlines()
+    return line
+
+
+# Where the result goes
+
+
+def test_beside_the_input_by_default(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    put("sub/archive.tar.JPEG")
+    put("sub/no suffix")
+    result = decode("photo.jpg", "sub/archive.tar.JPEG", "sub/no suffix")
+    assert files_below(folder) == [
+        "photo.jpg",
+        "photo.restored.png",
+        "sub/archive.tar.JPEG",
+        "sub/archive.tar.restored.png",
+        "sub/no suffix",
+        "sub/no suffix.restored.png",
+    ]
+    np.testing.assert_array_equal(decoded(Path("photo.restored.png").read_bytes()), decoded(JPEG))
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[0].startswith("photo.jpg -> photo.restored.png (40x24, ")
+    assert len(result.stderr.splitlines()) == 3
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp"), ("tiff", ".tif")])
+def test_the_format_chooses_the_suffix(format: str, suffix: str, folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    decode("photo.jpg", "--format", format)
+    assert opened(Path(f"photo.restored{suffix}").read_bytes()).format == format.upper()
+
+
+@pytest.mark.parametrize("name", ["out.webp", "out.TIFF", "new/below/out.jpeg"])
+def test_a_file_by_name(name: str, folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    decode("photo.jpg", "-o", name)
+    assert files_below(folder) == sorted(["photo.jpg", name])
+    assert (opened(Path(name).read_bytes()).format or "").lower() in name.lower()
+
+
+def test_a_format_wins_over_the_file_s_suffix(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    decode("photo.jpg", "-o", "out.dat", "--format", "webp")
+    assert opened(Path("out.dat").read_bytes()).format == "WEBP"
+    assert "end it in .png" in decode("photo.jpg", "-o", "out", code=2).stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("output", ["existing", "existing/", "new/", "new/below/"])
+def test_a_folder(output: str, folder: Path, decode: Any) -> None:
+    put("photos/photo.jpg")
+    Path("existing").mkdir()
+    decode("photos/photo.jpg", "-o", output)
+    assert files_below(folder) == sorted(["photos/photo.jpg", Path(output, "photo.png").as_posix()])
+
+
+def test_several_pictures_go_to_a_folder(folder: Path, decode: Any) -> None:
+    put("a.jpg")
+    put("b.png", PNG)
+    decode("a.jpg", "b.png", "-o", "out", "--format", "tiff")
+    assert files_below(folder) == ["a.jpg", "b.png", "out/a.tif", "out/b.tif"]
+    put("file")
+    assert "is a file" in decode("a.jpg", "b.png", "-o", "file", code=2).stderr
+
+
+def test_two_inputs_with_one_output_name(folder: Path, decode: Any) -> None:
+    put("a/photo.jpg")
+    put("b/photo.jpg", encoded(picture(8, 8)))
+    put("c/PHOTO.png", PNG)
+    result = decode("a/photo.jpg", "b/photo.jpg", "c/PHOTO.png", "-o", "out", "--overwrite", code=1)
+    assert files_below(folder / "out") == ["photo.png"]
+    assert opened(Path("out/photo.png").read_bytes()).size == (40, 24)
+    complaints = [line for line in result.stderr.splitlines() if line.startswith("unjpeg: ")]
+    assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg", "c/PHOTO.png"]
+    beside = decode("a/photo.jpg", "a/photo.jpg", code=1)
+    assert len(beside.stderr.splitlines()) == 2
+    assert files_below(folder / "a") == ["photo.jpg", "photo.restored.png"]
+
+
+# Folders
+
+
+def test_a_folder_means_the_pictures_in_it(folder: Path, decode: Any) -> None:
+    for name in ("in/a.jpg", "in/B.JPEG", "in/.hidden.jpg", "in/old.restored.jpg", "in/below/c.jpg"):
+        put(name)
+    put("in/d.png", PNG)
+    put("in/notes.txt", b"no picture")
+    decode("in", "-o", "out")
+    assert files_below(folder / "out") == ["B.png", "a.png", "d.png"]
+    decode("in")
+    assert {"a.restored.png", "B.restored.png", "d.restored.png"} <= set(files_below(folder / "in"))
+    assert not Path("in/below/c.restored.png").exists()
+    again = decode("in", code=1)  # the results are no inputs, and exist
+    assert len(again.stderr.splitlines()) == 3
+
+
+def test_recursive_mirrors_the_tree(folder: Path, decode: Any) -> None:
+    for name in ("in/a.jpg", "in/x/a.jpg", "in/x/y/b.jpg", "in/z/c.jpg"):
+        put(name)
+    decode("in", "-o", "out", "--recursive", "--format", "webp")
+    assert files_below(folder / "out") == ["a.webp", "x/a.webp", "x/y/b.webp", "z/c.webp"]
+    decode("-r", "in")
+    assert len([name for name in files_below(folder / "in") if name.endswith(".restored.png")]) == 4
+
+
+def test_a_folder_with_one_picture_is_still_a_folder(folder: Path, decode: Any) -> None:
+    put("in/a.jpg")
+    decode("in", "-o", "out.d")
+    assert files_below(folder / "out.d") == ["a.png"]
+
+
+def test_empty_folders(folder: Path, decode: Any) -> None:
+    Path("empty").mkdir()
+    put("texts/notes.txt", b"")
+    put("a.jpg")
+    assert only_line(decode("empty", code=1).stderr).startswith("unjpeg: empty: no pictures")
+    result = decode("empty", "texts", "a.jpg", code=1)
+    assert len(result.stderr.splitlines()) == 3
+    assert Path("a.restored.png").exists()
+
+
+def test_a_folder_that_cannot_be_read(folder: Path, decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("closed/a.jpg")
+
+    def refused(self: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert only_line(decode("closed", code=1).stderr) == "unjpeg: closed: cannot be read (Permission denied)"
+
+
+# Standard input and output
+
+
+def test_standard_input_and_output(folder: Path, decode: Any) -> None:
+    for arguments in (["-"], ["-", "-o", "-"]):
+        result = decode(*arguments, stdin=JPEG)
+        np.testing.assert_array_equal(decoded(result.stdout_bytes), decoded(JPEG))
+        assert result.stderr == ""
+    put("photo.jpg")
+    from_file = decode("photo.jpg", "-o", "-", "--format", "webp")
+    assert opened(from_file.stdout_bytes).format == "WEBP"
+    assert files_below(folder) == ["photo.jpg"]
+    decode("-", "-o", "out.png", stdin=JPEG)
+    decode("-", "-o", "out/", stdin=JPEG)
+    assert files_below(folder) == ["out.png", "out/stdin.png", "photo.jpg"]
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", JPEG[:-100]])
+def test_bad_standard_input(data: bytes, folder: Path, decode: Any) -> None:
+    result = decode("-", code=1, stdin=data)
+    assert result.stdout_bytes == b""
+    assert only_line(result.stderr).startswith("unjpeg: standard input: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.jpg", "b.jpg", "-o", "-"],
+        ["folder", "-o", "-"],
+        ["-", "a.jpg"],
+        ["-", "--json"],
+        ["a.jpg", "-o", "-", "--json"],
+        ["a.jpg", "--strength", "2"],
+        ["a.jpg", "--strength", "nan"],
+        ["a.jpg", "--quality", "0"],
+        ["a.jpg", "--output-quality", "101"],
+        ["a.jpg", "--format", "gif"],
+        ["a.jpg", "--bit-depth", "10"],
+        ["a.jpg", "--bit-depth", "16", "--format", "jpeg"],
+        ["a.jpg", "--bit-depth", "16", "-o", "out.webp"],
+        ["a.jpg", "--consistency", "never"],
+        ["a.jpg", "--no-such-option"],
+    ],
+)
+def test_wrong_usage_is_2_and_does_nothing(arguments: list[str], folder: Path, decode: Any) -> None:
+    for name in ("a.jpg", "b.jpg", "folder/c.jpg", "folder/d.jpg"):
+        put(name)
+    before = files_below(folder)
+    result = decode(*arguments, code=2, stdin=JPEG)
+    assert result.stdout_bytes == b""
+    assert files_below(folder) == before
+
+
+# What exists already
+
+
+def test_nothing_is_overwritten_unless_asked(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    put("photo.restored.png", b"precious")
+    result = decode("photo.jpg", code=1)
+    assert only_line(result.stderr).startswith("unjpeg: photo.restored.png: exists already")
+    assert Path("photo.restored.png").read_bytes() == b"precious"
+    decode("photo.jpg", "--overwrite")
+    assert opened(Path("photo.restored.png").read_bytes()).size == (40, 24)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_an_input_is_never_an_output(overwrite: list[str], folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    put("picture.png", PNG)
+    Path("link.jpg").symlink_to("photo.jpg")
+    os.link("photo.jpg", "hard.jpg")
+    put("other.restored.png", PNG)
+    put("other.jpg")
+    for arguments in (
+        ["photo.jpg", "-o", "photo.jpg"],
+        ["photo.jpg", "-o", "./photo.jpg"],
+        ["photo.jpg", "-o", "link.jpg"],
+        ["photo.jpg", "-o", "hard.jpg"],
+        ["link.jpg", "-o", "photo.jpg"],
+        ["photo.jpg", "-o", ".", "--format", "jpeg"],
+        ["picture.png", "-o", "."],
+        [".", "-o", ".", "--format", "jpeg"],
+    ):
+        result = decode(*arguments, *overwrite, code=1)
+        assert "input" in result.stderr
+        assert Path("photo.jpg").read_bytes() == JPEG
+        assert Path("picture.png").read_bytes() == PNG
+    both = decode("other.jpg", "other.restored.png", *overwrite, code=1)
+    assert "is an input itself" in both.stderr
+    assert Path("other.restored.png").read_bytes() == PNG
+
+
+def test_a_folder_in_the_output_s_place(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    Path("photo.restored.png").mkdir()
+    for overwrite in ([], ["--overwrite"]):
+        assert "photo.restored.png" in only_line(decode("photo.jpg", *overwrite, code=1).stderr)
+    assert files_below(folder) == ["photo.jpg"]
+
+
+# Bad input
+
+
+def bad_inputs() -> dict[str, bytes]:
+    twelve_bits, lossless = bytearray(JPEG), bytearray(JPEG)
+    twelve_bits[frame_header(JPEG) + 4] = 12
+    lossless[frame_header(JPEG) + 1] = 0xC3
+    return {
+        "empty.jpg": b"",
+        "garbage.jpg": b"this is no picture",
+        "cut.jpg": JPEG[:-80],
+        "header only.jpg": JPEG[: frame_header(JPEG)],
+        "huge.jpg": claiming(JPEG, width=65535, height=65535),
+        "twelve bits.jpg": bytes(twelve_bits),
+        "lossless.jpg": bytes(lossless),
+        "cmyk.jpg": saved(Image.new("CMYK", (8, 8))),
+        "cut picture.png": PNG[:-100],
+    }
+
+
+def test_each_bad_input_is_one_line_and_the_next_goes_on(folder: Path, decode: Any) -> None:
+    names = bad_inputs()
+    for name, data in names.items():
+        put(f"in/{name}", data)
+    put("in/good 1.jpg")
+    put("in/good 2.jpg")
+    Path("in/folder.jpg").mkdir()
+    inputs = ["in/good 1.jpg", *(f"in/{name}" for name in names), "in/missing.jpg", "in/good 2.jpg"]
+    result = decode(*inputs, "-o", "out", code=1)
+    lines = result.stderr.splitlines()
+    assert [line.split(" -> ")[0] for line in (lines[0], lines[-1])] == ["in/good 1.jpg", "in/good 2.jpg"]
+    assert [line.split(": ")[1] for line in lines[1:-1]] == inputs[1:-1]
+    assert all(line.startswith("unjpeg: ") for line in lines[1:-1])
+    assert files_below(folder / "out") == ["good 1.png", "good 2.png"]
+
+
+def test_a_missing_file_leaves_no_folder_behind(folder: Path, decode: Any) -> None:
+    assert only_line(decode("nowhere.jpg", "-o", "out/", code=1).stderr) == "unjpeg: nowhere.jpg: no such file"
+    assert files_below(folder) == []
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["missing/..", "x" * 300 + ".jpg", "x/" * 3000 + "y.jpg", "a.jpg/b.jpg", "loop.jpg"])
+def test_impossible_paths(name: str, folder: Path, decode: Any) -> None:
+    put("a.jpg")
+    Path("loop.jpg").symlink_to("loop.jpg")
+    for arguments in ([name], [name, "-o", "out/"], [name, "-o", "out.png"], [name, "-o", "out/", "--overwrite"]):
+        assert only_line(decode(*arguments, code=1).stderr).startswith("unjpeg: ")
+    assert files_below(folder) == ["a.jpg", "loop.jpg"]
+
+
+def test_unwritable_outputs(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    put("file", b"")
+    for output in ("file/out.png", "file/below/out.png", "x" * 300 + ".png", "/proc/unjpeg/out.png"):
+        line = only_line(decode("photo.jpg", "-o", output, code=1).stderr)
+        assert line.startswith("unjpeg: ")
+        assert output.split("/")[0] in line
+    assert files_below(folder) == ["file", "photo.jpg"]
+
+
+def test_a_format_that_cannot_hold_the_picture(folder: Path, decode: Any) -> None:
+    put("glass.png", saved(Image.fromarray(picture(8, 8)).convert("RGBA"), "PNG"))
+    assert "transparency" in only_line(decode("glass.png", "--format", "jpeg", code=1).stderr)
+    assert files_below(folder) == ["glass.png"]
+
+
+def test_no_such_model(folder: Path, child_environment: dict[str, str]) -> None:
+    put("photo.jpg")
+    for arguments in (["restore", "photo.jpg"], ["inspect", "photo.jpg"]):
+        ran = real("--model", "nothing.unjpeg", environment=child_environment, command=arguments)
+        assert ran.returncode == 1
+        assert ran.stdout == b""
+        assert only_line(ran.stderr.decode()).startswith("unjpeg: nothing.unjpeg: no such model")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two\nlines.jpg",
+        "emoji 🐈.jpg",
+        "-dash.jpg",
+        "--version.jpg",
+        "[red]x[/nothing].jpg",
+        "esc\x1b[31m.jpg",
+        "ü ñ.jpg",
+    ],
+)
+def test_unusual_names(name: str, folder: Path, decode: Any) -> None:
+    put(name)
+    good = decode("--", name)
+    assert files_below(folder) == sorted([name, f"{name[:-4]}.restored.png"])
+    bad = decode("--", name, code=1)
+    for line in (only_line(good.stderr), only_line(bad.stderr)):
+        assert line.isprintable()
+        if name.isprintable():
+            assert name[:-4] in line
+    assert json.loads(decode("--json", "--overwrite", "--", name).stdout)["input"] == name
+
+
+def test_a_name_that_is_no_unicode(folder: Path, decode: Any, tiny_model: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        put(name)
+    except OSError:
+        pytest.skip("this file system has only Unicode names")
+    assert only_line(decode(name).stderr).startswith("caf")
+    assert run("inspect", name, "--model", tiny_model).stdout.startswith("caf")
+    assert json.loads(decode(name, "--json", "--overwrite").stdout)["input"] == name
+
+
+# JSON
+
+
+def test_json_lines(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    put("picture.png", PNG)
+    put("bad.jpg", b"")
+    result = decode("--json", "photo.jpg", "bad.jpg", "picture.png", code=1)
+    first, second, third = (json.loads(line) for line in result.stdout.splitlines())
+    assert result.stderr == ""
+    assert first["ok"] is third["ok"] is True
+    assert (first["input"], first["output"]) == ("photo.jpg", "photo.restored.png")
+    assert (first["width"], first["height"], first["strength"]) == (40, 24, 0)
+    assert (first["stated_quality"], third["stated_quality"]) == (20, None)
+    assert second == {"input": "bad.jpg", "ok": False, "error": "bad.jpg: is empty", "kind": "BadImageError"}
+
+
+# The network's part
+
+
+def test_options_reach_the_restorer(folder: Path, tiny_model: Path) -> None:
+    put("photo.jpg")
+    result = run(
+        *("restore", "photo.jpg", "--model", tiny_model, "--json", "--quality", "33", "--bit-depth", "16"),
+        *("--consistency", "strict", "--strength", "0.5", "-o", "out.tiff", "--runtime", "openvino"),
+    )
+    report = json.loads(result.stdout)
+    assert (report["guided_quality"], report["strength"], report["projected"]) == (33, 0.5, True)
+    assert report["model"] == "tiny"
+    assert 1 <= report["read_quality"] <= 100
+    assert unjpeg.verify("photo.jpg", "out.tiff").is_consistent
+    expected = unjpeg.restore(
+        "photo.jpg", model=tiny_model, quality=33, bit_depth=16, consistency="strict", strength=0.5
+    )
+    expected.save("expected.tiff")
+    assert Path("out.tiff").read_bytes() == Path("expected.tiff").read_bytes()
+
+
+def test_output_quality(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    for quality in (None, 40):
+        option = [] if quality is None else ["--output-quality", str(quality)]
+        decode("photo.jpg", "-o", "out.jpg", "--overwrite", *option)
+        assert unjpeg.inspect("out.jpg", model=None).stated_quality == (quality or 95)
+
+
+def test_keep_times(folder: Path, decode: Any) -> None:
+    put("photo.jpg")
+    os.utime("photo.jpg", ns=(1_000_000_000, 1_234_567_890_123_456_789))
+    decode("photo.jpg")
+    assert os.stat("photo.restored.png").st_mtime_ns != 1_234_567_890_123_456_789
+    decode("photo.jpg", "--overwrite", "--keep-times")
+    assert os.stat("photo.restored.png").st_mtime_ns == 1_234_567_890_123_456_789
+    decode("-", "-o", "out.png", "--keep-times", stdin=JPEG)
+
+
+# inspect, verify, help
+
+
+def test_inspect(folder: Path, tiny_model: Path) -> None:
+    put("photo.jpg")
+    put("picture.png", PNG)
+    text = run("inspect", "photo.jpg", "--model", tiny_model).stdout
+    for words in ("40 x 24", "baseline, YCbCr, 4:2:0", "20 by its tables (standard tables)", "by its pixels"):
+        assert words in text
+    result = run("inspect", "--json", "photo.jpg", "picture.png", "-", "--model", tiny_model, code=1, stdin=JPEG)
+    first, second, third = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["name"], third["name"]) == ("photo.jpg", "standard input")
+    assert (first["stated_quality"], first["subsampling"], len(first["tables"])) == (20, "4:2:0", 2)
+    assert second["ok"] is False
+    assert "nothing to inspect" in second["error"]
+
+
+def test_verify(folder: Path) -> None:
+    put("photo.jpg")
+    put("other.png", saved(picture(24, 40, 5, low=60, high=190), "PNG"))
+    put("grey.jpg", encoded(picture(24, 40, low=60, high=190), "grey", quality=60))
+    put("grey.png", saved(decoded(Path("grey.jpg").read_bytes()), "PNG"))
+    assert run("verify", "grey.jpg", "grey.png").stdout.startswith("grey.png: consistent with grey.jpg: 100.0000%")
+    report = json.loads(run("verify", "photo.jpg", "other.png", "--json", code=1).stdout)
+    assert report["consistent"] is False
+    assert 0 < report["share_inside"] < 1
+    assert {part["name"] for part in report["consistency"]["components"]} == {"Y", "Cb", "Cr"}
+    worst = run("verify", "photo.jpg", "other.png", code=1).stdout
+    assert "not consistent" in worst
+    assert "steps beyond, block" in worst
+    for arguments in (["photo.jpg", "grey.png"], ["photo.jpg", "missing.png"], ["other.png", "photo.jpg"]):
+        assert only_line(run("verify", *arguments, code=1).stderr).startswith("unjpeg: ")
+    assert json.loads(run("verify", "photo.jpg", "missing.png", "--json", code=1).stdout)["ok"] is False
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"unjpeg {unjpeg.__version__}\n"
+    for command in ("restore", "inspect", "verify"):
+        assert command in run("--help").stdout
+        assert "--json" in run(command, "-h").stdout
+    run("nonsense", code=2)
+    run("restore", code=2)
+
+
+# Real processes
+
+
+def real(
+    *arguments: str, environment: dict[str, str], command: list[str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "unjpeg", *command, *arguments],
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_a_pipe_sees_nothing_but_the_summary(
+    folder: Path, tiny_model: Path, child_environment: dict[str, str], kitten: Path
+) -> None:
+    put("exif.jpg", JPEG[:2] + b"\xff\xe1\x00\x10Exif\0\0II*\0\xff\xff\xff\xff" + JPEG[2:])
+    put("stray.jpg", JPEG[:-2] + b"\0\0\0" + JPEG[-2:])
+    put("bad.jpg", JPEG[:-60])
+    inputs = ["exif.jpg", "stray.jpg", "bad.jpg", str(kitten)]
+    ran = real(*inputs, "--model", str(tiny_model), "-o", "out", environment=child_environment, command=["restore"])
+    assert ran.returncode == 1
+    assert ran.stdout == b""
+    lines = ran.stderr.decode().splitlines()
+    assert [line.split(" -> ")[0].split(": ")[:2][-1] for line in lines] == inputs
+    assert "consistent with the file" in lines[-1]
+    assert files_below(folder / "out") == ["exif.png", "kitten.png", "stray.png"]
+
+
+def test_a_terminal_s_progress_bar_takes_any_name(
+    folder: Path, tiny_model: Path, child_environment: dict[str, str]
+) -> None:
+    put("[/red] x.jpg")
+    environment = {**child_environment, "FORCE_COLOR": "1", "TERM": "xterm"}
+    options = ["--model", str(tiny_model), "--strength", "0"]
+    ran = real("[/red] x.jpg", *options, environment=environment, command=["restore"])
+    assert ran.returncode == 0, ran.stderr
+    assert files_below(folder) == ["[/red] x.jpg", "[/red] x.restored.png"]
+
+
+def test_pictures_through_real_pipes(folder: Path, tiny_model: Path, child_environment: dict[str, str]) -> None:
+    options = ["--model", str(tiny_model), "--strength", "0"]
+    ran = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    np.testing.assert_array_equal(decoded(ran.stdout), decoded(JPEG))
+    bad = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG[:50])
+    assert (bad.returncode, bad.stdout) == (1, b"")
+    assert only_line(bad.stderr.decode()).startswith("unjpeg: standard input: ")
+
+
+def test_training_without_its_extra(folder: Path, child_environment: dict[str, str]) -> None:
+    put("torch.py", b"raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    environment = {**child_environment, "PYTHONPATH": f"{folder}{os.pathsep}{child_environment['PYTHONPATH']}"}
+    ran = real("smoke", "--data", ".", "--out", "run", environment=environment, command=["train"])
+    assert ran.returncode == 1
+    assert only_line(ran.stderr.decode()) == "unjpeg: this command needs torch: pip install 'unjpeg[train]'"

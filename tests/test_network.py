@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from unjpeg.errors import ModelError
+from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
+from unjpeg.restore import Restorer
+
+
+@pytest.fixture(scope="module")
+def file(tiny_model: Path) -> ModelFile:
+    return ModelFile.read(tiny_model)
+
+
+def failure(path: Path) -> str:
+    """The one line that reading raises."""
+    with pytest.raises(ModelError) as caught:
+        ModelFile.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert len(message) < len(str(path)) + 300
+    return message
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def written(path: Path, contents: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return path
+
+
+def with_graph(file: ModelFile, part: str, graph: bytes) -> ModelFile:
+    """Another graph under the hash that belongs to it."""
+    hashes = {**file.description["sha256"], part: hashlib.sha256(graph).hexdigest()}
+    changed: dict[str, Any] = {part: graph, "description": {**file.description, "sha256": hashes}}
+    return replace(file, **changed)
+
+
+# Files
+
+
+def test_a_file_says_what_it_is(file: ModelFile) -> None:
+    assert file.description["name"] == "tiny"
+    assert file.description["format_version"] == FORMAT_VERSION
+    assert len(file.hash) == 16
+    assert file.quality_features.dtype == np.float32
+    assert file.quality_features.shape[0] == len(file.description["quality_levels"])
+
+
+def test_writing_gives_the_same_bytes_each_time(file: ModelFile, tiny_model: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.unjpeg", "b.unjpeg")]
+    for path in paths:
+        file.write(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes() == tiny_model.read_bytes()
+    again = ModelFile.read(paths[0])
+    assert (again.description, again.guide, again.restore) == (file.description, file.guide, file.restore)
+    np.testing.assert_array_equal(again.quality_features, file.quality_features)
+    assert again.hash == file.hash
+
+
+def test_the_hash_is_of_the_graphs(file: ModelFile) -> None:
+    assert with_graph(file, "guide", b"x").hash != with_graph(file, "restore", b"x").hash != file.hash
+    assert replace(file, description={**file.description, "name": "other"}).hash == file.hash
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model"):
+        ModelFile.read("nonexistent")
+    assert "no such model" in failure(tmp_path / "missing.unjpeg")
+    assert "no such model" in failure(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all", bytes(5000)])
+def test_no_archive(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.unjpeg"
+    path.write_bytes(data)
+    assert "not a readable model file" in failure(path)
+
+
+@pytest.mark.parametrize("part", ["guide", "restore"])
+def test_a_graph_that_its_hash_does_not_fit(part: str, tiny_model: Path, tmp_path: Path) -> None:
+    contents = members(tiny_model)
+    graph = bytearray(contents[f"{part}.onnx"])
+    graph[len(graph) // 2] ^= 1
+    contents[f"{part}.onnx"] = bytes(graph)
+    assert f"'{part}' does not match its hash" in failure(written(tmp_path / "m.unjpeg", contents))
+
+
+def test_a_byte_flipped_on_disk(tiny_model: Path, tmp_path: Path, file: ModelFile) -> None:
+    """Anywhere: in the payload it is noticed, in the archive's own fields it is noticed or means nothing."""
+    data = tiny_model.read_bytes()
+    path = tmp_path / "m.unjpeg"
+    directory = data.rindex(b"PK\1\2", 0, len(data) - 200)
+    positions = [*range(40), *range(2000, len(data) - 2000, 40_000), *range(directory, len(data), 3)]
+    for position in positions:
+        for flip in (0x01, 0x80, 0xFF):
+            changed = bytearray(data)
+            changed[position] ^= flip
+            path.write_bytes(changed)
+            try:
+                read = ModelFile.read(path)
+            except ModelError:
+                failure(path)
+            else:
+                assert (read.guide, read.restore, read.description) == (file.guide, file.restore, file.description)
+
+
+def test_cut_off(tiny_model: Path, tmp_path: Path) -> None:
+    data = tiny_model.read_bytes()
+    path = tmp_path / "m.unjpeg"
+    for end in (10, 1000, len(data) // 2, len(data) - 10, len(data) - 1):
+        path.write_bytes(data[:end])
+        failure(path)
+
+
+@pytest.mark.parametrize("name", ["model.json", "guide.onnx", "restore.onnx", "quality_features.npy"])
+def test_a_missing_member(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    contents = members(tiny_model)
+    del contents[name]
+    assert name in failure(written(tmp_path / "m.unjpeg", contents))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format_version": FORMAT_VERSION + 1}, "has format 2"),
+        ({"format_version": None}, "has format None"),
+        ({"sha256": None}, "not a readable"),
+        ({"sha256": {}}, "not a readable"),
+        ({"sha256": {"guide": "", "restore": ""}}, "does not match its hash"),
+        ({"name": ...}, "lacks name"),
+        ({"guide_window": ..., "total_stride": ...}, "lacks guide_window, total_stride"),
+    ],
+)
+def test_a_wrong_description(changes: dict[str, Any], words: str, tiny_model: Path, tmp_path: Path) -> None:
+    contents = members(tiny_model)
+    description = {**json.loads(contents["model.json"]), **changes}
+    kept = {key: value for key, value in description.items() if value is not ...}
+    assert words in failure(written(tmp_path / "m.unjpeg", {**contents, "model.json": json.dumps(kept).encode()}))
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
+def test_a_description_that_is_none(data: bytes, tiny_model: Path, tmp_path: Path) -> None:
+    assert "not a readable" in failure(written(tmp_path / "m.unjpeg", {**members(tiny_model), "model.json": data}))
+
+
+def test_features_are_never_unpickled(tiny_model: Path, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"an": "object"}], dtype=object), allow_pickle=True)
+    contents = {**members(tiny_model), "quality_features.npy": buffer.getvalue()}
+    assert "not a readable" in failure(written(tmp_path / "m.unjpeg", contents))
+
+
+def test_shipped_models_are_named_after_their_files() -> None:
+    for name, path in shipped_models().items():
+        assert path.name == f"{name}{SUFFIX}"
+        assert ModelFile.read(name).description["name"] == name
+
+
+# Running
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("graph", [b"", b"no graph"])
+def test_a_graph_that_is_none(runtime: Any, graph: bytes, file: ModelFile) -> None:
+    pytest.importorskip(runtime)
+    with pytest.raises(ModelError, match=f"{runtime} cannot load the model tiny") as caught:
+        Model(with_graph(file, "guide", graph), runtime=runtime)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_and_runtimes_that_are_not_there(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="device must be"):
+        Model(file, device="tpu")
+    with pytest.raises(ModelError, match="cpu only"):
+        Model(file, device="cuda", runtime="openvino")
+    for runtime in get_args(Runtime):
+        monkeypatch.setitem(sys.modules, runtime, None)
+        with pytest.raises(ModelError, match="pip install"):
+            Model(file, runtime=runtime)
+
+
+def test_a_gpu_that_the_runtime_lacks(file: ModelFile) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it has one")
+    with pytest.raises(ModelError, match="CUDAExecutionProvider"):
+        Model(file, device="cuda")
+
+
+def test_guidance_is_the_mean_over_windows(tiny_restorer: Restorer) -> None:
+    model = tiny_restorer.model
+    windows = np.random.default_rng(0).random((3, 3, model.guide_window, model.guide_window), np.float32)
+    together, alone = model.guide(windows), [model.guide(window[None]) for window in windows]
+    for part in ("insensitive", "sensitive", "fusion", "quality_probabilities"):
+        mean = np.mean([getattr(one, part) for one in alone], axis=0)
+        np.testing.assert_allclose(getattr(together, part), mean, atol=1e-5)
+    assert together.quality_probabilities.shape == (100,)
+    assert together.quality_probabilities.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_quality_read_is_the_median() -> None:
+    def read(**probabilities: float) -> int:
+        values = np.zeros(100, np.float32)
+        for name, share in probabilities.items():
+            values[int(name[1:]) - 1] = share
+        return Guidance(values, values, values, values).quality
+
+    assert read(q1=1) == 1
+    assert read(q100=1) == 100
+    assert read(q10=0.4, q20=0.3, q90=0.3) == 20
+    assert read(q10=0.2, q20=0.7, q90=0.1) == 20

@@ -1,0 +1,70 @@
+"""The built wheel, installed into an empty folder, restores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import unjpeg
+from unjpeg.network import shipped_models
+
+ROOT = Path(__file__).parents[1]
+
+
+def checked(*command: str | Path, cwd: Path, environment: dict[str, str]) -> str:
+    ran = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    checked(*build, cwd=folder, environment=dict(os.environ))
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_it_must(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        description = archive.read(metadata).decode()
+    assert wheel.name == f"unjpeg-{unjpeg.__version__}-py3-none-any.whl"
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "unjpeg").rglob("*.py")}
+    weights = {f"unjpeg/weights/{path.name}" for path in shipped_models().values()}
+    assert {*sources, *weights, "unjpeg/py.typed"} <= names
+    assert not any(name.startswith(("tests", "examples", "src")) for name in names)
+    required = [line for line in description.splitlines() if line.startswith("Requires-Dist: ") and "extra" not in line]
+    assert not any("torch" in line or "onnx" in line for line in required)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_restores(wheel: Path, tmp_path: Path, tiny_model: Path, kitten: Path) -> None:
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
+    checked(*pip, "--target", installed, wheel, cwd=elsewhere, environment=dict(os.environ))
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    where = checked(
+        sys.executable, "-c", "import unjpeg; print(unjpeg.__file__)", cwd=elsewhere, environment=environment
+    )
+    assert Path(where.strip()).is_relative_to(installed)
+    script = installed / "bin" / "unjpeg"
+    assert checked(script, "--version", cwd=elsewhere, environment=environment) == f"unjpeg {unjpeg.__version__}\n"
+    checked(script, "restore", kitten, "--model", tiny_model, "-o", "out.png", cwd=elsewhere, environment=environment)
+    with Image.open(elsewhere / "out.png") as image:
+        assert image.size == (720, 560)
+    checked(script, "verify", kitten, "out.png", cwd=elsewhere, environment=environment)
