@@ -181,14 +181,22 @@ def test_empty_folders(folder: Path, decode: Any) -> None:
     assert Path("a.restored.png").exists()
 
 
-def test_a_folder_that_cannot_be_read(folder: Path, decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_be_read(folder: Path, decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put("closed/a.jpg")
+    put("open/a.jpg")
+    put("open/closed/b.jpg")
+    plain = os.scandir
 
-    def refused(self: Path) -> Any:
-        raise PermissionError(13, "Permission denied")
+    def refused(path: Any) -> Any:
+        if os.path.basename(os.fspath(path)) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return plain(path)
 
-    monkeypatch.setattr(Path, "iterdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     assert only_line(decode("closed", code=1).stderr) == "unjpeg: closed: cannot be read (Permission denied)"
+    first, second = decode("open", "-r", code=1).stderr.splitlines()
+    assert first == "unjpeg: open/closed: cannot be read (Permission denied)"
+    assert second.startswith("open/a.jpg -> open/a.restored.png")
 
 
 # Standard input and output
@@ -534,7 +542,7 @@ def test_a_pipe_sees_nothing_but_the_summary(
     assert ran.stdout == b""
     lines = ran.stderr.decode().splitlines()
     assert [line.split(" -> ")[0].split(": ")[:2][-1] for line in lines] == inputs
-    assert "consistent with the file" in lines[-1]
+    assert "held to the file's cells" in lines[-1]
     assert files_below(folder / "out") == ["exif.png", "kitten.png", "stray.png"]
 
 

@@ -50,7 +50,7 @@ def exported(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
         )
         Image.fromarray(smooth).save(folder / "pictures" / f"{i}.png")
     images = TrainingImages.open(
-        [ImageFolder(folder / "pictures")], validation_fraction=0.5, cache_dir=folder / "cache"
+        [ImageFolder(folder / "pictures")], validation_fraction=0.0, cache_dir=folder / "cache"
     )
     path = folder / "small.unjpeg"
     export_checkpoint(checkpoint, images, path, name="small", guide_window=WINDOW)
@@ -110,7 +110,7 @@ def test_a_model_file_says_what_it_is(exported: Path) -> None:
 
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, exported: Path, tmp_path: Path) -> None:
     images = TrainingImages.open(
-        [ImageFolder(exported.parent / "pictures")], validation_fraction=0.5, cache_dir=exported.parent / "cache"
+        [ImageFolder(exported.parent / "pictures")], validation_fraction=0.0, cache_dir=exported.parent / "cache"
     )
     again = tmp_path / "again.unjpeg"
     export_checkpoint(checkpoint, images, again, name="small", guide_window=WINDOW)

@@ -234,6 +234,7 @@ def test_metadata_is_the_file_s() -> None:
     assert JpegImage.decode(data).pixels.shape == (9, 9, 3)  # not turned
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as the package has it, and pytest sets its own
 @pytest.mark.parametrize("exif", [b"", b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 def test_damaged_exif_does_not_keep_a_picture_from_being_restored(exif: bytes) -> None:
     data = with_segment(encoded(picture(9, 9)), 0xE1, b"Exif\0\0" + exif)

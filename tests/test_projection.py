@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def projected(pixels: NDArray[np.float32], jpeg: JpegImage, top: int = 0) -> NDA
 
 
 def measured(pixels: NDArray[np.uint8] | NDArray[np.uint16], jpeg: JpegImage) -> Consistency:
-    return measure_consistency(pixels, jpeg.components, jpeg.header.colour_space)
+    return measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
 
 
 def largest(excess: list[NDArray[np.float64]]) -> float:
@@ -97,7 +99,7 @@ def test_the_true_original_is_hardly_moved(size: tuple[int, int], sampling: str,
         original = original[..., 1]
     jpeg = JpegImage.decode(encoded(original, sampling, quality=quality))
     change = np.abs(projected(original.astype(np.float32), jpeg) - original)
-    assert change.mean() < 0.5
+    assert change.mean() < 0.7
     assert change.max() < 3
 
 
@@ -152,7 +154,7 @@ def test_the_argument_is_left_as_it_was() -> None:
 def test_the_decoded_picture_is_consistent(size: tuple[int, int], sampling: str, quality: int, seed: int) -> None:
     jpeg = JpegImage.decode(encoded(picture(*size, seed, low=40, high=215), sampling, quality=quality))
     result = measured(jpeg.pixels, jpeg)
-    assert result.is_consistent
+    assert result.is_consistent == result.can_tell == (min(size) >= 8)
     assert result.share_inside == 1.0
     assert [part.worst_block for part in result.components] == [None] * len(result.components)
 
@@ -165,13 +167,17 @@ def test_a_projected_picture_is_consistent_when_rounded(
     jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
     result = projected(moved_away(jpeg.pixels, seed, 10), jpeg).clip(0, 255)
     stored = np.rint(result) if bits == 8 else np.rint(result * np.float32(257))
-    assert measured(stored.astype(np.uint8) if bits == 8 else stored.astype(np.uint16), jpeg).is_consistent
+    checked = measured(stored.astype(np.uint8) if bits == 8 else stored.astype(np.uint16), jpeg)
+    assert checked.share_inside == 1.0
+    assert checked.is_consistent == checked.can_tell
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_every_coefficient_is_counted_once(sampling: str) -> None:
-    jpeg = JpegImage.decode(encoded(picture(70, 90, low=60, high=190), sampling, quality=80))
-    pixels = jpeg.pixels.copy()
+    original = picture(70, 90, low=60, high=190)
+    original[17:24, 17:24] = 250
+    jpeg = JpegImage.decode(encoded(original, sampling, quality=80))
+    pixels = jpeg.pixels.clip(10, 245)
     pixels[20, 20] = 255  # one block that clips
     parts = measured(pixels, jpeg).components
     assert [part.name for part in parts] == (["Y"] if sampling == "grey" else ["Y", "Cb", "Cr"])
@@ -179,6 +185,7 @@ def test_every_coefficient_is_counted_once(sampling: str) -> None:
         down, across = component.scale
         assert part.checked + part.checked_clipped == (70 // (8 * down)) * (90 // (8 * across)) * 64
         assert part.checked_clipped == 64
+        assert part.blocks_at_edge == component.coefficients_VU88[..., 0, 0].size - part.checked // 64 - 1
         assert part.inside <= part.checked
         assert part.inside_clipped <= part.checked_clipped
 
@@ -215,12 +222,35 @@ def test_another_picture_is_not_consistent() -> None:
     assert not measured(flipped, jpeg).is_consistent
 
 
-def test_too_small_for_a_whole_block_is_consistent_with_anything() -> None:
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_black_and_white_are_no_excuse(value: int, dtype: type[np.uint8 | np.uint16]) -> None:
+    """Clipping excuses only what the file itself has near the end of the range."""
+    jpeg = JpegImage.decode(encoded(picture(64, 64, low=60, high=190), "4:2:0", quality=50))
+    other: NDArray[Any] = np.full(jpeg.pixels.shape, value * (np.iinfo(dtype).max // 255), dtype)
+    assert not measured(other, jpeg).is_consistent
+    half = jpeg.pixels.copy()
+    half[32:] = value
+    assert not measured(half, jpeg).is_consistent
+
+
+def test_what_clips_everywhere_can_be_consistent_if_it_fits() -> None:
+    white = np.full((32, 32, 3), 255, np.uint8)
+    jpeg = JpegImage.decode(encoded(white, "4:2:0", quality=50))
+    result = measured(white, jpeg)
+    assert [part.checked for part in result.components] == [0, 0, 0]
+    assert result.can_tell
+    assert result.is_consistent
+
+
+def test_too_small_for_a_whole_block_says_nothing() -> None:
     jpeg = JpegImage.decode(encoded(picture(7, 20), "grey"))
     result = measured(picture(7, 20, 3)[..., 0], jpeg)
-    assert result.is_consistent
+    assert not result.can_tell
+    assert not result.is_consistent
     assert result.share_inside == 1.0
     assert result.components[0].checked == 0
+    assert result.components[0].blocks_at_edge == 3
 
 
 def test_sixteen_bits_have_the_smaller_tolerance() -> None:

@@ -135,8 +135,11 @@ def test_tiles_start_on_the_grid_and_fit_the_network(tiny_restorer: Restorer, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(shipped_models()) or [pytest.param(None, marks=pytest.mark.skip("no models"))])
-def test_tiles_of_every_shipped_model(name: str, kitten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, tiled = whole_and_tiled(Restorer(name), kitten, monkeypatch, module.TILE_CORE)
+@pytest.mark.parametrize("quality", [1, 5])
+def test_tiles_of_every_shipped_model(name: str, quality: int, kitten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the network changes most, with many seams."""
+    original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
+    whole, tiled = whole_and_tiled(Restorer(name), encoded(original, quality=quality), monkeypatch, 128)
     assert difference(whole, tiled) <= 1
 
 
@@ -159,7 +162,41 @@ def test_any_size_and_sampling(
     assert result.pixels.dtype == (np.uint8 if bit_depth == 8 else np.uint16)
     assert (result.report.height, result.report.width) == size
     assert (result.report.projected, result.report.strength) == (True, 1.0)
-    assert unjpeg.verify(data, result.pixels).is_consistent
+    consistency = unjpeg.verify(data, result.pixels).consistency
+    assert consistency.share_inside == 1.0
+    assert consistency.is_consistent == consistency.can_tell
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (32, 32), (32, 4000), (4000, 32), (33, 70), (700, 900)])
+def test_guidance_is_taken_from_a_bounded_number_of_windows(
+    size: tuple[int, int], tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut out where blocks begin, from end to end of the picture."""
+    taken: list[NDArray[np.float32]] = []
+    plain = Model.guide
+
+    def recorded(self: Model, windows: NDArray[np.float32]) -> Guidance:
+        taken.append(windows)
+        return plain(self, windows[:1])
+
+    monkeypatch.setattr(Model, "guide", recorded)
+    y, x = np.mgrid[: size[0], : size[1]]
+    places = np.dstack([y // 16, x // 16, y * 0]).astype(np.uint8)
+    tiny_restorer.guide(read_picture(places))
+    (windows,) = taken
+    side = tiny_restorer.model.guide_window
+    assert windows.shape[1:] == (3, side, side)
+    needed = -(-size[0] // side) * -(-size[1] // side)
+    assert min(needed, module.MAX_GUIDE_WINDOWS) / 2 <= len(windows) <= module.MAX_GUIDE_WINDOWS
+    rows, columns = (np.unique(np.rint(windows[:, i, 0, 0] * 255)) for i in (0, 1))
+    for starts, length in ((rows, size[0]), (columns, size[1])):
+        if len(starts) > 1:
+            assert starts[0] == 0
+            assert starts[-1] == (length - side) // 16
+    if min(size) >= side:
+        inside = np.rint(windows[0, :2] * 255)
+        np.testing.assert_array_equal(inside[0, 15], inside[0, 0])  # a block of 16 begins with the window
+        np.testing.assert_array_equal(inside[1, :, 15], inside[1, :, 0])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 9), (8, 8), (31, 33)])
@@ -369,7 +406,7 @@ def no_pictures() -> Iterator[tuple[Any, type[BadImageError], str]]:
     yield saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), UnsupportedImageError, "pages"
     yield saved(Image.new("CMYK", (8, 8))), UnsupportedImageError, "CMYK"
     yield saved(Image.new("CMYK", (8, 8)), "TIFF"), UnsupportedImageError, "CMYK"
-    yield saved(Image.new("I;16", (8, 8)), "PNG"), UnsupportedImageError, "I;16"
+    yield saved(Image.new("I;16", (8, 8)), "PNG"), UnsupportedImageError, "16 bits"
     yield Image.new("F", (8, 8)), UnsupportedImageError, "'F'"
     yield np.zeros((8, 8), np.float32), UnsupportedImageError, "float32"
     yield np.zeros((8, 8, 5), np.uint8), UnsupportedImageError, "(8, 8, 5)"

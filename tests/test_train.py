@@ -627,6 +627,21 @@ def test_stage_1_fits_stage_2(stage1: Path, training_images: TrainingImages, tmp
         assert torch.equal(state[name], value)
 
 
+def test_training_goes_on_from_a_whole_network(training_images: TrainingImages, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    recipe = replace(recipe, dagn=replace(recipe.dagn, steps=1, learning_rate=LearningRate(0.0)))
+    torch.manual_seed(5)
+    start = Dagn(recipe.network).state_dict()
+    path = train_dagn(
+        Fabric(accelerator="cpu", devices=1), recipe, training_images, start, tmp_path, start="a hash", workers=0
+    )
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint.config["start"] == "a hash"
+    state = select(checkpoint.tensors, "model")
+    for name, parameter in Dagn(recipe.network).named_parameters():
+        assert torch.equal(state[name], start[name]), (name, parameter.shape)
+
+
 @pytest.mark.parametrize("kind", ["unknown", "missing", "another size"])
 def test_stage_1_that_does_not_fit_is_refused(
     encoders: dict[str, Tensor], training_images: TrainingImages, tmp_path: Path, kind: str
@@ -639,7 +654,7 @@ def test_stage_1_that_does_not_fit_is_refused(
         del weights["sensitive_encoder.conv1.weight"]
     else:
         recipe = replace(recipe, network=replace(recipe.network, encoder_width=4))
-    with pytest.raises(TrainingError, match="stage 1"):
+    with pytest.raises(TrainingError, match="do not fit this network"):
         train_dagn(Fabric(accelerator="cpu", devices=1), recipe, training_images, weights, tmp_path, workers=0)
 
 

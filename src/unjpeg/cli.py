@@ -32,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes [train] for a style and drops it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -77,6 +78,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # standard output on a full disk, say
+        _complain(OutputError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:
@@ -97,7 +101,7 @@ def _options(
 @app.command()
 def restore(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures or folders of pictures; - reads standard input.")
+        list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures; - reads standard input.")
     ],
     output: Annotated[
         str | None,
@@ -142,8 +146,8 @@ def restore(
     unfit = sorted({job.format for job in jobs if bits not in FORMATS[job.format].bit_depths})
     if unfit:
         raise typer.BadParameter(f"{', '.join(unfit)} holds no {bits}-bit pixels; choose png or tiff, or 8 bits")
-    for error in failures:
-        _report_failure(error, as_json)
+    for source, error in failures:
+        _report_failure(error, as_json, source)
     if not jobs:
         raise typer.Exit(1)
     restorer = Restorer(model, runtime=runtime.value if runtime else None, device=device.value)
@@ -173,7 +177,7 @@ def restore(
             report = run(job, progress)
         except (UnjpegError, OSError, MemoryError) as error:
             failed += 1
-            _report_failure(_one_line(error, job.source), as_json, job)
+            _report_failure(_one_line(error, job.source), as_json, job.source)
             continue
         if as_json:
             typer.echo(json.dumps({"input": job.source, "output": str(job.target), "ok": True, **_plain(report)}))
@@ -185,7 +189,7 @@ def restore(
 
 @app.command()
 def inspect(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JPEG files; - reads standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JPEG files; - reads standard input.")],
     model: Annotated[str, typer.Option(help="Model that reads the quality from the pixels.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
@@ -196,11 +200,12 @@ def inspect(
     for file in files:
         try:
             inspection = inspect_file(file, model=model)
-        except UnjpegError as error:
+        except (UnjpegError, OSError, MemoryError) as error:
             failed = True
-            _report_failure(error, as_json)
+            _report_failure(_one_line(error, file), as_json, file)
             continue
-        typer.echo(json.dumps(_plain(inspection)) if as_json else _describe(inspection))
+        facts = {"input": file, "ok": True, **_plain(inspection)}
+        typer.echo(json.dumps(facts) if as_json else _describe(inspection))
     if failed:
         raise typer.Exit(1)
 
@@ -216,14 +221,15 @@ def verify(
 
     try:
         verification = verify_file(original, restored)
-    except UnjpegError as error:
-        _report_failure(error, as_json)
+    except (UnjpegError, OSError, MemoryError) as error:
+        _report_failure(_one_line(error, restored), as_json, restored)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(
             json.dumps(
                 {
-                    "consistent": verification.is_consistent,
+                    "ok": True,
+                    "consistent": verification.is_consistent if verification.consistency.can_tell else None,
                     "share_inside": verification.consistency.share_inside,
                     **_plain(verification),
                 }
@@ -298,22 +304,23 @@ class _Job:
 
 def _plan(
     inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool
-) -> tuple[list[_Job], list[UnjpegError]]:
-    """Which file goes where. Two inputs never share an output: the later one fails."""
+) -> tuple[list[_Job], list[tuple[str, UnjpegError]]]:
+    """Which file goes where, and which inputs go nowhere. Two inputs never share an output: the later one fails."""
     from unjpeg.output import FORMATS, format_of
 
     sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
-    failures: list[UnjpegError] = []
+    failures: list[tuple[str, UnjpegError]] = []
     for given in inputs:
-        if _is_dir(given):
-            try:
-                found = _pictures_in(Path(given), recursive=recursive)
-            except OSError as error:
-                failures.append(BadImageError(f"{given}: cannot be read ({error.strerror or error})"))
-                continue
-            if not found:
+        if not given:
+            failures.append((given, BadImageError("an input's name is empty")))
+        elif _is_dir(given):
+            found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
+            for error in unreadable:
+                reason = f"cannot be read ({error.strerror or error})"
+                failures.append((given, BadImageError(f"{error.filename or given}: {reason}")))
+            if not found and not unreadable:
                 hint = "" if recursive else "; --recursive looks below it, too"
-                failures.append(BadImageError(f"{given}: no pictures in this folder{hint}"))
+                failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
             sources += [(str(path), path.relative_to(given)) for path in found]
         else:
             # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
@@ -338,8 +345,8 @@ def _plan(
                 f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
             )
         return [_Job(source, Path(output), chosen) for source, _ in sources], failures
-    if output is not None and os.path.exists(output) and not _is_dir(output):
-        raise typer.BadParameter(f"{output}: is a file, but several pictures need a folder")
+    if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
+        raise typer.BadParameter(f"{output}: is a file's name, but several pictures or a folder need a folder")
 
     chosen = format or "png"
     jobs: list[_Job] = []
@@ -353,9 +360,8 @@ def _plan(
         key = _same_file_key(target)
         if key in originals or key in taken:
             clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
-            failures.append(
-                OutputError(f"{source}: would be written to {target}, which {clash}; choose another output")
-            )
+            problem = f"{source}: would be written to {target}, which {clash}; choose another output"
+            failures.append((source, OutputError(problem)))
             continue
         taken[key] = source
         jobs.append(_Job(source, target, chosen))
@@ -378,17 +384,27 @@ def _is_dir(given: str) -> bool:
     return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
 
 
-def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
-    """Pictures by suffix, sorted; results of an earlier run (``*.restored.*``) and hidden files are not inputs."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(
-        path
-        for path in found
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not path.name.startswith(".")
-        and not path.stem.endswith(".restored")
-        and path.is_file()
-    )
+def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[OSError]]:
+    """Pictures by suffix, sorted, and what could not be looked into.
+
+    Not inputs: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
+    """
+    unreadable: list[OSError] = []
+    output = os.path.realpath(without) if without else None
+    found = []
+    for here, folders, names in os.walk(folder, onerror=unreadable.append):
+        if not recursive:
+            folders.clear()
+        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
+        found += [
+            path
+            for path in map(Path(here).joinpath, names)
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and not path.name.startswith(".")
+            and not path.stem.endswith(".restored")
+            and path.is_file()
+        ]
+    return sorted(found), unreadable
 
 
 def _with_progress(jobs: list[_Job], *, hidden: bool) -> Iterator[tuple[_Job, Callable[[float], None]]]:
@@ -416,7 +432,7 @@ def _summary(job: _Job, report: Report) -> str:
         facts.append(f"looks like quality {report.read_quality}")
     if report.stated_quality is not None:
         facts.append(f"file states {report.stated_quality}")
-        facts.append("consistent with the file" if report.projected else "not held to the file's cells")
+        facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
     else:
         facts.append("restored blind: not a JPEG file")
     lines = [_printable(f"{job.source} -> {job.target} ({', '.join(facts)})")]
@@ -454,25 +470,26 @@ def _describe(inspection: Inspection) -> str:
 
 
 def _verdict(verification: Verification) -> str:
-    yes = verification.is_consistent
-    names = f"{verification.restored}: {'consistent' if yes else 'not consistent'} with {verification.original}"
+    word = "consistent" if verification.is_consistent else "not consistent"
+    if not verification.consistency.can_tell:
+        word = "cannot be told to be consistent (every block clips or hangs over the edge)"
+    names = f"{verification.restored}: {word} with {verification.original}"
     lines = [f"{_printable(names)}: {verification.consistency.share_inside:.4%} of its coefficients lie in their cells"]
     for part in verification.consistency.components:
         line = f"  {part.name:2s} {part.inside} of {part.checked} inside"
         if part.checked_clipped:
             line += f"; {part.inside_clipped} of {part.checked_clipped} in blocks that clip"
+        if part.blocks_at_edge:
+            line += f"; {part.blocks_at_edge} blocks hang over the edge"
         if part.worst_block:
             line += f"; worst: {part.worst_excess:.2f} steps beyond, block {part.worst_block}"
         lines.append(line)
     return "\n".join(lines)
 
 
-def _report_failure(error: BaseException, as_json: bool, job: _Job | None = None) -> None:
+def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
     if as_json:
-        entry: dict[str, Any] = {"ok": False, "error": str(error), "kind": type(error).__name__}
-        if job is not None:
-            entry = {"input": job.source, **entry}
-        typer.echo(json.dumps(entry))
+        typer.echo(json.dumps({"input": source, "ok": False, "error": str(error), "kind": type(error).__name__}))
     else:
         _complain(error)
 

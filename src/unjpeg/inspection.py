@@ -128,7 +128,7 @@ def verify(
         raise BadImageError(
             f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: not the same picture"
         )
-    consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space)
+    consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
     return Verification(name, restored_name, consistency)
 
 
@@ -143,12 +143,17 @@ def _read_at_full_depth(source: FileSource, max_pixels: int) -> tuple[NDArray[np
             raise TooLargeError(
                 f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}"
             )
+        if image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16"):
+            raise BadImageError(f"{name}: is neither grey nor RGB ({image.interpretation}); it cannot be checked")
+        if image.get_n_pages() > 1:
+            raise BadImageError(f"{name}: is an animation or has several pages; give one picture")
+        bands = image.bands - image.hasalpha()
         pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "unknown format"
         raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels = pixels[..., :-1]
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels, name
+    if pixels.ndim == 3:
+        pixels = pixels[..., 0] if bands == 1 else pixels[..., :bands]
+    return pixels, name

@@ -68,6 +68,7 @@ _MAX_STRAY_BYTES = 4
 _LIBJPEG = "turbo210"
 """What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
 
+_warning_filters = threading.Lock()  # they are the whole process's: two threads would restore each other's
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
 
 # ITU-T T.81, Annex K, natural order.
@@ -356,7 +357,7 @@ def _without_stray_bytes(data: bytes, complaint: str, name: str) -> bytes | None
 
 def _read_metadata(data: bytes, name: str) -> Metadata:
     try:
-        with warnings.catch_warnings():
+        with _warning_filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of EXIF that Pillow cannot parse: its bytes are carried over all the same
             # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
             return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))

@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import io
 import json
+import os
 import textwrap
 import threading
 import zipfile
@@ -85,7 +86,7 @@ class ModelFile:
         """
         name = str(name_or_path)
         source = shipped_models().get(name, Path(name))
-        if not source.is_file():
+        if not os.path.isfile(source):  # Path.is_file raises for names that are too long
             known = ", ".join(sorted(shipped_models()))
             raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
         try:
@@ -144,6 +145,8 @@ class Model:
     def __init__(
         self, file: ModelFile, *, runtime: Runtime | None = None, device: str = "cpu", threads: int | None = None
     ) -> None:
+        if runtime not in (None, "openvino", "onnxruntime"):
+            raise ModelError(f"runtime must be openvino or onnxruntime, got {runtime!r}")
         if device not in ("cpu", "cuda"):
             raise ModelError(f"device must be cpu or cuda, got {device!r}")
         self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")

@@ -33,6 +33,9 @@ Source = FileSource | Image.Image | NDArray[np.uint8]
 _FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 """What Pillow may take a file for: of all it knows, EPS would start another program on it."""
 
+# Our own limit on pixels is checked, from the header. A filter for good, since changing filters is not thread-safe.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
 
@@ -85,9 +88,7 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         jpeg = JpegImage.decode(data, name, max_pixels)
         return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{name}: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -101,6 +102,8 @@ def read_bytes(source: FileSource) -> tuple[bytes, str]:
         return source, "image"
     if isinstance(source, str | os.PathLike):
         if str(source) == "-":
+            if sys.stdin is None:
+                raise BadImageError("standard input: is closed")
             return sys.stdin.buffer.read(), "standard input"
         path = Path(source)
         try:
@@ -116,6 +119,16 @@ def read_bytes(source: FileSource) -> tuple[bytes, str]:
     return source.read(), str(getattr(source, "name", "stream"))
 
 
+def _bits_per_sample(image: Image.Image) -> int:
+    """Of the file: Pillow cuts 16-bit colour down to 8 without a word."""
+    raw_modes = [str(argument) for *_, arguments in getattr(image, "tile", []) for argument in _as_tuple(arguments)]
+    return 16 if any(";16" in mode for mode in raw_modes) else 8
+
+
+def _as_tuple(arguments: object) -> tuple[object, ...]:
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
 def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
     if array.dtype != np.uint8:
         raise UnsupportedImageError(f"array: has dtype {array.dtype}; give uint8, range 0..255")
@@ -129,6 +142,8 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
     # A phone's JPEG with further pictures behind the first (depth, preview) is MPO to Pillow, and no animation.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnsupportedImageError(f"{name}: is an animation or has several pages; give one picture")
+    if _bits_per_sample(image) == 16:
+        raise UnsupportedImageError(f"{name}: has 16 bits per sample; convert it to 8 bits first")
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None:
         raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")

@@ -64,6 +64,11 @@ def project(
     return _pixels(planes, colour_space)
 
 
+NEAR_END = 32
+"""A restoration moves pixels by a few levels. Where the decoded one is further than this from black or white, a black
+or white pixel is not clipping but another picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class ComponentConsistency:
     """How well one component's coefficients fit their cells.
@@ -71,8 +76,10 @@ class ComponentConsistency:
     Attributes:
         checked, inside: coefficients of blocks that neither clip nor hang over the picture's edge, and how many of
             them lie in their cell within the rounding bound.
-        inside_clipped, checked_clipped: the same for blocks with a pixel at either end of the range, where clipping
-            can have moved any coefficient.
+        checked_clipped, inside_clipped: the same for blocks with a pixel at an end of the range that the file's own
+            decoding comes near to, where clipping can have moved any coefficient.
+        blocks_at_edge: blocks that hang over the picture's edge. They are not checked: what the encoder put there is
+            not known.
         worst_excess: furthest distance beyond a cell and its tolerance, in quantisation steps; 0 if none.
         worst_block: (row, column) of the block where it is, or None.
     """
@@ -82,6 +89,7 @@ class ComponentConsistency:
     inside: int
     checked_clipped: int
     inside_clipped: int
+    blocks_at_edge: int
     worst_excess: float
     worst_block: tuple[int, int] | None
 
@@ -94,8 +102,15 @@ class Consistency:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether every checked coefficient lies in its cell."""
-        return all(c.inside == c.checked for c in self.components)
+        """Whether every checked coefficient lies in its cell, and enough could be checked to say so."""
+        return self.can_tell and all(c.inside == c.checked for c in self.components)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether any block was neither clipped nor at the edge, or the clipped ones fit all the same."""
+        whole = any(c.checked for c in self.components)
+        clipped = [c for c in self.components if c.checked_clipped]
+        return whole or (bool(clipped) and all(c.inside_clipped == c.checked_clipped for c in clipped))
 
     @property
     def share_inside(self) -> float:
@@ -105,7 +120,10 @@ class Consistency:
 
 
 def measure_consistency(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16], components: Sequence[Component], colour_space: str
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    components: Sequence[Component],
+    colour_space: str,
+    decoded: NDArray[np.uint8],
 ) -> Consistency:
     """Compare a stored picture's coefficients with a file's cells.
 
@@ -113,6 +131,8 @@ def measure_consistency(
 
     Args:
         pixels: ``(H, W)`` or ``(H, W, 3)``, of the file's size.
+        decoded: the file's own pixels, of the same shape. Clipping excuses a block only where these come near the same
+            end of the range: else any picture with enough black or white in it would pass.
     """
     maximum = np.iinfo(pixels.dtype).max
     names = {1: ("Y",), 3: ("R", "G", "B") if colour_space == "RGB" else ("Y", "Cb", "Cr")}[len(components)]
@@ -121,7 +141,8 @@ def measure_consistency(
     tallies = [_Tally(name) for name in names]
     for top in range(0, pixels.shape[0], strip):
         rows = pixels[top : top + strip]
-        at_end = (rows == 0) | (rows == maximum)
+        plain = decoded[top : top + strip]
+        at_end = ((rows == 0) & (plain < NEAR_END)) | ((rows == maximum) & (plain > 255 - NEAR_END))
         clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
         for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
@@ -137,6 +158,7 @@ class _Tally:
     def __init__(self, name: str) -> None:
         self._name = name
         self._counts = np.zeros(4, np.int64)  # checked, inside, checked clipped, inside clipped
+        self._blocks_at_edge = 0
         self._worst, self._where = 0.0, (0, 0)
 
     def add(
@@ -146,6 +168,7 @@ class _Tally:
         rows, columns = beyond_VU88.shape[:2]
         whole_rows, whole_columns = clips_HW.shape[0] // down, clips_HW.shape[1] // across
         whole = beyond_VU88[: min(rows, whole_rows), : min(columns, whole_columns)]
+        self._blocks_at_edge += rows * columns - whole.shape[0] * whole.shape[1]
         if not whole.size:
             return
         area = clips_HW[: whole.shape[0] * down, : whole.shape[1] * across]
@@ -163,7 +186,9 @@ class _Tally:
     def result(self) -> ComponentConsistency:
         checked, inside, checked_clipped, inside_clipped = (int(n) for n in self._counts)
         where = self._where if self._worst > 0 else None
-        return ComponentConsistency(self._name, checked, inside, checked_clipped, inside_clipped, self._worst, where)
+        return ComponentConsistency(
+            self._name, checked, inside, checked_clipped, inside_clipped, self._blocks_at_edge, self._worst, where
+        )
 
 
 def _planes(pixels: NDArray[np.float32], colour_space: str) -> list[NDArray[np.float32]]:

@@ -44,8 +44,11 @@ ConsistencyPolicy = Literal["auto", "strict", "off"]
 TILE_CORE = 448
 """Side of the part of a tile that is kept. A multiple of 32: whole blocks at every chroma sampling, whole strides."""
 
-HALO = 64
+HALO = 96
 """Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/how-it-works.md."""
+
+PROJECTED_ROWS = 64
+"""Rows projected at once: a multiple of 32, as ``TILE_CORE``."""
 
 MAX_GUIDE_WINDOWS = 32
 """Windows that guidance is averaged over: all of a small picture, an even sample of a large one."""
@@ -213,7 +216,10 @@ class Restorer:
                 strip = as_decoded + np.float32(strength) * (strip - as_decoded)
             if projected:
                 assert picture.jpeg is not None
-                strip = project(strip, picture.jpeg.components, picture.jpeg.header.colour_space, top)
+                for row in range(0, strip.shape[0], PROJECTED_ROWS):  # few rows at a time: small, and in cache
+                    some = slice(row, row + PROJECTED_ROWS)
+                    components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
+                    strip[some] = project(strip[some], components, colour_space, top + row)
             np.rint(np.clip(strip, 0, 255, out=strip) * np.float32(maximum / 255), out=strip)
             pixels[rows] = strip.astype(pixels.dtype)
             if progress:
@@ -335,15 +341,23 @@ def _decide_projection(
 def _guide_windows(pixels: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
     """Windows on the 16x16 grid of 4:2:0's blocks, spread evenly over the picture."""
     pixels = _mirrored_to(pixels, side)
-    counts = [-(-n // side) for n in pixels.shape[:2]]
-    shrink = min(1.0, (MAX_GUIDE_WINDOWS / (counts[0] * counts[1])) ** 0.5)
-    rows, columns = (
-        np.linspace(0, n - side, max(1, int(count * shrink))).astype(int) // 16 * 16
-        for n, count in zip(pixels.shape[:2], counts, strict=True)
-    )
-    for top in rows:
-        for left in columns:
+    height, width = pixels.shape[:2]
+    across, down = -(-width // side), -(-height // side)
+    if across * down > MAX_GUIDE_WINDOWS:
+        # As many rows to columns as the picture has, within the budget, and never none.
+        down = min(down, MAX_GUIDE_WINDOWS, max(1, int((MAX_GUIDE_WINDOWS * down / across) ** 0.5)))
+        across = min(across, MAX_GUIDE_WINDOWS // down)
+        down = min(down, MAX_GUIDE_WINDOWS // across)
+    for top in _even_starts(height - side, down):
+        for left in _even_starts(width - side, across):
             yield pixels[top : top + side, left : left + side]
+
+
+def _even_starts(last: int, count: int) -> Iterator[int]:
+    """``count`` positions from 0 to ``last`` on the 16-pixel grid, evenly; a single one in the middle."""
+    for number in range(count):
+        position = last * number // (count - 1) if count > 1 else last // 2
+        yield position // 16 * 16
 
 
 def _mirrored_to(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
