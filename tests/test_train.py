@@ -344,11 +344,19 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
         Checkpoint.load(path)
     if damage != "missing":
         with pytest.raises(TrainingError, match=r"dagn\.safetensors"):
-            resume_point(path, {})
+            resume_point(path, {}, {})
 
 
 def test_no_checkpoint_means_a_fresh_start(tmp_path: Path) -> None:
-    assert resume_point(tmp_path / "dagn.safetensors", {}) is None
+    assert resume_point(tmp_path / "dagn.safetensors", {}, {}) is None
+
+
+def test_other_pictures_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "dagn.safetensors"
+    Checkpoint({}, 3, {"seed": 1}, {"training_sha256": "a"}).save(path)
+    assert resume_point(path, {"seed": 1}, {"training_sha256": "a"}) is not None
+    with pytest.raises(TrainingError, match="other pictures"):
+        resume_point(path, {"seed": 1}, {"training_sha256": "b"})
 
 
 def test_select_takes_whole_prefixes_only() -> None:

@@ -45,7 +45,7 @@ TILE_CORE = 448
 """Side of the part of a tile that is kept. A multiple of 32: whole blocks at every chroma sampling, whole strides."""
 
 HALO = 96
-"""Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/how-it-works.md."""
+"""Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/results.md."""
 
 PROJECTED_ROWS = 64
 """Rows projected at once: a multiple of 32, as ``TILE_CORE``."""

@@ -48,7 +48,7 @@ def train_dagn(
     stored_config = json_ready(recipe, "seed", "network", "dagn")
     if start is not None:
         stored_config["start"] = start
-    resumed = resume_point(checkpoint_path, stored_config)
+    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)

@@ -84,7 +84,7 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     checkpoint_path = out / "encoders.safetensors"
     stored_config = json_ready(recipe, "seed", "encoders")
     stored_config["encoder_width"] = recipe.network.encoder_width
-    resumed = resume_point(checkpoint_path, stored_config)
+    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
 
     torch.manual_seed(recipe.seed)
     encoders = DecoupledEncoders(recipe.network.encoder)

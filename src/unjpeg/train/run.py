@@ -170,14 +170,16 @@ class RunLog:
             self._writer.close()
 
 
-def resume_point(path: Path, config: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint to go on from, if there is one. Raises TrainingError if it belongs to another configuration."""
+def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is one. Raises TrainingError if it belongs to another training."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
     if checkpoint.config != config:
         changed = ", ".join(sorted(_differences(checkpoint.config, config)))
         raise TrainingError(f"{path}: was made with another configuration ({changed}); choose another --out")
+    if checkpoint.manifest != manifest:
+        raise TrainingError(f"{path}: was trained on other pictures; choose another --out, or give the same --data")
     return checkpoint
 
 
