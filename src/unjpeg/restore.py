@@ -41,7 +41,7 @@ __all__ = [
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
-TILE_CORE = 448
+TILE_CORE = 960
 """Side of the part of a tile that is kept. A multiple of 32: whole blocks at every chroma sampling, whole strides."""
 
 HALO = 96
