@@ -1,5 +1,23 @@
-"""The package's version, alone in a module that costs nothing to import."""
+"""Which unjpeg this is. Costs nothing to import."""
 
-__all__ = ["__version__"]
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["__version__", "source_commit"]
 
 __version__ = "0.1.0"
+
+
+def source_commit() -> str | None:
+    """The commit of the source tree that runs, marked if it was changed; None for an installed package."""
+    import subprocess
+
+    root = Path(__file__).parents[2]
+    if not (root / "pyproject.toml").is_file():  # site-packages may lie inside somebody else's repository
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

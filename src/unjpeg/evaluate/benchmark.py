@@ -10,7 +10,6 @@ import io
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.inspection import verify
 from unjpeg.restore import ConsistencyPolicy, Restorer
-from unjpeg.version import __version__
+from unjpeg.version import __version__, source_commit
 
 __all__ = ["Measurement", "encode_jpeg", "load_images", "main", "mean_row", "measure"]
 
@@ -142,7 +141,7 @@ def main(
             "model": restorer.model_file.description["name"],
             "model_hash": restorer.model_file.hash,
             "unjpeg": __version__,
-            "commit": _commit(),
+            "commit": source_commit(),
             "machine": machine(),
             "summary": summary,
             "rows": [asdict(row) for row in rows],
@@ -169,14 +168,6 @@ def machine() -> dict[str, Any]:
     except OSError:
         pass
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 if __name__ == "__main__":

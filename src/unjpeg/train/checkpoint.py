@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unjpeg.errors import TrainingError
-from unjpeg.version import __version__
+from unjpeg.version import __version__, source_commit
 
 __all__ = ["Checkpoint", "load_optimizer", "optimizer_tensors", "select"]
 
@@ -52,7 +51,7 @@ class Checkpoint:
             "config": self.config,
             "manifest": self.manifest,
             "metrics": self.metrics,
-            "commit": _commit(),
+            "commit": source_commit(),
             "version": __version__,
         }
         partial = path.with_name(f"{path.name}.partial")
@@ -98,12 +97,3 @@ def load_optimizer(
         # Step counters stay where torch keeps them, on the CPU; the rest is laid out in memory as its parameter.
         restored = tensor.clone() if slot == "step" else torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][slot] = restored
-
-
-def _commit() -> str | None:
-    """The source tree's commit, if this is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
