@@ -351,6 +351,21 @@ def test_no_checkpoint_means_a_fresh_start(tmp_path: Path) -> None:
     assert resume_point(tmp_path / "dagn.safetensors", {}, {}) is None
 
 
+def test_frozen_norms_keep_their_statistics(training_images: TrainingImages, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    torch.manual_seed(5)
+    start = Dagn(recipe.network).state_dict()
+    moved = {}
+    for name, freeze in (("frozen", 0), ("free", None)):
+        changed = replace(recipe, dagn=replace(recipe.dagn, steps=2, freeze_norms_at=freeze))
+        fabric = Fabric(accelerator="cpu", devices=1)
+        path = train_dagn(fabric, changed, training_images, start, tmp_path / name, start="x", workers=0)
+        state = select(Checkpoint.load(path).tensors, "model")
+        means = [key for key in start if key.startswith("bottleneck") and key.endswith("running_mean")]
+        moved[name] = any(not torch.equal(state[key], start[key]) for key in means)
+    assert moved == {"frozen": False, "free": True}
+
+
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "dagn.safetensors"
     Checkpoint({}, 3, {"seed": 1}, {"training_sha256": "a"}).save(path)

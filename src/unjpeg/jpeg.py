@@ -44,7 +44,7 @@ MAX_SCANS = 500
 """Limit on a progressive file's scans: encoders write some ten, and each costs a pass over the whole picture."""
 
 _START_OF_IMAGE = b"\xff\xd8"
-_RESTORABLE_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
+_RESTORABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended sequential, progressive
 _OTHER_FRAMES = {
     0xC3: "lossless",
     0xC5: "hierarchical",

@@ -239,7 +239,7 @@ def _compile_openvino(
     except ImportError as error:
         raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
     core = openvino.Core()
-    # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere. Either stays well under 1/255.
+    # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
