@@ -27,7 +27,7 @@ from unjpeg.dct import (
 )
 from unjpeg.jpeg import Component
 
-__all__ = ["ComponentConsistency", "Consistency", "measure_consistency", "project", "row_alignment"]
+__all__ = ["NEAR_END", "ComponentConsistency", "Consistency", "measure_consistency", "project", "row_alignment"]
 
 
 def row_alignment(components: Sequence[Component]) -> int:
