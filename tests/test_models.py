@@ -148,6 +148,24 @@ def test_unguided_block_is_a_residual_block() -> None:
     torch.testing.assert_close(plain(features), features + body_by_hand(plain.body, features))
 
 
+def test_without_a_norm_blocks_start_as_the_identity_and_all_of_them_learn() -> None:
+    torch.manual_seed(0)
+    network = Dagn(replace(SMALL, norm="none"))
+    assert not any(
+        isinstance(m, nn.BatchNorm2d) for m in [*network.stages, *network.encoder_scales, network.bottleneck]
+    )
+    features = torch.randn(2, SMALL.bottleneck_channels, 6, 6)
+    torch.testing.assert_close(network.bottleneck(features), features, rtol=0, atol=0)
+    for _ in range(2):  # in the first step only the convolutions that start at zero
+        network.zero_grad()
+        network(torch.rand(1, 3, 32, 32)).square().mean().backward()
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None
+                parameter.data -= 0.1 * parameter.grad
+    assert all(p.grad.abs().max() > 0 for p in network.bottleneck.parameters() if p.grad is not None)
+
+
 # --- fusion -----------------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-__all__ = ["GuidanceBlock", "ResidualBlock", "double_conv"]
+__all__ = ["GuidanceBlock", "Norm", "ResidualBlock", "double_conv"]
+
+Norm = Literal["batch", "none"]
 
 
-def double_conv(channels: int) -> nn.Sequential:
-    """conv3x3, batch norm, ReLU, conv3x3: the body of both blocks (DAGN, section III-B1 and ``RNorm`` of Eq. 12)."""
+def double_conv(channels: int, norm: Norm = "batch") -> nn.Sequential:
+    """conv3x3, batch norm, ReLU, conv3x3: the body of both blocks (DAGN, section III-B1 and ``RNorm`` of Eq. 12).
+
+    Without the norm, the last convolution starts at zero: every block starts as the identity, and no depth of them
+    makes the features grow.
+    """
+    if norm == "none":
+        first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        for parameter in (first.bias, last.weight, last.bias):
+            assert parameter is not None
+            nn.init.zeros_(parameter)
+        return nn.Sequential(first, nn.ReLU(inplace=True), last)
     return nn.Sequential(
         # No bias before a batch norm: the norm's own shift takes its place.
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -24,9 +39,9 @@ class ResidualBlock(nn.Module):
     Shape: ``(N, channels, H, W)`` to the same.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "batch") -> None:
         super().__init__()
-        self.body = double_conv(channels)
+        self.body = double_conv(channels, norm)
 
     def forward(self, features: Tensor) -> Tensor:
         out: Tensor = features + self.body(features)
@@ -39,9 +54,9 @@ class GuidanceBlock(nn.Module):
     Shape: features ``(N, channels, H, W)``, scale and shift ``(N, channels, 1, 1)``; result as the features.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "batch") -> None:
         super().__init__()
-        self.body = double_conv(channels)
+        self.body = double_conv(channels, norm)
 
     def forward(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         out: Tensor = features + scale * self.body(features) + shift

@@ -84,9 +84,9 @@ class DagnTraining:
     Attributes:
         steps: optimizer steps. The paper's 10000 epochs over 3550 images are 554700 steps of 64.
         optimizer: "adam" as published, or "muon": see ``optimizer``.
+        loss: Eq. 14's mean absolute error, or the mean over the patches of each one's root mean square error, which
+            is nearer to a mean of PSNR values.
         weight_decay: decoupled; 0 is plain Adam or Muon.
-        freeze_norms_at: from this step on batch norm uses its running statistics, in training as in use, and training
-            goes on from the averaged weights. A batch of 16 patches gives noisy statistics, and fine detail suffers.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
 
@@ -96,10 +96,10 @@ class DagnTraining:
     optimizer: OptimizerName = "adam"
     learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
     degradation: JpegDegradation = field(default_factory=JpegDegradation)
+    loss: Literal["l1", "rms"] = "l1"
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
-    freeze_norms_at: int | None = None
     micro_batches: int = 1
     checkpoint_every: int = 500
     validate_every: int = 500

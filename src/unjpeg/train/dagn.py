@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
-from unjpeg.train.config import Recipe, json_ready
+from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
 
-__all__ = ["VALIDATION_QUALITIES", "train_dagn", "validation_psnr_db"]
+__all__ = ["VALIDATION_QUALITIES", "restoration_loss", "train_dagn", "validation_psnr_db"]
 
 VALIDATION_QUALITIES = (10, 20, 30, 40)
 VALIDATION_SIDE = 192
@@ -89,16 +89,12 @@ def train_dagn(
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         model.train()
-        if config.freeze_norms_at is not None and step >= config.freeze_norms_at:
-            if step == config.freeze_norms_at:
-                network.load_state_dict(average.module.state_dict())
-            _use_running_statistics(network)
         for part in range(config.micro_batches):
             sample = next(samples)
             compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
             original = to_unit_range(sample.original.to(fabric.device, non_blocking=True))
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
-                loss = nn.functional.l1_loss(model(compressed), original)  # Eq. 14
+                loss = restoration_loss(model(compressed), original, config)
                 fabric.backward(loss / config.micro_batches)
             running_loss += loss.detach() / config.micro_batches
         if config.gradient_clip is not None:
@@ -129,12 +125,6 @@ def train_dagn(
     return checkpoint_path
 
 
-def _use_running_statistics(network: Dagn) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-
-
 def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
     """Take over given weights. Raises TrainingError unless they fit and hold all that the network keeps frozen."""
     frozen = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
@@ -144,6 +134,14 @@ def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
     if missing or unfit:
         raise TrainingError(f"the given weights do not fit this network: {', '.join(sorted(missing + unfit)[:3])}")
     network.load_state_dict(initial, strict=False)
+
+
+def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:
+    """L_res, Eq. 14, or the mean of the patches' root mean square errors. Both ``(N, 3, H, W)``, range 0..1."""
+    if config.loss == "rms":
+        # A root has no gradient at zero; 1e-5 is the square of 0.8 of 255 levels.
+        return (restored - original).square().mean((1, 2, 3)).add(1e-5).sqrt().mean()
+    return nn.functional.l1_loss(restored, original)
 
 
 @torch.no_grad()

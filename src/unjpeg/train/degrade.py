@@ -30,16 +30,14 @@ def compress_jpeg(pixels: NDArray[np.uint8], quality: int, subsampling: str = "4
 
 @dataclass(frozen=True, slots=True)
 class JpegDegradation:
-    """One JPEG compression with a random quality factor (section IV-A2).
+    """One JPEG compression with a uniformly random quality factor (section IV-A2).
 
     Attributes:
         min_quality, max_quality: the range, both ends included.
-        skew: 1 draws uniformly; 2 draws half of all qualities from the lowest quarter of the range.
     """
 
     min_quality: int = 10
     max_quality: int = 95
-    skew: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_quality <= self.max_quality <= 100:
@@ -47,6 +45,5 @@ class JpegDegradation:
 
     def apply(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
         """Compressed pixels and the quality factor used."""
-        span = self.max_quality + 1 - self.min_quality
-        quality = self.min_quality + int(span * rng.random() ** self.skew)
+        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * rng.random())
         return compress_jpeg(pixels, quality), quality

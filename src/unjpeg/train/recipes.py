@@ -37,7 +37,7 @@ def default() -> Recipe:
     """The shipped ``default`` model: half resolution inside."""
     return Recipe(
         name="default",
-        network=DagnConfig(width=32, scales=3, blocks=2, stem=2, encoder_width=8),
+        network=DagnConfig(width=32, scales=3, blocks=2, stem=2, norm="none", encoder_width=8),
         encoders=EncoderTraining(
             steps=2000,
             batch=16,
@@ -52,15 +52,15 @@ def default() -> Recipe:
             validate_every=100,
         ),
         dagn=DagnTraining(
-            steps=8_800,
+            steps=14_000,
             batch=16,
             patch=96,
             optimizer="muon",
-            learning_rate=LearningRate(2e-3, warmup_steps=100, cosine=True),
-            degradation=JpegDegradation(6, 100, skew=1.5),
+            learning_rate=LearningRate(3e-3, warmup_steps=200, cosine=True),
+            degradation=JpegDegradation(5, 100),
+            loss="rms",
             gradient_clip=1.0,
             ema_decay=0.999,
-            freeze_norms_at=3_750,
             checkpoint_every=250,
         ),
     )
@@ -69,7 +69,7 @@ def default() -> Recipe:
 def short() -> Recipe:
     """The first minutes of ``default``: a trial to compare others with. Stage 1 is the same and can be copied."""
     recipe = default()
-    return replace(recipe, name="short", dagn=replace(recipe.dagn, steps=600, ema_decay=0.99, freeze_norms_at=None))
+    return replace(recipe, name="short", dagn=replace(recipe.dagn, steps=600, ema_decay=0.99))
 
 
 def short_unguided() -> Recipe:
