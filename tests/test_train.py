@@ -280,6 +280,12 @@ def test_each_weight_has_one_optimizer() -> None:
     set_learning_rate([adam], 0.4)
     assert [o.param_groups[0]["lr"] for o in (muon, beside, adam)] == [0.4, 0.2, 0.4]
 
+    muon, beside = (optimizer for optimizer, _ in make_optimizers(named, "muon", adam_only=("1.",), slow=("2.",)))
+    set_learning_rate([muon, beside], 0.4)
+    rates = {id(p): group["lr"] for o in (muon, beside) for group in o.param_groups for p in group["params"]}
+    assert rates.pop(id(muon.param_groups[0]["params"][0])) == 0.4  # the matrix view of 0.weight
+    assert [rates[id(p)] for name, p in named.items() if name != "0.weight"] == pytest.approx([0.2] * 3 + [0.02] * 2)
+
 
 # --- checkpoints ------------------------------------------------------------------------------------------------
 

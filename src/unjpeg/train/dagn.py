@@ -23,7 +23,7 @@ __all__ = ["VALIDATION_QUALITIES", "restoration_loss", "train_dagn", "validation
 
 VALIDATION_QUALITIES = (10, 20, 30, 40)
 VALIDATION_SIDE = 192
-GUIDERS = ("insensitive_guider", "sensitive_guider")
+GUIDANCE = ("insensitive_guider", "sensitive_guider", "fusion")
 
 
 def train_dagn(
@@ -61,7 +61,7 @@ def train_dagn(
         average.module.load_state_dict(select(resumed.tensors, "ema"))
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     named_optimizers = make_optimizers(
-        named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "tail", "fusion", *GUIDERS)
+        named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "tail"), slow=GUIDANCE
     )
     if resumed:
         for number, (optimizer, its_tensors) in enumerate(named_optimizers):

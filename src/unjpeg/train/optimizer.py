@@ -22,7 +22,12 @@ OptimizerName = Literal["adam", "muon"]
 NamedOptimizer = tuple[Optimizer, Mapping[str, Tensor]]
 """An optimizer and the tensors that its state belongs to, by parameter name."""
 
-_ADAM_SHARE_BESIDE_MUON = 0.5
+ADAM_SHARE = 0.5
+"""Adam's learning rate beside Muon's, as a share of it."""
+
+SLOW_SHARE = 0.05
+"""The same for the weights that transform all features at once (guidance): faster, they blow a restorer without batch
+norm up within 500 steps."""
 
 
 class MatrixMuon(torch.optim.Muon):
@@ -61,33 +66,33 @@ def make_optimizers(
     *,
     weight_decay: float = 0.0,
     adam_only: tuple[str, ...] = (),
+    slow: tuple[str, ...] = (),
 ) -> list[NamedOptimizer]:
     """One optimizer, or Muon and Adam.
 
     Args:
         adam_only: beginnings of the names of those weights that Muon does not suit: layers between image and
             features, small heads.
+        slow: beginnings of the names of those that learn slowly beside Muon, with Adam too.
     """
     if kind == "adam":
         return [(torch.optim.AdamW(named.values(), lr=0.0, weight_decay=weight_decay), named)]
-    weights = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(adam_only)}
+    weights = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(adam_only + slow)}
     others = {name: p for name, p in named.items() if name not in weights}
     muon = MatrixMuon(weights.values(), lr=0.0, weight_decay=weight_decay)
-    adam = torch.optim.AdamW(others.values(), lr=0.0, weight_decay=weight_decay)
+    groups = [
+        {"params": [p for name, p in others.items() if not name.startswith(slow)], "share": ADAM_SHARE},
+        {"params": [p for name, p in others.items() if name.startswith(slow)], "share": SLOW_SHARE},
+    ]
+    adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=weight_decay)
     return [(muon, dict(zip(weights, muon.matrices, strict=True))), (adam, others)]
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
-    """The rate for the next step; Adam beside Muon takes half of it."""
-    optimizers = list(optimizers)
+    """The rate for the next step, of which some groups beside Muon take a share."""
     for optimizer in optimizers:
-        share = _ADAM_SHARE_BESIDE_MUON if len(optimizers) > 1 and not _is_muon(optimizer) else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = rate * share
-
-
-def _is_muon(optimizer: Optimizer) -> bool:
-    return isinstance(getattr(optimizer, "optimizer", optimizer), MatrixMuon)
+            group["lr"] = rate * group.get("share", 1.0)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
