@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 import unjpeg
 from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved
 from unjpeg.cli import app
+from unjpeg.errors import OutputError, TrainingError
 
 JPEG = encoded(picture(24, 40), quality=20)
 PNG = saved(picture(24, 40, 1), "PNG")
@@ -565,6 +566,33 @@ def test_pictures_through_real_pipes(folder: Path, tiny_model: Path, child_envir
     bad = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG[:50])
     assert (bad.returncode, bad.stdout) == (1, b"")
     assert only_line(bad.stderr.decode()).startswith("unjpeg: standard input: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--precision", "13-bit"], "'13-bit' is invalid"),
+        (["--accelerator", "abacus"], "'abacus'"),
+        ([], "no images in this folder"),
+    ],
+)
+def test_a_training_that_cannot_start(folder: Path, options: list[str], words: str) -> None:
+    pytest.importorskip("lightning.fabric")
+    with pytest.raises(TrainingError, match=words):
+        CliRunner().invoke(
+            app,
+            ["train", "tiny", "--data", str(folder), "--out", str(folder / "run"), *options],
+            catch_exceptions=False,
+        )
+    assert not (folder / "run").exists()
+
+
+def test_exporting_to_a_folder_fails_before_the_work(folder: Path) -> None:
+    pytest.importorskip("lightning.fabric")
+    with pytest.raises(OutputError, match="Is a directory"):
+        CliRunner().invoke(
+            app, ["export", "none.safetensors", "--data", "nowhere", "--out", str(folder)], catch_exceptions=False
+        )
 
 
 def test_training_without_its_extra(folder: Path, child_environment: dict[str, str]) -> None:

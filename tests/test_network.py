@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import sys
 import zipfile
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from unjpeg.errors import ModelError
+from unjpeg.errors import ModelError, OutputError
 from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
 from unjpeg.restore import Restorer
 
@@ -72,6 +74,21 @@ def test_writing_gives_the_same_bytes_each_time(file: ModelFile, tiny_model: Pat
     assert (again.description, again.guide, again.restore) == (file.description, file.guide, file.restore)
     np.testing.assert_array_equal(again.quality_features, file.quality_features)
     assert again.hash == file.hash
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.unjpeg"
+    path.write_bytes(b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"a\.unjpeg.*No space left"):
+        file.write(path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.unjpeg": b"before"}
 
 
 def test_the_hash_is_of_the_graphs(file: ModelFile) -> None:

@@ -386,7 +386,7 @@ def test_an_existing_file_stays_unless_told(tmp_path: Path, monkeypatch: pytest.
         write(path)
     assert str(caught.value) == message
     # The same if it comes into being while the picture is encoded.
-    monkeypatch.setattr("unjpeg.output._check_target", lambda path, overwrite: None)
+    monkeypatch.setattr("unjpeg.output.check_target", lambda path, overwrite: None)
     with pytest.raises(OutputError) as caught:
         write(path)
     assert str(caught.value) == message
@@ -413,7 +413,7 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "out.png"
     write(path)
     assert path.read_bytes() == encoded(PIXELS, format="png")
-    monkeypatch.setattr("unjpeg.output._check_target", lambda path, overwrite: None)
+    monkeypatch.setattr("unjpeg.output.check_target", lambda path, overwrite: None)
     path.write_bytes(b"mine")
     with pytest.raises(OutputError, match="exists already"):
         write(path)

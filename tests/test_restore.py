@@ -19,8 +19,8 @@ from PIL import Image
 
 import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
-from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnsupportedImageError
-from unjpeg.network import Guidance, Model, shipped_models
+from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
+from unjpeg.network import Guidance, Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restored, Restorer
 
@@ -465,6 +465,7 @@ def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network
         {"strength": float("nan")},
         {"quality": 0},
         {"quality": 101},
+        {"quality": 50.5},
         {"consistency": "maybe"},
         {"bit_depth": 10},
     ],
@@ -472,6 +473,19 @@ def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network
 def test_options_out_of_range(options: dict[str, Any], tiny_restorer: Restorer, no_network: None) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
         tiny_restorer.restore(picture(8, 8), **options)
+
+
+def test_a_stream_of_text_is_a_mistake_in_the_program(tiny_restorer: Restorer) -> None:
+    with pytest.raises(TypeError, match="binary mode"):
+        tiny_restorer.restore(io.StringIO("text"))  # type: ignore[arg-type]
+
+
+def test_a_stride_that_tiles_cannot_keep_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    file = ModelFile.read(tiny_model)
+    path = tmp_path / "wide.unjpeg"
+    replace(file, description={**file.description, "total_stride": 64}).write(path)
+    with pytest.raises(ModelError, match="total stride of 64"):
+        Restorer(path).restore(picture(8, 8))
 
 
 # Threads and runtimes
@@ -623,6 +637,8 @@ def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
             unjpeg.verify(data, restored)
         assert "\n" not in str(caught.value)
         assert "  " not in str(caught.value)
+    with pytest.raises(BadImageError, match="type float64"):
+        unjpeg.verify(data, np.zeros((32, 32, 3)))  # type: ignore[arg-type]
     with pytest.raises(BadImageError, match="not a JPEG"):
         unjpeg.verify(png, png)
     with pytest.raises(TooLargeError):

@@ -122,6 +122,8 @@ def verify(
         pixels, restored_name = restored, "array"
     else:
         pixels, restored_name = _read_at_full_depth(restored, max_pixels)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise BadImageError(f"{restored_name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
     if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # grey, from a format that has no grey (WebP)
     if pixels.shape != jpeg.pixels.shape:
@@ -152,8 +154,6 @@ def _read_at_full_depth(source: FileSource, max_pixels: int) -> tuple[NDArray[np
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "unknown format"
         raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise BadImageError(f"{name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
     if pixels.ndim == 3:
         pixels = pixels[..., 0] if bands == 1 else pixels[..., :bands]
     return pixels, name

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
+from unjpeg.output import put_in_place
 
 __all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Runtime", "shipped_models"]
 
@@ -109,7 +110,7 @@ class ModelFile:
         return cls(description, guide, restore, features.astype(np.float32))
 
     def write(self, path: Path) -> None:
-        """Write the archive; equal contents give equal bytes."""
+        """Write the archive, whole or not at all; equal contents give equal bytes. Raises OutputError."""
         features = io.BytesIO()
         np.save(features, self.quality_features.astype(np.float16), allow_pickle=False)
         members = {
@@ -118,9 +119,11 @@ class ModelFile:
             "restore.onnx": self.restore,
             "quality_features.npy": features.getvalue(),
         }
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive_bytes = io.BytesIO()
+        with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        put_in_place(path, archive_bytes.getvalue(), overwrite=True)
 
     @property
     def hash(self) -> str:

@@ -28,7 +28,7 @@ from PIL import Image
 from unjpeg.errors import OutputError
 from unjpeg.metadata import PIXEL_LAYOUT_TAGS, ExifBlock, IfdEntry, Metadata
 
-__all__ = ["FORMATS", "Format", "Pixels", "format_of", "write_image"]
+__all__ = ["FORMATS", "Format", "Pixels", "check_target", "format_of", "put_in_place", "write_image"]
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -113,13 +113,13 @@ def write_image(
     name = str(target) if isinstance(target, Path) else "output stream"
     _check(name, pixels, format, quality)
     if isinstance(target, Path):
-        _check_target(target, overwrite)  # before the encoding, which may take long
+        check_target(target, overwrite)  # before the encoding, which may take long
     try:
         data = _ENCODERS[format](pixels if pixels.flags.c_contiguous else pixels.copy(), metadata, quality)
     except (OSError, ValueError) as error:
         raise OutputError(f"{name}: cannot be written as {format} ({error})") from error
     if isinstance(target, Path):
-        _put_in_place(target, data, overwrite)
+        put_in_place(target, data, overwrite)
     else:
         with _reported(name):
             target.write(data)
@@ -388,7 +388,8 @@ def _reported(name: str) -> Iterator[None]:
         raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises OutputError if a file cannot be put there for a reason that is known before it is made."""
     with _reported(str(path)):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -399,7 +400,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
             raise OSError(errno.EINVAL, "Not a regular file")
 
 
-def _put_in_place(path: Path, data: bytes, overwrite: bool) -> None:
+def put_in_place(path: Path, data: bytes, overwrite: bool) -> None:
+    """Write a file whole or not at all: a kill or a full disk at any time leaves what was there. Raises OutputError."""
     # Without the target's name, which may be as long as names can be.
     temporary = path.with_name(f".unjpeg-{secrets.token_hex(8)}.partial")
     try:

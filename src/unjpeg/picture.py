@@ -116,7 +116,10 @@ def read_bytes(source: FileSource) -> tuple[bytes, str]:
             raise BadImageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not hasattr(source, "read"):
         raise TypeError(f"cannot restore a {type(source).__name__}: give a path, bytes, a stream, an image or an array")
-    return source.read(), str(getattr(source, "name", "stream"))
+    data = source.read()
+    if not isinstance(data, bytes):
+        raise TypeError("cannot restore from a stream of text: open the file in binary mode")
+    return data, str(getattr(source, "name", "stream"))
 
 
 def _bits_per_sample(image: Image.Image) -> int:

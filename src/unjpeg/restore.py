@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.errors import OutputError
+from unjpeg.errors import ModelError, OutputError
 from unjpeg.jpeg import MAX_PIXELS
 from unjpeg.metadata import Metadata
 from unjpeg.network import Guidance, Model, ModelFile, Runtime
@@ -162,7 +162,13 @@ class Restorer:
         """The model in its runtime, compiled on first use."""
         with self._lock:
             if self._model is None:
-                self._model = self._load()
+                model = self._load()
+                if HALO % model.total_stride or TILE_CORE % model.total_stride:
+                    raise ModelError(
+                        f"{self.model_file.description['name']}: its total stride of {model.total_stride} does not "
+                        f"divide the tiles' {TILE_CORE} and {HALO} pixels"
+                    )
+                self._model = model
             return self._model
 
     def restore(
@@ -312,8 +318,8 @@ def shared_restorer(model: str) -> Restorer:
 def _check_options(strength: float, quality: int | None, consistency: str, bit_depth: int) -> None:
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, got {strength}")
-    if quality is not None and not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in 1..100, got {quality}")
+    if quality is not None and not (1 <= quality <= 100 and quality == int(quality)):
+        raise ValueError(f"quality must be a whole number in 1..100, got {quality}")
     if consistency not in ("auto", "strict", "off"):
         raise ValueError(f"consistency must be auto, strict or off, got {consistency!r}")
     if bit_depth not in (8, 16):

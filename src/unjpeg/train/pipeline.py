@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 
 from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
+from unjpeg.output import check_target
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe
 from unjpeg.train.dagn import train_dagn
@@ -46,7 +47,10 @@ def train_recipe(
     """
     recipe = recipe_by_name(name)
     torch.set_flush_denormal(True)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
+        raise TrainingError(f"cannot train like that: {error}") from error
     fabric.launch()
     images = _open_images(data, recipe.validation_fraction)
     if start is not None:
@@ -59,7 +63,12 @@ def train_recipe(
 
 
 def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> ModelFile:
-    """Export a stage-2 checkpoint; the pictures give the mean features per quality. Raises TrainingError."""
+    """Export a stage-2 checkpoint; the pictures give the mean features per quality.
+
+    Raises TrainingError, or OutputError if the file cannot be written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_target(out, overwrite=True)
     loaded = Checkpoint.load(checkpoint)
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
