@@ -52,11 +52,11 @@ def default() -> Recipe:
             validate_every=100,
         ),
         dagn=DagnTraining(
-            steps=14_000,
+            steps=13_000,
             batch=16,
             patch=96,
             optimizer="muon",
-            learning_rate=LearningRate(3e-3, warmup_steps=200, cosine=True),
+            learning_rate=LearningRate(1.8e-3, warmup_steps=200, cosine=True),
             degradation=JpegDegradation(5, 100),
             loss="rms",
             gradient_clip=1.0,
