@@ -29,6 +29,7 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 
 bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
 	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results
+	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results --set live1 --encoder mozjpeg
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables
 

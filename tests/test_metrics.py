@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ pytest.importorskip("skimage")
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.benchmark import encode_jpeg, load_images, mean_row, measure
+from unjpeg.evaluate.benchmark import EncoderName, encode_jpeg, load_images, mean_row, measure
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
+from unjpeg.inspection import inspect, verify
 from unjpeg.restore import Restorer
 
 METRICS: list[Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]] = [psnr_db, ssim, psnr_b_db]
@@ -178,6 +180,17 @@ def test_measure_compares_decoded_and_restored(tiny_restorer: Restorer) -> None:
     without = list(measure(images[:1], None, [50], with_ssim=False))
     assert len(without) == 1
     assert math.isnan(without[0].ssim)
+
+
+def test_a_trellis_leaves_the_cells() -> None:
+    noise = np.random.default_rng(0).normal(0, 12, (128, 128, 3))
+    original = np.clip(picture(128, 128, low=60, high=190) + noise, 20, 235).astype(np.uint8)
+    files = {encoder: encode_jpeg(original, 75, encoder) for encoder in get_args(EncoderName)}
+    shares = {encoder: verify(file, original).consistency.share_inside for encoder, file in files.items()}
+    assert shares["libjpeg"] > 0.99
+    assert shares["mozjpeg"] < shares["libjpeg"] - 0.005
+    assert len(files["mozjpeg"]) < len(files["libjpeg"])
+    assert inspect(files["mozjpeg"], model=None).subsampling == "4:2:0"
 
 
 def test_load_images(image_folder: Path, tmp_path: Path) -> None:

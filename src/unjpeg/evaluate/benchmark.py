@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import typer
@@ -28,7 +28,9 @@ from unjpeg.inspection import verify
 from unjpeg.restore import ConsistencyPolicy, Restorer
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["Measurement", "encode_jpeg", "load_images", "main", "mean_row", "measure"]
+__all__ = ["EncoderName", "Measurement", "encode_jpeg", "load_images", "main", "mean_row", "measure"]
+
+EncoderName = Literal["libjpeg", "mozjpeg"]
 
 QUALITIES = (10, 20, 30, 40, 70, 90, 95, 100)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -66,8 +68,21 @@ def load_images(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
             yield file.name, np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
-def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """libjpeg, 4:2:0: the encoder that the published tables' JPEG row comes from."""
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int, encoder: EncoderName = "libjpeg") -> bytes:
+    """A JPEG file, 4:2:0, standard tables.
+
+    Args:
+        encoder: "libjpeg", which the published tables' JPEG row comes from, or "mozjpeg", whose trellis search moves
+            coefficients out of the original's cells to save bytes.
+    """
+    if encoder == "mozjpeg":
+        import pyvips  # its wheels bring mozjpeg
+
+        image = pyvips.Image.new_from_array(pixels)
+        file: bytes = image.jpegsave_buffer(
+            Q=quality, subsample_mode="on", trellis_quant=True, overshoot_deringing=True
+        )
+        return file
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
@@ -79,11 +94,12 @@ def measure(
     qualities: Sequence[int],
     policies: Sequence[ConsistencyPolicy] = ("auto",),
     with_ssim: bool = True,
+    encoder: EncoderName = "libjpeg",
 ) -> Iterator[Measurement]:
     """The decoded JPEG's figures, then the restorer's (if any) under each consistency policy."""
     for name, original in images:
         for quality in qualities:
-            file = encode_jpeg(original, quality)
+            file = encode_jpeg(original, quality, encoder)
             decoded = np.asarray(Image.open(io.BytesIO(file)))
             results = [("jpeg", decoded, 0.0)]
             for policy in policies if restorer else ():
@@ -122,14 +138,17 @@ def main(
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
     quality: Annotated[list[int], typer.Option(help="JPEG qualities.")] = list(QUALITIES),  # noqa: B006
     policy: Annotated[list[str], typer.Option(help="Consistency policies.")] = ["auto", "off"],  # noqa: B006
+    encoder: Annotated[str, typer.Option(help="What makes the JPEG files: libjpeg or mozjpeg.")] = "libjpeg",
 ) -> None:
     """Measure a model on test sets and print the tables."""
+    if encoder not in get_args(EncoderName):
+        raise typer.BadParameter(f"--encoder must be one of {', '.join(get_args(EncoderName))}")
     restorer = Restorer(model)
     out.mkdir(parents=True, exist_ok=True)
     for name in sets:
         rows = []
         images = list(load_images(data / "test" / name))
-        for row in measure(images, restorer, quality, policy):  # type: ignore[arg-type]
+        for row in measure(images, restorer, quality, policy, encoder=encoder):  # type: ignore[arg-type]
             rows.append(row)
             if sys.stderr.isatty():
                 print(f"\r{name}: {len(rows)}", end="", file=sys.stderr)
@@ -138,6 +157,7 @@ def main(
         record: dict[str, Any] = {
             "set": name,
             "images": len(images),
+            "encoder": encoder,
             "model": restorer.model_file.description["name"],
             "model_hash": restorer.model_file.hash,
             "unjpeg": __version__,
@@ -146,7 +166,8 @@ def main(
             "summary": summary,
             "rows": [asdict(row) for row in rows],
         }
-        (out / f"{name}-{restorer.model_file.description['name']}.json").write_text(json.dumps(record, indent=1))
+        stem = f"{name}-{record['model']}" + ("" if encoder == "libjpeg" else f"-{encoder}")
+        (out / f"{stem}.json").write_text(json.dumps(record, indent=1))
         print(f"\n{name} ({len(images)} images): PSNR dB / SSIM / PSNR-B dB, share of coefficients in their cells")
         for method in methods:
             for q in quality:

@@ -26,7 +26,11 @@ PRINTED_DAGN = {
 
 def tables(results: Path) -> dict[str, str]:
     """Each table's Markdown, by the name that its place in the documents has."""
-    files = {name: results / f"{name}-default.json" for name in ("live1", "bsds500")}
+    files = {
+        "live1": results / "live1-default.json",
+        "bsds500": results / "bsds500-default.json",
+        "live1-mozjpeg": results / "live1-default-mozjpeg.json",
+    }
     records = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     return {
         "short": _short(records["live1"]),
