@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 import unjpeg
 from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved
+from unjpeg.batch import JOURNAL
 from unjpeg.cli import app
 from unjpeg.errors import OutputError, TrainingError
 
@@ -50,7 +51,9 @@ def decode(tiny_model: Path) -> Any:
 
 
 def files_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    """All but the batch's journal."""
+    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != JOURNAL)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def put(path: str, data: bytes = JPEG) -> Path:
@@ -58,6 +61,11 @@ def put(path: str, data: bytes = JPEG) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return file
+
+
+def told(text: str) -> list[str]:
+    """What is said of each picture: all but the summary."""
+    return [line for line in text.splitlines() if " done earlier, " not in line]
 
 
 def only_line(text: str) -> str:
@@ -84,7 +92,8 @@ def test_beside_the_input_by_default(folder: Path, decode: Any) -> None:
     np.testing.assert_array_equal(decoded(Path("photo.restored.png").read_bytes()), decoded(JPEG))
     assert result.stdout == ""
     assert result.stderr.splitlines()[0].startswith("photo.jpg -> photo.restored.png (40x24, ")
-    assert len(result.stderr.splitlines()) == 3
+    assert len(told(result.stderr)) == 3
+    assert result.stderr.splitlines()[-1] == "3 restored, 0 done earlier, 0 failed"
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp"), ("tiff", ".tif")])
@@ -136,7 +145,7 @@ def test_two_inputs_with_one_output_name(folder: Path, decode: Any) -> None:
     complaints = [line for line in result.stderr.splitlines() if line.startswith("unjpeg: ")]
     assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg", "c/PHOTO.png"]
     beside = decode("a/photo.jpg", "a/photo.jpg", code=1)
-    assert len(beside.stderr.splitlines()) == 2
+    assert len(told(beside.stderr)) == 2
     assert files_below(folder / "a") == ["photo.jpg", "photo.restored.png"]
 
 
@@ -154,7 +163,7 @@ def test_a_folder_means_the_pictures_in_it(folder: Path, decode: Any) -> None:
     assert {"a.restored.png", "B.restored.png", "d.restored.png"} <= set(files_below(folder / "in"))
     assert not Path("in/below/c.restored.png").exists()
     again = decode("in", code=1)  # the results are no inputs, and exist
-    assert len(again.stderr.splitlines()) == 3
+    assert len(told(again.stderr)) == 3
 
 
 def test_recursive_mirrors_the_tree(folder: Path, decode: Any) -> None:
@@ -178,7 +187,8 @@ def test_empty_folders(folder: Path, decode: Any) -> None:
     put("a.jpg")
     assert only_line(decode("empty", code=1).stderr).startswith("unjpeg: empty: no pictures")
     result = decode("empty", "texts", "a.jpg", code=1)
-    assert len(result.stderr.splitlines()) == 3
+    assert len(told(result.stderr)) == 3
+    assert result.stderr.splitlines()[-1] == "1 restored, 0 done earlier, 2 failed"
     assert Path("a.restored.png").exists()
 
 
@@ -195,7 +205,7 @@ def test_folders_that_cannot_be_read(folder: Path, decode: Any, monkeypatch: pyt
 
     monkeypatch.setattr(os, "scandir", refused)
     assert only_line(decode("closed", code=1).stderr) == "unjpeg: closed: cannot be read (Permission denied)"
-    first, second = decode("open", "-r", code=1).stderr.splitlines()
+    first, second = told(decode("open", "-r", code=1).stderr)
     assert first == "unjpeg: open/closed: cannot be read (Permission denied)"
     assert second.startswith("open/a.jpg -> open/a.restored.png")
 
@@ -330,7 +340,7 @@ def test_each_bad_input_is_one_line_and_the_next_goes_on(folder: Path, decode: A
     Path("in/folder.jpg").mkdir()
     inputs = ["in/good 1.jpg", *(f"in/{name}" for name in names), "in/missing.jpg", "in/good 2.jpg"]
     result = decode(*inputs, "-o", "out", code=1)
-    lines = result.stderr.splitlines()
+    lines = told(result.stderr)
     assert [line.split(" -> ")[0] for line in (lines[0], lines[-1])] == ["in/good 1.jpg", "in/good 2.jpg"]
     assert [line.split(": ")[1] for line in lines[1:-1]] == inputs[1:-1]
     assert all(line.startswith("unjpeg: ") for line in lines[1:-1])
@@ -541,7 +551,7 @@ def test_a_pipe_sees_nothing_but_the_summary(
     ran = real(*inputs, "--model", str(tiny_model), "-o", "out", environment=child_environment, command=["restore"])
     assert ran.returncode == 1
     assert ran.stdout == b""
-    lines = ran.stderr.decode().splitlines()
+    lines = told(ran.stderr.decode())
     assert [line.split(" -> ")[0].split(": ")[:2][-1] for line in lines] == inputs
     assert "held to the file's cells" in lines[-1]
     assert files_below(folder / "out") == ["exif.png", "kitten.png", "stray.png"]

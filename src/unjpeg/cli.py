@@ -9,11 +9,13 @@ import dataclasses
 import json
 import os
 import sys
+import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +23,7 @@ from unjpeg.errors import BadImageError, OutputError, UnjpegError
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
+    from unjpeg.batch import Job, Outcome
     from unjpeg.inspection import Inspection, Verification
     from unjpeg.restore import Report
 
@@ -35,9 +38,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # it takes [train] for a style and drops it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"})
-"""What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
 
 
 class OutputFormat(StrEnum):
@@ -75,6 +75,9 @@ def main() -> None:
     except UnjpegError as error:
         _complain(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        _complain(UnjpegError("interrupted; what was being restored was dropped, --resume goes on"))
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -129,6 +132,16 @@ def restore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what an earlier run made from the same content in the same way.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes for several pictures. [one per four cores]")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option(metavar="MIB", min=1, help="Memory for all of them, in MiB (about). [no limit]")
+    ] = None,
     runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,
 ) -> None:
@@ -136,53 +149,49 @@ def restore(
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
+    from unjpeg.batch import Settings, plan, restore_batch
     from unjpeg.output import FORMATS
-    from unjpeg.restore import Restorer
 
-    bits: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
-    jobs, failures = _plan(inputs, output, format.value if format else None, recursive=recursive)
-    if as_json and any(job.target is None for job in jobs):
+    settings = Settings(
+        model=model,
+        runtime=runtime.value if runtime else None,
+        device=device.value,
+        strength=strength,
+        quality=quality,
+        consistency=consistency.value,
+        bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
+        output_quality=output_quality,
+        overwrite=overwrite,
+        keep_times=keep_times,
+    )
+    try:
+        todo = plan(inputs, output, format.value if format else None, recursive=recursive)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted({job.format for job in jobs if bits not in FORMATS[job.format].bit_depths})
+    unfit = sorted({job.format for job in todo.jobs if settings.bit_depth not in FORMATS[job.format].bit_depths})
     if unfit:
-        raise typer.BadParameter(f"{', '.join(unfit)} holds no {bits}-bit pixels; choose png or tiff, or 8 bits")
-    for source, error in failures:
-        _report_failure(error, as_json, source)
-    if not jobs:
-        raise typer.Exit(1)
-    restorer = Restorer(model, runtime=runtime.value if runtime else None, device=device.value)
-    failed = len(failures)
-
-    def run(job: _Job, progress: Callable[[float], None]) -> Report:
-        job.check(overwrite)
-        result = restorer.restore(
-            job.source,
-            strength=strength,
-            quality=quality,
-            consistency=consistency.value,
-            bit_depth=bits,
-            progress=progress,
-        )
-        target = sys.stdout.buffer if job.target is None else job.target
-        if job.target is not None:
-            _make_folder(job.target.parent)
-        result.save(target, format=job.format, quality=output_quality, overwrite=overwrite)
-        if keep_times and job.target is not None and job.source != "-":
-            times = os.stat(job.source)
-            os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
-        return result.report
-
-    for job, progress in _with_progress(jobs, hidden=as_json):
-        try:
-            report = run(job, progress)
-        except (UnjpegError, OSError, MemoryError) as error:
-            failed += 1
-            _report_failure(_one_line(error, job.source), as_json, job.source)
-            continue
-        if as_json:
-            typer.echo(json.dumps({"input": job.source, "output": str(job.target), "ok": True, **_plain(report)}))
-        elif job.target is not None:
-            typer.echo(_summary(job, report), err=True)
+        holds = f"{', '.join(unfit)} holds no {settings.bit_depth}-bit pixels"
+        raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
+    for source, failure in todo.failures:
+        _report_failure(failure, as_json, source)
+    if dry_run:
+        for job in todo.jobs:
+            _report_plan(job, settings.overwrite, as_json)
+        raise typer.Exit(1 if todo.failures else 0)
+    failed, skipped = len(todo.failures), 0
+    with _progress_bar(len(todo.jobs), hidden=as_json) as progress:
+        for outcome in restore_batch(
+            todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
+        ):
+            failed += outcome.error is not None
+            skipped += outcome.skipped
+            _report_outcome(outcome, as_json)
+    total = len(todo.jobs) + len(todo.failures)
+    if total > 1 and not as_json:
+        done = total - failed - skipped
+        typer.echo(f"{done} restored, {skipped} done earlier, {failed} failed", err=True)
     if failed:
         raise typer.Exit(1)
 
@@ -283,150 +292,49 @@ def export(
     typer.echo(f"wrote {out}", err=True)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Job:
-    """One input and where its result goes; ``target`` None is standard output."""
-
-    source: str
-    target: Path | None
-    format: str
-
-    def check(self, overwrite: bool) -> None:
-        """Fail before the work, not after it."""
-        if self.target is None:
-            return
-        exists = os.path.exists(self.target)  # Path.exists raises for names that are too long
-        if self.source != "-" and exists and self.target.samefile(self.source):
-            raise OutputError(f"{self.target}: is the input itself; choose another output")
-        if exists and not overwrite:
-            raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
-
-
-def _plan(
-    inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool
-) -> tuple[list[_Job], list[tuple[str, UnjpegError]]]:
-    """Which file goes where, and which inputs go nowhere. Two inputs never share an output: the later one fails."""
-    from unjpeg.output import FORMATS, format_of
-
-    sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
-    failures: list[tuple[str, UnjpegError]] = []
-    for given in inputs:
-        if not given:
-            failures.append((given, BadImageError("an input's name is empty")))
-        elif _is_dir(given):
-            found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
-            for error in unreadable:
-                reason = f"cannot be read ({error.strerror or error})"
-                failures.append((given, BadImageError(f"{error.filename or given}: {reason}")))
-            if not found and not unreadable:
-                hint = "" if recursive else "; --recursive looks below it, too"
-                failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
-            sources += [(str(path), path.relative_to(given)) for path in found]
-        else:
-            # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
-            name = "stdin" if given == "-" else Path(given).name
-            sources.append((given, Path(name if name.strip(".") else "unnamed")))
-
-    to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
-    if output is None and "-" in inputs and not to_stdout:
-        raise typer.BadParameter("with other inputs beside -, name a folder with --output")
-    if to_stdout:
-        if len(sources) + len(failures) > 1:
-            raise typer.BadParameter("standard output can hold one picture only")
-        return [_Job(source, None, format or "png") for source, _ in sources], failures
-
-    to_folder = output is not None and (
-        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
-    )
-    if output is not None and not to_folder:
-        chosen = format or format_of(Path(output))
-        if chosen is None:
-            raise typer.BadParameter(
-                f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
-            )
-        return [_Job(source, Path(output), chosen) for source, _ in sources], failures
-    if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
-        raise typer.BadParameter(f"{output}: is a file's name, but several pictures or a folder need a folder")
-
-    chosen = format or "png"
-    jobs: list[_Job] = []
-    originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
-    taken: dict[str, str] = {}
-    for source, relative in sources:
-        if output is not None:
-            target = Path(output) / relative.with_suffix(FORMATS[chosen].suffix)
-        else:
-            target = Path(source).with_name(relative.name).with_suffix(f".restored{FORMATS[chosen].suffix}")
-        key = _same_file_key(target)
-        if key in originals or key in taken:
-            clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
-            problem = f"{source}: would be written to {target}, which {clash}; choose another output"
-            failures.append((source, OutputError(problem)))
-            continue
-        taken[key] = source
-        jobs.append(_Job(source, target, chosen))
-    return jobs, failures
-
-
-def _same_file_key(path: Path) -> str:
-    """Equal for paths that may be one file, also on file systems that ignore case."""
-    return os.path.realpath(path).casefold()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made a folder ({error.strerror or error})") from error
-
-
-def _is_dir(given: str) -> bool:
-    return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
-
-
-def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[OSError]]:
-    """Pictures by suffix, sorted, and what could not be looked into.
-
-    Not inputs: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
-    """
-    unreadable: list[OSError] = []
-    output = os.path.realpath(without) if without else None
-    found = []
-    for here, folders, names in os.walk(folder, onerror=unreadable.append):
-        if not recursive:
-            folders.clear()
-        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
-        found += [
-            path
-            for path in map(Path(here).joinpath, names)
-            if path.suffix.lower() in PICTURE_SUFFIXES
-            and not path.name.startswith(".")
-            and not path.stem.endswith(".restored")
-            and path.is_file()
-        ]
-    return sorted(found), unreadable
-
-
-def _with_progress(jobs: list[_Job], *, hidden: bool) -> Iterator[tuple[_Job, Callable[[float], None]]]:
-    """Each job and a function that takes its finished share; a bar on a terminal, silence in a pipe."""
+@contextmanager
+def _progress_bar(total: int, *, hidden: bool) -> Iterator[Callable[[float], None]]:
+    """A function that takes the number of finished pictures; a bar on a terminal, silence in a pipe."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
-        task = bar.add_task("restoring", total=float(len(jobs)))
-        for number, job in enumerate(jobs):
-            name = "standard input" if job.source == "-" else Path(job.source).name
-            bar.update(task, description=escape(_printable(name)))
+    columns = (TextColumn("restoring"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
+        task = bar.add_task("restoring", total=float(total), count="")
+        start = time.monotonic()
 
-            def show(share: float, number: int = number) -> None:
-                bar.update(task, completed=number + share)
+        def show(finished: float) -> None:
+            rate = finished / max(time.monotonic() - start, 1e-3) * 60
+            bar.update(task, completed=finished, count=f"{int(finished)} of {total}, {rate:.0f} a minute")
 
-            yield job, show
+        yield show
 
 
-def _summary(job: _Job, report: Report) -> str:
+def _report_outcome(outcome: Outcome, as_json: bool) -> None:
+    job, report = outcome.job, outcome.report
+    if outcome.error is not None:
+        _report_failure(outcome.error, as_json, job.source)
+    elif as_json:
+        facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
+        typer.echo(json.dumps(facts | (_plain(report) if report else {})))
+    elif report is not None and job.target is not None:
+        typer.echo(_summary(job, report), err=True)
+
+
+def _report_plan(job: Job, overwrite: bool, as_json: bool) -> None:
+    try:
+        job.check(overwrite)
+    except OutputError as error:
+        _report_failure(error, as_json, job.source)
+        return
+    if as_json:
+        typer.echo(json.dumps({"input": job.source, "output": str(job.target), "ok": True, "dry_run": True}))
+    else:
+        typer.echo(_printable(f"{job.source} -> {job.target or 'standard output'}"), err=True)
+
+
+def _summary(job: Job, report: Report) -> str:
     facts = [f"{report.width}x{report.height}"]
     if report.guided_quality is not None:
         facts.append(f"looks like quality {report.read_quality}")

@@ -1,0 +1,591 @@
+"""Many pictures: what goes where, who works on what, and what is done already.
+
+::
+
+    plan ─▶ jobs ─▶ (journal: done?) ─▶ worker processes ─▶ outcomes, one per job, as they come
+                                           │
+                                           └─ Restorer.restore ─▶ Restored.save
+
+Several pictures are restored in worker processes: native code that a broken file takes down costs that file alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any, Literal
+
+from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
+from unjpeg.jpeg import MAX_PIXELS
+from unjpeg.network import ModelFile, Runtime
+from unjpeg.output import FORMATS, format_of
+from unjpeg.restore import ConsistencyPolicy, Report, Restorer
+from unjpeg.version import __version__
+
+__all__ = ["JOURNAL", "Job", "Outcome", "Plan", "Settings", "plan", "restore_batch"]
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+"""What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
+
+JOURNAL = ".unjpeg-journal.jsonl"
+"""One line per finished picture, in the folder that a batch is mirrored to."""
+
+MEMORY_BASE_MIB = 950
+MEMORY_PER_MEGAPIXEL_MIB = 9.5
+"""Peak memory of one worker on a picture of any size, a little more than measured: docs/results.md."""
+
+CORES_PER_WORKER = 4
+"""Fewer cores to a worker restore more pictures an hour, but take more memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to restore: as ``Restorer``, ``Restorer.restore`` and ``Restored.save`` take it."""
+
+    model: str = "default"
+    runtime: Runtime | None = None
+    device: str = "cpu"
+    strength: float = 1.0
+    quality: int | None = None
+    consistency: ConsistencyPolicy = "auto"
+    bit_depth: Literal[8, 16] = 8
+    output_quality: int | None = None
+    overwrite: bool = False
+    keep_times: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal when a picture would come out the same: options, weights and version. Raises ModelError."""
+        relevant = asdict(self) | {"model": _model_hash(self.model), "version": __version__}
+        for elsewhere in ("overwrite", "keep_times", "device", "runtime"):
+            del relevant[elsewhere]
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _model_hash(model: str) -> str:
+    return ModelFile.read(model).hash
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One input and where its result goes.
+
+    Attributes:
+        source: a path, or ``-`` for standard input.
+        target: None is standard output.
+        format: of the result, a name in ``output.FORMATS``.
+        root: the output folder of the batch, or None if the results go beside their inputs.
+        interrupted: what is in the target's place was left there by a batch that was cut off, and may be replaced.
+    """
+
+    source: str
+    target: Path | None
+    format: str
+    root: Path | None = None
+    interrupted: bool = False
+
+    def check(self, overwrite: bool) -> None:
+        """Fail before the work, not after it. Raises OutputError."""
+        if self.target is None:
+            return
+        exists = os.path.exists(self.target)  # Path.exists raises for names that are too long
+        if self.source != "-" and exists and self.target.samefile(self.source):
+            raise OutputError(f"{self.target}: is the input itself; choose another output")
+        if exists and not overwrite:
+            raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, and which inputs go nowhere."""
+
+    jobs: tuple[Job, ...]
+    failures: tuple[tuple[str, UnjpegError], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job: a report, an error, or ``skipped`` (done earlier, from the same content, the same way)."""
+
+    job: Job
+    report: Report | None = None
+    error: UnjpegError | None = None
+    skipped: bool = False
+
+
+# What goes where
+
+
+def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool) -> Plan:
+    """Which file goes where. Two inputs never share an output: the later one fails.
+
+    Args:
+        inputs: files, folders, or ``-``.
+        output: a file, a folder, ``-``, or None for beside each input.
+        format: a name in ``output.FORMATS``; None goes by the output's suffix, else PNG.
+        recursive: folders below folders, too.
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+    sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
+    failures: list[tuple[str, UnjpegError]] = []
+    for given in inputs:
+        if not given:
+            failures.append((given, BadImageError("an input's name is empty")))
+        elif _is_dir(given):
+            found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
+            for error in unreadable:
+                reason = f"cannot be read ({error.strerror or error})"
+                failures.append((given, BadImageError(f"{error.filename or given}: {reason}")))
+            if not found and not unreadable:
+                hint = "" if recursive else "; --recursive looks below it, too"
+                failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
+            sources += [(str(path), path.relative_to(given)) for path in found]
+        else:
+            # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
+            name = "stdin" if given == "-" else Path(given).name
+            sources.append((given, Path(name if name.strip(".") else "unnamed")))
+
+    to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
+    if output is None and "-" in inputs and not to_stdout:
+        raise ValueError("with other inputs beside -, name a folder with --output")
+    if to_stdout:
+        if len(sources) + len(failures) > 1:
+            raise ValueError("standard output can hold one picture only")
+        return Plan(tuple(Job(source, None, format or "png") for source, _ in sources), tuple(failures))
+
+    to_folder = output is not None and (
+        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
+    )
+    if output is not None and not to_folder:
+        chosen = format or format_of(Path(output))
+        if chosen is None:
+            raise ValueError(
+                f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
+            )
+        target = Path(output)
+        return Plan(tuple(Job(source, target, chosen) for source, _ in sources), tuple(failures))
+    if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
+        raise ValueError(f"{output}: is a file's name, but several pictures or a folder need a folder")
+
+    chosen = format or "png"
+    jobs: list[Job] = []
+    originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
+    taken: dict[str, str] = {}
+    for source, relative in sources:
+        if output is not None:
+            target = Path(output) / relative.with_suffix(FORMATS[chosen].suffix)
+            root = Path(output)
+        else:
+            target = Path(source).with_name(relative.name).with_suffix(f".restored{FORMATS[chosen].suffix}")
+            root = None
+        key = _same_file_key(target)
+        if key in originals or key in taken:
+            clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
+            problem = f"{source}: would be written to {target}, which {clash}; choose another output"
+            failures.append((source, OutputError(problem)))
+            continue
+        taken[key] = source
+        jobs.append(Job(source, target, chosen, root))
+    return Plan(tuple(jobs), tuple(failures))
+
+
+def _same_file_key(path: Path) -> str:
+    """Equal for paths that may be one file."""
+    real = os.path.realpath(path)
+    return real.casefold() if _ignores_case(os.path.dirname(real)) else real
+
+
+@cache
+def _ignores_case(folder: str) -> bool:
+    """Whether names that differ in case are one file in this folder, or the nearest one above it that exists."""
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    parent, name = os.path.split(folder)
+    if name.swapcase() == name:
+        return False if parent == folder else _ignores_case(parent)
+    other = os.path.join(parent, name.swapcase())
+    return os.path.exists(other) and os.path.samefile(folder, other)
+
+
+def _is_dir(given: str) -> bool:
+    return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
+
+
+def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[OSError]]:
+    """Pictures by suffix, sorted, and what could not be looked into.
+
+    Not inputs: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
+    """
+    unreadable: list[OSError] = []
+    output = os.path.realpath(without) if without else None
+    found = []
+    for here, folders, names in os.walk(folder, onerror=unreadable.append):
+        if not recursive:
+            folders.clear()
+        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
+        found += [
+            path
+            for path in map(Path(here).joinpath, names)
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and not path.name.startswith(".")
+            and not path.stem.endswith(".restored")
+            and path.is_file()
+        ]
+    return sorted(found), unreadable
+
+
+# What is done already
+
+
+class _Journal:
+    """What is made from what, in ``JOURNAL`` files.
+
+    A line is appended just before an output is put in its place, and another once it is there: the output's path below
+    the journal's folder, hashes of the source's and the output's content, the settings' fingerprint. What was begun
+    and not finished may be replaced when the batch is resumed. Unreadable lines (a kill while writing) count as not
+    there.
+    """
+
+    def __init__(self, fingerprint: str, *, beside_inputs: bool) -> None:
+        self._fingerprint, self._beside_inputs = fingerprint, beside_inputs
+        self._entries: dict[Path, dict[str, dict[str, Any]]] = {}
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the job's output is there, unchanged, made from this content with these settings."""
+        entry = self._entry(job)
+        if job.target is None or entry is None or entry.get("settings") != self._fingerprint:
+            return False
+        try:
+            return entry.get("source") == _sha256(Path(job.source)) and entry.get("output") == _sha256(job.target)
+        except OSError:
+            return False
+
+    def is_interrupted(self, job: Job) -> bool:
+        """Whether a file in the output's place is one that a batch was putting there when it was cut off."""
+        entry = self._entry(job)
+        return entry is not None and entry.get("begun") is True
+
+    def begin(self, job: Job) -> None:
+        """Raises OSError."""
+        self._append(job, {"begun": True})
+
+    def give_up(self, job: Job) -> None:
+        """Nothing was put there. A full disk, the likeliest reason, may keep the line out, too."""
+        with suppress(OSError):
+            self._append(job, {})
+
+    def finish(self, job: Job) -> None:
+        """Raises OSError."""
+        if job.target is not None and job.source != "-":
+            hashes = {"source": _sha256(Path(job.source)), "output": _sha256(job.target)}
+            self._append(job, {**hashes, "settings": self._fingerprint})
+
+    def _append(self, job: Job, facts: dict[str, Any]) -> None:
+        place = self._place(job)
+        if place is None:
+            return
+        folder, name = place
+        with (folder / JOURNAL).open("a+b") as file:
+            cut_off = False
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                cut_off = file.read(1) != b"\n"  # by a kill while writing: the next line begins on its own
+            file.write(b"\n" * cut_off + json.dumps({"name": name, **facts}).encode() + b"\n")
+
+    def _place(self, job: Job) -> tuple[Path, str] | None:
+        """The folder of the job's line, and what the output is called there; None if nothing is kept of it."""
+        if job.target is None or job.source == "-" or (job.root is None and not self._beside_inputs):
+            return None
+        folder = job.root or job.target.parent
+        return folder, os.path.relpath(job.target, folder)
+
+    def _entry(self, job: Job) -> dict[str, Any] | None:
+        place = self._place(job)
+        if place is None:
+            return None
+        folder, name = place
+        if folder not in self._entries:
+            self._entries[folder] = _last_lines(folder / JOURNAL)
+        return self._entries[folder].get(name)
+
+
+def _last_lines(journal: Path) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    try:
+        lines = journal.read_bytes().splitlines()
+    except OSError:
+        return entries
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            entries[entry["name"]] = entry
+        except (ValueError, KeyError, TypeError):
+            continue
+    return entries
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Who works on what
+
+
+def restore_batch(
+    jobs: Sequence[Job],
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    max_memory_mib: int | None = None,
+    resume: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Outcome]:
+    """Restore pictures and write them, in worker processes if there are several.
+
+    Args:
+        workers: processes; None takes one per ``CORES_PER_WORKER`` cores, as far as memory allows.
+        max_memory_mib: all workers together; what does not fit beside others is restored alone at the end, what does
+            not fit at all fails.
+        resume: skip what the journal says is done. A journal is kept in the batch's output folder; results beside their
+            inputs have one only if this is set.
+        progress: called with the number of finished pictures, parts of them included.
+
+    Raises:
+        ModelError: the model is not there.
+        KeyboardInterrupt: the pictures at work were dropped, without traces.
+    """
+    journal = _Journal(settings.fingerprint, beside_inputs=resume)
+    waiting = []
+    for job in jobs:
+        if resume and journal.is_done(job):
+            yield Outcome(job, skipped=True)
+        else:
+            waiting.append(replace(job, interrupted=True) if resume and journal.is_interrupted(job) else job)
+    finished = len(jobs) - len(waiting)
+
+    def show(parts: float) -> None:
+        if progress:
+            progress(finished + parts)
+
+    show(0)
+    if len(waiting) <= 1:
+        worker = _Worker(settings, journal, None, _pixels_in(max_memory_mib))
+        for job in waiting:
+            yield worker.run(job, show)
+        return
+
+    count = _worker_count(workers, max_memory_mib)
+    cores = os.cpu_count() or 1
+    share = None if max_memory_mib is None else max_memory_mib // count
+    too_large: list[Job] = []
+    with _Pool(count, settings, journal, max(1, cores // count), _pixels_in(share)) as pool:
+        for outcome in pool.map(waiting, show):
+            if count > 1 and share is not None and isinstance(outcome.error, TooLargeError):
+                too_large.append(outcome.job)
+                continue
+            finished += 1
+            yield outcome
+    if too_large:
+        with _Pool(1, settings, journal, cores, _pixels_in(max_memory_mib)) as pool:
+            for outcome in pool.map(too_large, show):
+                finished += 1
+                yield outcome
+
+
+def _worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
+    count = wanted or max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)
+    return count if max_memory_mib is None else max(1, min(count, max_memory_mib // MEMORY_BASE_MIB))
+
+
+def _pixels_in(memory_mib: int | None) -> int:
+    """The largest picture that a worker restores in so much memory."""
+    if memory_mib is None:
+        return MAX_PIXELS
+    return max(1, min(MAX_PIXELS, int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)))
+
+
+class _Worker:
+    """Restores one picture after another, from file to file."""
+
+    def __init__(self, settings: Settings, journal: _Journal, threads: int | None, max_pixels: int) -> None:
+        self._settings, self._journal = settings, journal
+        self._restorer = Restorer(
+            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, max_pixels=max_pixels
+        )
+
+    def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:
+        """One job. Whatever is wrong with it is in the outcome."""
+        try:
+            return Outcome(job, report=self._run(job, progress))
+        except UnjpegError as error:
+            return Outcome(job, error=error)
+        except MemoryError:
+            return Outcome(job, error=BadImageError(f"{job.source}: not enough memory to restore it"))
+        except BrokenPipeError:  # the reader of standard output went away: not this file's fault
+            raise
+        except OSError as error:
+            return Outcome(job, error=OutputError(f"{job.source}: {error.strerror or error}"))
+
+    def _run(self, job: Job, progress: Callable[[float], None]) -> Report:
+        settings = self._settings
+        overwrite = settings.overwrite or job.interrupted
+        job.check(overwrite)
+        result = self._restorer.restore(
+            job.source,
+            strength=settings.strength,
+            quality=settings.quality,
+            consistency=settings.consistency,
+            bit_depth=settings.bit_depth,
+            progress=progress,
+        )
+        target = sys.stdout.buffer if job.target is None else job.target
+        if job.target is not None:
+            _make_folder(job.target.parent)
+        self._journal.begin(job)
+        try:
+            result.save(target, format=job.format, quality=settings.output_quality, overwrite=overwrite)
+        except OutputError:
+            self._journal.give_up(job)
+            raise
+        if settings.keep_times and job.target is not None and job.source != "-":
+            times = os.stat(job.source)
+            os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
+        self._journal.finish(job)
+        return result.report
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made a folder ({error.strerror or error})") from error
+
+
+_CONTEXT = multiprocessing.get_context("spawn")
+"""Not forked: the runtimes' threads do not survive a fork."""
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class _Slot:
+    """One worker process and how far it is with its picture. A dead process is replaced for the next picture."""
+
+    share: Synchronized[float] = field(default_factory=lambda: _CONTEXT.Value("d", 0.0))
+    executor: ProcessPoolExecutor | None = None
+
+
+class _Pool:
+    """Worker processes, one picture at a time each."""
+
+    def __init__(self, count: int, settings: Settings, journal: _Journal, threads: int, max_pixels: int) -> None:
+        self._making = (settings, journal, threads, max_pixels)
+        self._slots = [_Slot() for _ in range(count)]
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopped.set()
+        for slot in self._slots:
+            if slot.executor is not None:
+                slot.executor.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, jobs: Sequence[Job], progress: Callable[[float], None]) -> Iterator[Outcome]:
+        """Outcomes as they come; with one worker in the order of the jobs."""
+        waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        for job in jobs:
+            waiting.put(job)
+        outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
+        threads = [
+            threading.Thread(target=self._drain, args=(slot, waiting, outcomes), daemon=True) for slot in self._slots
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in jobs:
+                while True:
+                    try:
+                        outcome = outcomes.get(timeout=_POLL_SECONDS)
+                        break
+                    except queue.Empty:
+                        progress(sum(slot.share.value for slot in self._slots))
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                yield outcome
+        finally:
+            self._stopped.set()
+
+    def _drain(
+        self, slot: _Slot, waiting: queue.SimpleQueue[Job], outcomes: queue.SimpleQueue[Outcome | BaseException]
+    ) -> None:
+        while not self._stopped.is_set():
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                outcomes.put(self._run(slot, job))
+            except BaseException as error:  # raised again where the outcomes are read
+                outcomes.put(error)
+                return
+
+    def _run(self, slot: _Slot, job: Job) -> Outcome:
+        if slot.executor is None:
+            slot.executor = ProcessPoolExecutor(
+                1,
+                _CONTEXT,
+                initializer=_start_worker,
+                initargs=(*self._making, slot.share),
+            )
+        try:
+            return slot.executor.submit(_work, job).result()
+        except BrokenProcessPool:
+            slot.executor.shutdown(wait=False)
+            slot.executor = None
+            problem = "the process that restored it died (a crash in a decoder, or out of memory)"
+            return Outcome(job, error=BadImageError(f"{job.source}: {problem}"))
+        finally:
+            slot.share.value = 0
+
+
+_worker: tuple[_Worker, Synchronized[float]] | None = None
+"""In a worker process: what ``_start_worker`` made."""
+
+
+def _start_worker(
+    settings: Settings, journal: _Journal, threads: int, max_pixels: int, share: Synchronized[float]
+) -> None:
+    global _worker
+    # Ctrl-C on a terminal reaches the whole group: here it interrupts the picture at work, whose temporary file goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    _worker = _Worker(settings, journal, threads, max_pixels), share
+
+
+def _work(job: Job) -> Outcome:
+    assert _worker is not None
+    worker, share = _worker
+
+    def progress(done: float) -> None:
+        share.value = done
+
+    return worker.run(job, progress)
