@@ -210,6 +210,36 @@ def test_folders_that_cannot_be_read(folder: Path, decode: Any, monkeypatch: pyt
     assert second.startswith("open/a.jpg -> open/a.restored.png")
 
 
+# Batches
+
+
+def test_a_dry_run_says_and_does_nothing(folder: Path, decode: Any) -> None:
+    put("in/a.jpg")
+    put("in/b.jpg")
+    put("out/b.png", b"there already")
+    result = decode("in", "-o", "out", "--dry-run", code=1)
+    assert result.stderr.splitlines() == [
+        "in/a.jpg -> out/a.png",
+        "unjpeg: out/b.png: exists already; pass --overwrite to replace it",
+    ]
+    assert files_below(folder) == ["in/a.jpg", "in/b.jpg", "out/b.png"]
+    assert not Path("out", JOURNAL).exists()
+    lines = decode("in", "-o", "out", "--dry-run", "--overwrite", "--json").stdout.splitlines()
+    assert [json.loads(line)["dry_run"] for line in lines] == [True, True]
+    assert Path("out/b.png").read_bytes() == b"there already"
+
+
+def test_resuming(folder: Path, decode: Any) -> None:
+    put("in/a.jpg")
+    decode("in", "-o", "out")
+    put("in/b.jpg")
+    result = decode("in", "-o", "out", "--resume")
+    assert told(result.stderr)[0].startswith("in/b.jpg -> out/b.png")
+    assert result.stderr.splitlines()[1:] == ["1 restored, 1 done earlier, 0 failed"]
+    facts = [json.loads(line) for line in decode("in", "-o", "out", "--resume", "--json").stdout.splitlines()]
+    assert [(fact["ok"], fact["skipped"]) for fact in facts] == [(True, True)] * 2
+
+
 # Standard input and output
 
 

@@ -177,9 +177,8 @@ def restore(
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
     if dry_run:
-        for job in todo.jobs:
-            _report_plan(job, settings.overwrite, as_json)
-        raise typer.Exit(1 if todo.failures else 0)
+        fine = [_report_plan(job, settings.overwrite, as_json) for job in todo.jobs]
+        raise typer.Exit(0 if all(fine) and not todo.failures else 1)
     failed, skipped = len(todo.failures), 0
     with _progress_bar(len(todo.jobs), hidden=as_json) as progress:
         for outcome in restore_batch(
@@ -322,16 +321,18 @@ def _report_outcome(outcome: Outcome, as_json: bool) -> None:
         typer.echo(_summary(job, report), err=True)
 
 
-def _report_plan(job: Job, overwrite: bool, as_json: bool) -> None:
+def _report_plan(job: Job, overwrite: bool, as_json: bool) -> bool:
+    """Whether nothing is in the job's way."""
     try:
         job.check(overwrite)
     except OutputError as error:
         _report_failure(error, as_json, job.source)
-        return
+        return False
     if as_json:
         typer.echo(json.dumps({"input": job.source, "output": str(job.target), "ok": True, "dry_run": True}))
     else:
         typer.echo(_printable(f"{job.source} -> {job.target or 'standard output'}"), err=True)
+    return True
 
 
 def _summary(job: Job, report: Report) -> str:
