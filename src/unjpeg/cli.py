@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unjpeg.errors import BadImageError, OutputError, UnjpegError
+from unjpeg.errors import BadImageError, OutputError, SettingError, UnjpegError
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main() -> None:
         app()
     except UnjpegError as error:
         _complain(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SettingError) else 1)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -248,6 +248,10 @@ def train(
         list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="Folder of images; give several to mix them.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Checkpoints and logs; resumes what is there.")],
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe: encoders.adversarial=bce, seed=3, ..."),
+    ] = [],  # noqa: B006
     start: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Go on from a model file's weights; skips stage 1.")
     ] = None,
@@ -262,6 +266,7 @@ def train(
         recipe,
         data,
         out,
+        settings=settings,
         start=start,
         workers=workers,
         devices=devices,

@@ -13,7 +13,7 @@ from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import VALIDATION_FRACTION, Recipe
+from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
 from unjpeg.train.dagn import train_dagn
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import encoder_weights, train_encoders
@@ -30,6 +30,7 @@ def train_recipe(
     out: Path,
     *,
     workers: int = 1,
+    settings: Sequence[str] = (),
     start: str | None = None,
     devices: int = 1,
     accelerator: str = "auto",
@@ -39,13 +40,15 @@ def train_recipe(
 
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
+        settings: fields of the recipe to set, each ``field.field=value``; see ``with_settings``.
         start: a model (shipped name or file) to go on from instead of stage 1.
 
     Raises:
         ModelError: there is no such model.
+        SettingError: the recipe has no such setting.
         TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
     """
-    recipe = recipe_by_name(name)
+    recipe = with_settings(recipe_by_name(name), settings)
     torch.set_flush_denormal(True)
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
