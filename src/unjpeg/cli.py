@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unjpeg.inspection import Inspection, Verification
     from unjpeg.restore import Report
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_safely"]
 
 app = typer.Typer(
     name="unjpeg",
@@ -69,9 +69,14 @@ class BitDepth(StrEnum):
 
 
 def main() -> None:
-    """Run the command and exit with its code. Never shows a traceback for an error of unjpeg's own."""
+    """Run the command and exit with its code."""
+    run_safely(app)
+
+
+def run_safely(command: Callable[[], object]) -> None:
+    """Run a command line; exit with its code. Never shows a traceback for an error of unjpeg's own."""
     try:
-        app()
+        command()
     except UnjpegError as error:
         _complain(error)
         sys.exit(2 if isinstance(error, SettingError) else 1)
@@ -273,6 +278,30 @@ def train(
         accelerator=accelerator,
         precision=precision,
     )
+
+
+@app.command("data")
+def check_data(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME[=DIR]", help="Data sets, each with its folder if it lies elsewhere. [all]"),
+    ] = None,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Also compare what the files hold.")] = False,
+) -> None:
+    """Say which of the papers' data sets are whole, and what is missing. Exit code 1 if a named one is not."""
+    from unjpeg.datasets import DATA_SETS, data_root, data_set, problem_of
+
+    failed = False
+    for given in sets or DATA_SETS:
+        name, _, elsewhere = given.partition("=")
+        wanted = data_set(name)
+        folder = Path(elsewhere) if elsewhere else data_root() / wanted.folder
+        problem = problem_of(wanted, folder, checksums=checksums)
+        known = ", checksums agree" if checksums and wanted.checksums else ""
+        typer.echo(_printable(problem or f"{name}: {folder} holds all {wanted.count} pictures{known}"))
+        failed = failed or problem is not None
+    if failed and sets:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,18 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unjpeg.evaluate.printed import LIVE1_DAGN
+
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/results.md")
-
-PRINTED_DAGN = {
-    10: (27.95, 0.807, 27.70),
-    20: (30.27, 0.873, 29.87),
-    30: (31.60, 0.900, 31.10),
-    40: (32.50, 0.916, 31.94),
-}
-"""LIVE1, as the DAGN paper's Table I prints it: 110 M parameters, 953 G multiply-adds."""
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -77,7 +71,7 @@ def _short(record: Mapping[str, Any]) -> str:
         [
             ["JPEG", *(f"{jpeg[q]['psnr_db']:.2f}" for q in qualities)],
             ["unjpeg, `default`", *(f"**{ours[q]['psnr_db']:.2f}**" for q in qualities)],
-            ["DAGN as printed (110 M parameters)", *(f"{PRINTED_DAGN[int(q)][0]:.2f}" for q in qualities)],
+            ["DAGN as printed (110 M parameters)", *(f"{LIVE1_DAGN[int(q)][0]:.2f}" for q in qualities)],
         ],
     )
 

@@ -21,7 +21,7 @@ from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["export_file", "train_recipe"]
+__all__ = ["export_file", "make_fabric", "open_images", "recipe_by_name", "train_recipe"]
 
 
 def train_recipe(
@@ -49,13 +49,8 @@ def train_recipe(
         TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
     """
     recipe = with_settings(recipe_by_name(name), settings)
-    torch.set_flush_denormal(True)
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
-        raise TrainingError(f"cannot train like that: {error}") from error
-    fabric.launch()
-    images = _open_images(data, recipe.validation_fraction)
+    fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    images = open_images(data, recipe.validation_fraction)
     if start is not None:
         file = ModelFile.read(start)
         return train_dagn(
@@ -75,7 +70,7 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     loaded = Checkpoint.load(checkpoint)
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
-    images = _open_images(data, VALIDATION_FRACTION)
+    images = open_images(data, VALIDATION_FRACTION)
     return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
 
 
@@ -86,7 +81,19 @@ def recipe_by_name(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+def make_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
+    """What runs a training: launched, on the devices asked for. Raises TrainingError if there are none such."""
+    torch.set_flush_denormal(True)
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
+        raise TrainingError(f"cannot train like that: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+    """Training and validation pictures of folders or data sets, decoded once into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
     folders = [ImageFolder.parse(text) for text in data]
     return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
