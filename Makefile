@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export UNJPEG_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test check bench long format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -32,6 +32,9 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results --set live1 --encoder mozjpeg
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables
+
+long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten times, train at the published size
+	$(BIN)/python -m pytest -s tests/long_training.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,29 @@ def test_tables_are_made_from_the_results(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     assert "<!-- table: " in text
     assert with_tables(text, tables(ROOT / "results")) == text
+
+
+def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
+    for name in ("live1-default.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    made = tables(tmp_path)
+    assert {made[name] for name in ("networks", "ablation", "lambdas", "stage1")} == {"Not measured yet."}
+
+
+def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
+    for name in ("live1-default.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    names = ["base", "CIGM", "CSGM", "CFM", "all"]
+    gains = {name: {"mean": 0.1, "low": 0.05, "high": 0.15, "seed_deviation": 0.02} for name in names[1:]}
+    figures = {"psnr_db": 26.0, "ssim": 0.75, "psnr_b_db": 25.0}
+    summary = {"10": {metric: {"base": value, "jpeg": value, "gains": gains} for metric, value in figures.items()}}
+    record = {"variants": names, "summary": {"live1": summary, "mine": summary}}
+    (tmp_path / "ablation-modules-small.json").write_text(json.dumps(record))
+    lines = tables(tmp_path)["ablation"].splitlines()
+    assert len(lines) == 2 + 6
+    ours = "+0.100 ± 0.020 (+0.050 .. +0.150)"
+    assert lines[2].startswith(f"| live1, 10, PSNR | 26.00 | {ours}; +0.36 | {ours}; +0.28 | ")
+    assert "; " not in lines[5]
 
 
 def test_a_changed_figure_is_noticed() -> None:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.models import AutoEncoderConfig, Dagn
+from unjpeg.models.autoencoder import Encoder
 from unjpeg.train import dagn as dagn_loop
 from unjpeg.train import encoders as encoders_loop
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
@@ -36,15 +37,17 @@ from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import (
     LOG_PROBABILITY_FLOOR,
     DecoupledEncoders,
+    content_loss,
     discriminator_loss,
     encoder_weights,
     insensitive_loss,
+    load_resnet50,
     sensitive_loss,
     train_encoders,
 )
 from unjpeg.train.optimizer import MatrixMuon, make_optimizers, set_learning_rate
 from unjpeg.train.recipes import RECIPES, tiny
-from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point
+from unjpeg.train.run import AveragedModel, RunLog, Throughput, TrainingImages, resume_point
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -196,6 +199,15 @@ def test_sensitive_losses_by_hand() -> None:
     assert l1.item() == pytest.approx(np.abs(softmax - truth).sum() / 4)  # Eq. 9: 1 / 2N of the sum
     entropy = sensitive_loss(logits, qualities, EncoderTraining(steps=1, classification="cross-entropy"))
     assert entropy.item() == pytest.approx(-(truth * np.log(softmax)).sum() / 4)
+
+
+def test_content_norms_by_hand() -> None:
+    images = torch.zeros(4, 3, 2, 2)
+    reconstructed = images + torch.tensor([0.1, 0.2, 0.0, 0.3])[:, None, None, None]
+    mean = content_loss(reconstructed, images, EncoderTraining(steps=1))
+    assert mean.item() == pytest.approx(0.15)
+    total = content_loss(reconstructed, images, EncoderTraining(steps=1, content_norm="sum"))
+    assert total.item() == pytest.approx(0.15 * 12)  # Eq. 5 as printed: 1 / 2N of the sum over all values
 
 
 def test_perfect_reading_costs_nothing() -> None:
@@ -363,6 +375,8 @@ def test_restoration_losses_by_hand() -> None:
     restored[0, 0] = 0
     training = DagnTraining(steps=1)
     assert restoration_loss(restored, original, training).item() == pytest.approx((0.1 * 2 / 3 + 0.3) / 2)
+    total = restoration_loss(restored, original, replace(training, loss="l1-sum")).item()
+    assert total == pytest.approx(48 * (0.1 * 2 / 3 + 0.3) / 2)  # Eq. 14 as printed: 1 / N of the sum over all values
     rms = (math.sqrt(0.01 * 2 / 3 + 1e-5) + math.sqrt(0.09 + 1e-5)) / 2
     assert restoration_loss(restored, original, replace(training, loss="rms")).item() == pytest.approx(rms)
     exact = torch.zeros(1, 3, 4, 4, requires_grad=True)
@@ -728,6 +742,169 @@ def test_configuration_is_complete_without_guidance(
     assert_same_checkpoint(train(tmp_path / "killed"), train(tmp_path / "whole"))
 
 
+# --- starting from ResNet-50 ------------------------------------------------------------------------------------
+
+
+def resnet50_file(path: Path, width: int) -> dict[str, Tensor]:
+    """A classifier's state dict under the usual names: an encoder's, and a last layer."""
+    torch.manual_seed(9)
+    state = {
+        name: torch.rand_like(value)
+        for name, value in Encoder(AutoEncoderConfig(width)).state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    save_file({**state, "fc.weight": torch.zeros(10, 32 * width), "fc.bias": torch.zeros(10)}, path)
+    return state
+
+
+def test_encoders_start_from_a_resnet50(train_stage1: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = resnet50_file(tmp_path / "resnet50.safetensors", small_recipe().network.encoder_width)
+    recipe = small_recipe()
+    training = replace(
+        recipe.encoders,
+        resnet50=str(tmp_path / "resnet50.safetensors"),
+        steps=2,
+        learning_rate=LearningRate(0.0),
+        checkpoint_every=1,
+    )
+    recipe = replace(recipe, encoders=training)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders_loop, "discriminator_loss", kill_at_call(1, discriminator_loss))
+        with pytest.raises(Killed):
+            train_stage1(recipe, tmp_path / "out")
+    path = train_stage1(recipe, tmp_path / "out")
+    tensors = Checkpoint.load(path).tensors
+    learned = [name for name in state if not name.endswith(("running_mean", "running_var"))]
+    for kind in ("insensitive", "sensitive"):
+        for name in learned:
+            assert torch.equal(tensors[f"encoders.{kind}.encoder.{name}"], state[name]), name
+
+    moved = replace(recipe, encoders=replace(training, resnet50=str(tmp_path / "moved.safetensors")))
+    (tmp_path / "resnet50.safetensors").rename(tmp_path / "moved.safetensors")
+    train_stage1(moved, tmp_path / "out")  # the same weights in another place are the same training
+    with pytest.raises(TrainingError, match=r"encoders\.resnet50"):
+        train_stage1(replace(recipe, encoders=replace(training, resnet50=None)), tmp_path / "out")
+    with pytest.raises(TrainingError, match=r"resnet50\.safetensors: cannot be read"):
+        train_stage1(recipe, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("none", ""),
+        ("another width", "has in another size bn1"),
+        ("lacks", "lacks layer4.2.conv3.weight"),
+        ("more", "has besides it layer5"),
+        ("pickle", "not a readable safetensors file"),
+        ("absent", "not a readable safetensors file"),
+    ],
+)
+def test_what_is_no_resnet50_is_refused(tmp_path: Path, change: str, says: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = resnet50_file(path, 4 if change == "another width" else 2)
+    if change == "lacks":
+        del state["layer4.2.conv3.weight"]
+    elif change == "more":
+        state["layer5.0.conv1.weight"] = torch.zeros(1)
+    if change == "pickle":
+        torch.save(state, path)
+    elif change == "absent":
+        path.unlink()
+    elif change != "another width":
+        save_file(state, path)
+    encoder = Encoder(AutoEncoderConfig(2))
+    if change == "none":
+        load_resnet50(encoder, path)
+        assert all(torch.equal(encoder.state_dict()[name], value) for name, value in state.items())
+        return
+    with pytest.raises(TrainingError, match=says) as raised:
+        load_resnet50(encoder, path)
+    assert "\n" not in str(raised.value)
+
+
+# --- options reach the loops ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adversarial": "bce"},
+        {"classification": "cross-entropy"},
+        {"content_norm": "sum"},
+        {"lambda_insensitive": 10.0},
+    ],
+    ids=str,
+)
+def test_stage_1_options_change_the_training(
+    train_stage1: Train, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(name: str, **changed: Any) -> dict[str, Tensor]:
+        recipe = small_recipe()
+        # Without clipping, and by plain differences: Adam's second step is where the loss's size and shape show.
+        training = replace(recipe.encoders, steps=2, gradient_clip=None, **changed)
+        return Checkpoint.load(train_stage1(replace(recipe, encoders=training), tmp_path / name)).tensors
+
+    plain, other = trained("plain"), trained("other", **options)
+    assert any(not torch.equal(plain[name], other[name]) for name in plain if name.startswith("encoders."))
+
+
+def test_checkpoint_from_before_an_option_existed_is_resumed(stage1: Path, train_stage1: Train, tmp_path: Path) -> None:
+    older = Checkpoint.load(stage1)
+    del older.config["encoders"]["content_norm"], older.config["encoders"]["resnet50"]
+    older.save(tmp_path / "encoders.safetensors")
+    assert_same_checkpoint(train_stage1(small_recipe(), tmp_path), stage1)
+
+
+# --- how fast it went -------------------------------------------------------------------------------------------
+
+
+def test_throughput_and_waiting_are_told(
+    train_stage2: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that stands still but for the loader's half seconds and the network's whole ones."""
+    now = 0.0
+    told: list[Throughput] = []
+    monkeypatch.setattr("unjpeg.train.run.time.perf_counter", lambda: now)
+
+    class Slow:
+        def __init__(self, loader: Any) -> None:
+            self.batches = iter(loader)
+
+        def __iter__(self) -> Slow:
+            return self
+
+        def __next__(self) -> Any:
+            nonlocal now
+            now += 0.5
+            return next(self.batches)
+
+    batches = RunLog.batches
+    monkeypatch.setattr(RunLog, "batches", lambda log, loader: batches(log, Slow(loader)))
+    update = AveragedModel.update
+
+    def step(average: AveragedModel[Dagn], model: Dagn, number: int) -> None:
+        nonlocal now
+        now += 1.0
+        update(average, model, number)
+
+    monkeypatch.setattr(AveragedModel, "update", step)
+    close = RunLog.close
+
+    def closed(log: RunLog) -> None:
+        throughput = log.throughput()
+        assert throughput is not None
+        told.append(throughput)
+        close(log)
+
+    monkeypatch.setattr(RunLog, "close", closed)
+    recipe = small_recipe()
+    recipe = replace(recipe, dagn=replace(recipe.dagn, steps=4, batch=6, micro_batches=1))
+    train_stage2(recipe, tmp_path)
+    # Four steps of a second, and the three waits after the first batch.
+    assert told == [Throughput(pytest.approx(24 / 5.5), pytest.approx(1.5 / 5.5))]
+    assert "dagn 4.4 images/s, 27.3% of the time waiting for data" in capsys.readouterr().err
+
+
 TWO_PROCESSES = """
 import sys
 from dataclasses import replace
@@ -744,29 +921,85 @@ from unjpeg.train.recipes import tiny
 from unjpeg.train.run import TrainingImages
 
 torch.set_num_threads(1)
-folder, out = map(Path, sys.argv[1:])
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+folder, out = map(Path, sys.argv[1:3])
+devices, micro_batches = map(int, sys.argv[3:5])
+fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
 fabric.launch()
 images = TrainingImages.open([ImageFolder(folder)], validation_fraction=0.0, cache_dir=out / "cache")
 recipe = tiny()
 recipe = replace(
     recipe,
     network=replace(recipe.network, insensitive_guidance=False, fusion=False),
-    encoders=replace(recipe.encoders, steps=3, batch=4, patch=32, micro_batches=2),
-    dagn=replace(recipe.dagn, steps=3, batch=4, patch=16, micro_batches=2),
+    encoders=replace(recipe.encoders, steps=3, batch=4, patch=32, micro_batches=micro_batches),
+    dagn=replace(recipe.dagn, steps=3, batch=4, patch=16, micro_batches=micro_batches),
 )
 stage1 = train_encoders(fabric, recipe, images, out, workers=0)
-train_dagn(fabric, recipe, images, encoder_weights(Checkpoint.load(stage1)), out, workers=0)
+# Stage 2 of every run starts from the same stage 1: batch norm's statistics, which are its frozen encoders', are one
+# process's own.
+given = Path(sys.argv[5]) if len(sys.argv) > 5 else stage1
+train_dagn(fabric, recipe, images, encoder_weights(Checkpoint.load(given)), out, workers=0)
 """
+
+
+def train_in_processes(folder: Path, out: Path, devices: int, micro_batches: int, *stage1: Path) -> None:
+    out.mkdir()
+    script = out / "train.py"
+    script.write_text(TWO_PROCESSES)
+    arguments = [folder, out, devices, micro_batches, *stage1]
+    subprocess.run([sys.executable, script, *map(str, arguments)], check=True, timeout=600)
 
 
 @pytest.mark.slow
 def test_two_processes_train_together(image_folder: Path, tmp_path: Path) -> None:
     """With modules off, whose parameters no process has a gradient for."""
-    script = tmp_path / "train.py"
-    script.write_text(TWO_PROCESSES)
-    subprocess.run([sys.executable, script, image_folder, tmp_path / "out"], check=True, timeout=300)
+    train_in_processes(image_folder, tmp_path / "out", 2, 2)
     assert Checkpoint.load(tmp_path / "out" / "dagn.safetensors").step == 3
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_that_accumulates(image_folder: Path, tmp_path: Path) -> None:
+    """The same half-batches, once in two processes and once one after the other, with half-batch norms in both."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_in_processes(image_folder, one, 1, 2)
+    train_in_processes(image_folder, two, 2, 1, one / "encoders.safetensors")
+    for name in ("encoders.safetensors", "dagn.safetensors"):
+        alone, together = Checkpoint.load(one / name), Checkpoint.load(two / name)
+        assert alone.step == together.step == 3
+        assert alone.tensors.keys() == together.tensors.keys()
+        learned = [
+            key
+            for key in alone.tensors
+            if key.startswith(("encoders.", "discriminator.", "model.", "ema."))
+            and not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        ]
+        assert len(learned) > 100
+        for key in learned:
+            torch.testing.assert_close(together.tensors[key], alone.tensors[key], rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.slow
+def test_mixed_precision_trains_both_stages(training_images: TrainingImages, tmp_path: Path) -> None:
+    """bf16 where it is safe, weights and optimizers in float32; near to the float32 training, and not equal to it."""
+    recipe = small_recipe()
+    recipe = replace(
+        recipe, encoders=replace(recipe.encoders, steps=2), dagn=replace(recipe.dagn, steps=2, ema_decay=0.0)
+    )
+    tensors = {}
+    for precision in ("32-true", "bf16-mixed"):
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        stage1 = train_encoders(fabric, recipe, training_images, tmp_path / precision, workers=0)
+        weights = encoder_weights(Checkpoint.load(stage1))
+        path = train_dagn(fabric, recipe, training_images, weights, tmp_path / precision, workers=0)
+        tensors[precision] = Checkpoint.load(stage1).tensors | Checkpoint.load(path).tensors
+    exact, mixed = tensors["32-true"], tensors["bf16-mixed"]
+    assert all(value.dtype == exact[name].dtype for name, value in mixed.items())
+    assert any(not torch.equal(value, exact[name]) for name, value in mixed.items())
+    # Adam's first steps are as long as the learning rate, whatever the gradient's size.
+    rates = recipe.encoders.learning_rate.peak + recipe.dagn.learning_rate.peak
+    for name, value in mixed.items():
+        if name.startswith(("encoders.", "model.")) and not name.endswith(("running_mean", "running_var")):
+            assert torch.isfinite(value).all()
+            assert (value - exact[name]).abs().max() <= 4 * rates, name
 
 
 # --- golden losses ----------------------------------------------------------------------------------------------

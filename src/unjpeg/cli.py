@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unjpeg.errors import BadImageError, OutputError, UnjpegError
+from unjpeg.errors import BadImageError, OutputError, SettingError, UnjpegError
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unjpeg.inspection import Inspection, Verification
     from unjpeg.restore import Report
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_safely"]
 
 app = typer.Typer(
     name="unjpeg",
@@ -69,15 +69,17 @@ class BitDepth(StrEnum):
 
 
 def main() -> None:
-    """Run the command and exit with its code. Never shows a traceback for an error of unjpeg's own."""
+    """Run the command and exit with its code."""
+    run_safely(app)
+
+
+def run_safely(command: Callable[[], object]) -> None:
+    """Run a command line; exit with its code. Never shows a traceback for an error of unjpeg's own."""
     try:
-        app()
+        command()
     except UnjpegError as error:
         _complain(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        _complain(UnjpegError("interrupted; what was being restored was dropped, --resume goes on"))
-        sys.exit(130)
+        sys.exit(2 if isinstance(error, SettingError) else 1)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -180,13 +182,17 @@ def restore(
         fine = [_report_plan(job, settings.overwrite, as_json) for job in todo.jobs]
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
     failed, skipped = len(todo.failures), 0
-    with _progress_bar(len(todo.jobs), hidden=as_json) as progress:
-        for outcome in restore_batch(
-            todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
-        ):
-            failed += outcome.error is not None
-            skipped += outcome.skipped
-            _report_outcome(outcome, as_json)
+    try:
+        with _progress_bar(len(todo.jobs), hidden=as_json) as progress:
+            for outcome in restore_batch(
+                todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
+            ):
+                failed += outcome.error is not None
+                skipped += outcome.skipped
+                _report_outcome(outcome, as_json)
+    except KeyboardInterrupt:
+        _complain(UnjpegError("interrupted; the picture at work was dropped, and --resume goes on"))
+        raise typer.Exit(130) from None
     total = len(todo.jobs) + len(todo.failures)
     if total > 1 and not as_json:
         done = total - failed - skipped
@@ -256,6 +262,10 @@ def train(
         list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="Folder of images; give several to mix them.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Checkpoints and logs; resumes what is there.")],
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe: encoders.adversarial=bce, seed=3, ..."),
+    ] = [],  # noqa: B006
     start: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Go on from a model file's weights; skips stage 1.")
     ] = None,
@@ -270,12 +280,37 @@ def train(
         recipe,
         data,
         out,
+        settings=settings,
         start=start,
         workers=workers,
         devices=devices,
         accelerator=accelerator,
         precision=precision,
     )
+
+
+@app.command("data")
+def check_data(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME[=DIR]", help="Data sets, each with its folder if it lies elsewhere. [all]"),
+    ] = None,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Also compare what the files hold.")] = False,
+) -> None:
+    """Say which of the papers' data sets are whole, and what is missing. Exit code 1 if a named one is not."""
+    from unjpeg.datasets import DATA_SETS, data_root, data_set, problem_of
+
+    failed = False
+    for given in sets or DATA_SETS:
+        name, _, elsewhere = given.partition("=")
+        wanted = data_set(name)
+        folder = Path(elsewhere) if elsewhere else data_root() / wanted.folder
+        problem = problem_of(wanted, folder, checksums=checksums)
+        known = ", checksums agree" if checksums and wanted.checksums else ""
+        typer.echo(_printable(problem or f"{name}: {folder} holds all {wanted.count} pictures{known}"))
+        failed = failed or problem is not None
+    if failed and sets:
+        raise typer.Exit(1)
 
 
 @app.command()

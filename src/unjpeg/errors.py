@@ -6,6 +6,7 @@ __all__ = [
     "BadImageError",
     "ModelError",
     "OutputError",
+    "SettingError",
     "TooLargeError",
     "TrainingDataError",
     "TrainingError",
@@ -40,6 +41,10 @@ class ModelError(UnjpegError):
 
 class TrainingError(UnjpegError):
     """A training cannot start or go on."""
+
+
+class SettingError(TrainingError):
+    """A recipe has no such setting, or the setting no such value: wrong usage, exit code 2."""
 
 
 class TrainingDataError(TrainingError):

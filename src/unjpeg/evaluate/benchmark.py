@@ -22,7 +22,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.errors import TrainingDataError
+from unjpeg.datasets import image_files, resolved
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.inspection import verify
 from unjpeg.restore import ConsistencyPolicy, Restorer
@@ -33,7 +33,6 @@ __all__ = ["EncoderName", "Measurement", "encode_jpeg", "load_images", "main", "
 EncoderName = Literal["libjpeg", "mozjpeg"]
 
 QUALITIES = (10, 20, 30, 40, 70, 90, 95, 100)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +59,7 @@ class Measurement:
 
 def load_images(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Names and pixels (grey or RGB) of a test set, sorted by name. Raises TrainingDataError if there is none."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-    if not files:
-        raise TrainingDataError(f"{folder}: no test images in this folder")
-    for file in files:
+    for file in image_files(folder):
         with Image.open(file) as image:
             yield file.name, np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
@@ -134,7 +130,7 @@ def mean_row(rows: Iterable[Measurement], method: str, quality: int) -> dict[str
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds test/<set>.")] = Path("../shared/data"),
     out: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("results"),
-    sets: Annotated[list[str], typer.Option("--set", help="Test sets: folders under test/.")] = ["live1", "bsds500"],  # noqa: B006
+    sets: Annotated[list[str], typer.Option("--set", help="Data sets, or folders of pictures.")] = ["live1", "bsds500"],  # noqa: B006
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
     quality: Annotated[list[int], typer.Option(help="JPEG qualities.")] = list(QUALITIES),  # noqa: B006
     policy: Annotated[list[str], typer.Option(help="Consistency policies.")] = ["auto", "off"],  # noqa: B006
@@ -147,7 +143,9 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     for name in sets:
         rows = []
-        images = list(load_images(data / "test" / name))
+        beside = data / "test" / name
+        images = list(load_images(beside if beside.is_dir() else resolved(name)))
+        name = Path(name).name
         for row in measure(images, restorer, quality, policy, encoder=encoder):  # type: ignore[arg-type]
             rows.append(row)
             if sys.stderr.isatty():

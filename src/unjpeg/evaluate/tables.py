@@ -1,27 +1,22 @@
 """The documentation's tables, made from ``results/``: ``python -m unjpeg.evaluate.tables`` writes them anew.
 
-A test fails when a table in ``README.md`` or ``docs/results.md`` is not what this makes of the result files.
+A test fails when a table in a document is not what this makes of the result files. What no file holds yet is said to be
+not measured.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from unjpeg.evaluate.printed import ABLATION, COSTS, LIVE1_DAGN
 
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ("README.md", "docs/results.md")
-
-PRINTED_DAGN = {
-    10: (27.95, 0.807, 27.70),
-    20: (30.27, 0.873, 29.87),
-    30: (31.60, 0.900, 31.10),
-    40: (32.50, 0.916, 31.94),
-}
-"""LIVE1, as the DAGN paper's Table I prints it: 110 M parameters, 953 G multiply-adds."""
+DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md")
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -37,6 +32,10 @@ def tables(results: Path) -> dict[str, str]:
         **{f"quality-{name}": _quality(record) for name, record in records.items()},
         **{f"projection-{name}": _projection(record) for name, record in records.items()},
         **_cost(results / "cost.json"),
+        "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
+        "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
+        "lambdas": _from_file(results / "ablation-lambdas-small.json", _lambdas),
+        "stage1": _from_file(results / "stage1.json", _stage1),
     }
 
 
@@ -81,7 +80,7 @@ def _short(record: Mapping[str, Any]) -> str:
         [
             ["JPEG", *(f"{jpeg[q]['psnr_db']:.2f}" for q in qualities)],
             ["unjpeg, `default`", *(f"**{ours[q]['psnr_db']:.2f}**" for q in qualities)],
-            ["DAGN as printed (110 M parameters)", *(f"{PRINTED_DAGN[int(q)][0]:.2f}" for q in qualities)],
+            ["DAGN as printed (110 M parameters)", *(f"{LIVE1_DAGN[int(q)][0]:.2f}" for q in qualities)],
         ],
     )
 
@@ -126,6 +125,86 @@ def _projection(record: Mapping[str, Any]) -> str:
         ],
         rows,
     )
+
+
+NOT_MEASURED = "Not measured yet."
+
+
+def _from_file(path: Path, make: Callable[[Mapping[str, Any]], str]) -> str:
+    return make(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
+
+
+def _networks(records: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for record in records:
+        rows += [
+            [
+                f"`{name}`, {record['device']}",
+                f"{row['multiply_adds_g']:.1f}",
+                f"{row['parameters_m']:.1f}",
+                f"{row['milliseconds']:.1f}",
+                f"{row['peak_mib']:.0f}",
+            ]
+            for name, row in record["networks"].items()
+        ]
+    if not rows:
+        return NOT_MEASURED
+    for name, (multiply_adds, parameters, milliseconds) in COSTS.items():
+        rows.append([f"{name}, as printed, Tesla P100", str(multiply_adds), str(parameters), str(milliseconds), ""])
+    return _table(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
+
+
+_METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSNR-B", 2)}
+
+
+def _gain(value: Mapping[str, Any], digits: int) -> str:
+    seeds = "" if value["seed_deviation"] is None else f" ± {value['seed_deviation']:.{digits}f}"
+    return f"{value['mean']:+.{digits}f}{seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
+
+
+def _ablation(record: Mapping[str, Any]) -> str:
+    base, *others = record["variants"]
+    rows = []
+    for set_name, per_quality in record["summary"].items():
+        for quality, figures in per_quality.items():
+            for metric, (title, digits) in _METRIC_NAMES.items():
+                printed = ABLATION.get(set_name, {}).get(int(quality), {}).get(metric)
+                row = [f"{set_name}, {quality}, {title}", f"{figures[metric]['base']:.{digits}f}"]
+                for number, name in enumerate(others, 1):
+                    ours = _gain(figures[metric]["gains"][name], digits + 1)
+                    row.append(f"{ours}; {printed[number] - printed[0]:+.{digits}f}" if printed else ours)
+                rows.append(row)
+    return _table(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
+
+
+def _lambdas(record: Mapping[str, Any]) -> str:
+    base, *others = record["variants"]
+    rows = [
+        [f"{set_name}, {quality}", f"{figures['psnr_db']['base']:.2f}"]
+        + [_gain(figures["psnr_db"]["gains"][name], 3) for name in others]
+        for set_name, per_quality in record["summary"].items()
+        for quality, figures in per_quality.items()
+    ]
+    return _table(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
+
+
+def _stage1(record: Mapping[str, Any]) -> str:
+    views = record["views"]
+    rows = []
+    for quality in [str(quality) for quality in record["qualities"]]:
+        row = [quality]
+        for figures in views.values():
+            here = figures["per_quality"][quality]
+            movement = here["pooled_movement"]
+            row += [
+                f"{here['quality_error']:.1f}",
+                f"{here['class_accuracy']:.0%}",
+                f"{1 - here['judged_original']:.0%}",
+                " / ".join("-" if movement[kind] is None else f"{movement[kind]:.2f}" for kind in movement),
+            ]
+        rows.append(row)
+    titles = ("quality's error", "class exact", "judged compressed", "movement, insensitive / sensitive")
+    return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
 
 
 def _cost(path: Path) -> dict[str, str]:

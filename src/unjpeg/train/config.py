@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
 
-__all__ = ["VALIDATION_FRACTION", "DagnTraining", "EncoderTraining", "LearningRate", "Recipe", "json_ready"]
+__all__ = [
+    "VALIDATION_FRACTION",
+    "DagnTraining",
+    "EncoderTraining",
+    "LearningRate",
+    "Recipe",
+    "completed",
+    "json_ready",
+    "with_settings",
+]
 
 
 VALIDATION_FRACTION = 0.06
@@ -57,6 +69,10 @@ class EncoderTraining:
         lambda_insensitive, lambda_sensitive: the penalty factors of Eq. 3 and 7.
         adversarial: Eq. 6 as printed, or the textbook's binary cross-entropy.
         classification: Eq. 9's L1 between softmax and one-hot, or cross-entropy.
+        content_norm: Eq. 5 and 8's norm as the mean over a picture's values, or as their sum (as printed): the sum
+            weighs content against the other terms by 3 * patch^2 times as much.
+        resnet50: a safetensors file of ResNet-50's state dict, usual names, that both encoders start from; ``None``
+            starts at random. Fits ``encoder_width`` 64 only.
         micro_batches: parts that a process's share of the batch is divided into (gradient accumulation).
     """
 
@@ -71,10 +87,15 @@ class EncoderTraining:
     lambda_sensitive: float = 1.0
     adversarial: Literal["published", "bce"] = "published"
     classification: Literal["l1", "cross-entropy"] = "l1"
+    content_norm: Literal["mean", "sum"] = "mean"
+    resnet50: str | None = None
     gradient_clip: float | None = None
     micro_batches: int = 1
     checkpoint_every: int = 200
     validate_every: int = 200
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +105,8 @@ class DagnTraining:
     Attributes:
         steps: optimizer steps. The paper's 10000 epochs over 3550 images are 554700 steps of 64.
         optimizer: "adam" as published, or "muon": see ``optimizer``.
-        loss: Eq. 14's mean absolute error, or the mean over the patches of each one's root mean square error, which
-            is nearer to a mean of PSNR values.
+        loss: Eq. 14 as the mean absolute error ("l1") or, as printed, as a patch's sum of absolute errors ("l1-sum");
+            or the mean over the patches of each one's root mean square error ("rms"), nearer to a mean of PSNR values.
         weight_decay: decoupled; 0 is plain Adam or Muon.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
@@ -96,13 +117,16 @@ class DagnTraining:
     optimizer: OptimizerName = "adam"
     learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
     degradation: JpegDegradation = field(default_factory=JpegDegradation)
-    loss: Literal["l1", "rms"] = "l1"
+    loss: Literal["l1", "l1-sum", "rms"] = "l1"
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
     micro_batches: int = 1
     checkpoint_every: int = 500
     validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +145,81 @@ def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:
     """The named parts of a recipe as they come back from JSON: what a checkpoint stores and compares."""
     whole = json.loads(json.dumps(asdict(recipe)))
     return {part: whole[part] for part in parts}
+
+
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with the fields that did not exist when it was written, at their defaults."""
+    out = dict(stored)
+    for part, kind in (("network", DagnConfig), ("encoders", EncoderTraining), ("dagn", DagnTraining)):
+        if part in stored:
+            out[part] = {f.name: f.default for f in fields(kind) if f.default is not MISSING} | stored[part]
+    return out
+
+
+def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with some of its fields set from text, as ``unjpeg train --set`` takes them.
+
+    Args:
+        settings: each ``field.field=value``, such as ``encoders.adversarial=bce``. Numbers as Python writes them,
+            ``true`` and ``false``, ``none`` where a field may be empty, tuples as numbers between commas.
+
+    Raises:
+        SettingError: there is no such field, or it does not take that value.
+    """
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise SettingError(f"{setting}: a setting is written FIELD=VALUE, for instance encoders.adversarial=bce")
+        try:
+            recipe = _with_setting(recipe, path.split("."), text)
+        except ValueError as error:
+            raise SettingError(f"{setting}: {error}") from error
+    return recipe
+
+
+def _with_setting(owner: Any, path: list[str], text: str) -> Any:
+    name, *below = path
+    known = [f.name for f in fields(owner) if f.name != "name"]
+    if name not in known:
+        raise ValueError(f"there is no {name!r}; there are: {', '.join(known)}")
+    value = getattr(owner, name)
+    if is_dataclass(value):
+        if not below:
+            raise ValueError(f"{name!r} has settings of its own: {', '.join(f.name for f in fields(value))}")
+        return replace(owner, **{name: _with_setting(value, below, text)})
+    if below:
+        raise ValueError(f"{name!r} has no settings of its own")
+    return replace(owner, **{name: _parsed(text, get_type_hints(type(owner))[name])})
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """``text`` as a value of the annotation ``kind``. Raises ValueError."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return None if text.lower() == "none" else _parsed(text, inner)
+    if origin is Literal:
+        if text not in arguments:
+            raise ValueError(f"must be one of {', '.join(arguments)}")
+        return text
+    if origin is tuple:
+        return tuple(_parsed(item, arguments[0]) for item in text.split(",") if item)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return text.lower() == "true"
+    if kind is str:
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError("must be a whole number" if kind is int else "must be a number") from None
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}")

@@ -81,7 +81,7 @@ def train_dagn(
     )
     crops = images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
     log = RunLog(fabric, out / "tensorboard", "dagn")
-    samples = iter(loader)
+    samples = log.batches(loader)
     metrics = dict(resumed.metrics) if resumed else {}
     running_loss, logged = torch.zeros((), device=fabric.device), first
 
@@ -137,10 +137,12 @@ def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
 
 
 def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:
-    """L_res, Eq. 14, or the mean of the patches' root mean square errors. Both ``(N, 3, H, W)``, range 0..1."""
+    """L_1, Eq. 14, or the mean of the patches' root mean square errors. Both ``(N, 3, H, W)``, range 0..1."""
     if config.loss == "rms":
         # A root has no gradient at zero; 1e-5 is the square of 0.8 of 255 levels.
         return (restored - original).square().mean((1, 2, 3)).add(1e-5).sqrt().mean()
+    if config.loss == "l1-sum":
+        return nn.functional.l1_loss(restored, original, reduction="sum") / len(restored)
     return nn.functional.l1_loss(restored, original)
 
 

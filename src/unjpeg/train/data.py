@@ -22,12 +22,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from unjpeg.datasets import image_files, resolved
 from unjpeg.errors import TrainingDataError
 from unjpeg.train.degrade import JpegDegradation
 
 __all__ = ["ImageFolder", "ImageStore", "PairedPatches", "Sample", "sample_loader"]
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +45,19 @@ class ImageFolder:
 
     @classmethod
     def parse(cls, text: str) -> ImageFolder:
-        """From ``DIR`` or ``DIR=WEIGHT``, as on the command line."""
+        """From ``DIR`` or ``DIR=WEIGHT``, as on the command line; ``DIR`` may be a data set's name."""
         path, separator, weight = text.rpartition("=")
         if not separator:
-            return cls(Path(text))
+            return cls(resolved(text))
         try:
             number = float(weight)
         except ValueError:
-            return cls(Path(text))
-        return cls(Path(path), number)
+            return cls(resolved(text))
+        return cls(resolved(path), number)
 
     def files(self) -> list[Path]:
         """All image files, sorted by path. Raises TrainingDataError if there is none."""
-        if not self.path.is_dir():
-            raise TrainingDataError(f"{self.path}: no such folder of training images")
-        found = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not found:
-            raise TrainingDataError(f"{self.path}: no images in this folder")
-        return found
+        return image_files(self.path)
 
 
 def is_validation(file: Path, fraction: float) -> bool:

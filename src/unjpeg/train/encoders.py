@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unjpeg.errors import TrainingError
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
-from unjpeg.models.autoencoder import QUALITY_CLASSES, pool
+from unjpeg.models.autoencoder import QUALITY_CLASSES, Encoder, pool
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import EncoderTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
@@ -19,9 +23,11 @@ from unjpeg.train.run import RunLog, TrainingImages, resume_point, to_unit_range
 
 __all__ = [
     "DecoupledEncoders",
+    "content_loss",
     "discriminator_loss",
     "encoder_weights",
     "insensitive_loss",
+    "load_resnet50",
     "sensitive_loss",
     "train_encoders",
 ]
@@ -46,6 +52,13 @@ class DecoupledEncoders(nn.Module):
         insensitive, from_insensitive = self.insensitive(images)
         sensitive, from_sensitive = self.sensitive(images)
         return pool(insensitive), from_insensitive, from_sensitive, self.quality_predictor(pool(sensitive))
+
+
+def content_loss(reconstructed: Tensor, images: Tensor, config: EncoderTraining) -> Tensor:
+    """L_cc, Eq. 5 and 8. Both ``(2N, 3, H, W)``, range 0..1, compressed images and their originals."""
+    if config.content_norm == "sum":
+        return functional.l1_loss(reconstructed, images, reduction="sum") / len(images)
+    return functional.l1_loss(reconstructed, images)
 
 
 def insensitive_loss(logits: Tensor, config: EncoderTraining) -> Tensor:
@@ -74,6 +87,38 @@ def sensitive_loss(logits: Tensor, quality: Tensor, config: EncoderTraining) -> 
     return (functional.softmax(logits, dim=1) - one_hot).abs().sum(1).mean()
 
 
+def load_resnet50(encoder: Encoder, path: Path) -> None:
+    """Start an encoder from a classifier's weights: ResNet-50's state dict, usual names, as safetensors.
+
+    The classifier itself (``fc``) is left out; the batch norms' step counters may be absent.
+
+    Raises:
+        TrainingError: the file is not readable, or not a ResNet-50 of the encoder's width.
+    """
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: not a readable safetensors file ({error})") from error
+    own = encoder.state_dict()
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    unfit = [name for name in stored if name in own and stored[name].shape != own[name].shape]
+    foreign = [name for name in stored if name not in own and not name.startswith("fc.")]
+    absent = sorted(needed - stored.keys())
+    for reason, names in (("lacks", absent), ("has besides it", foreign), ("has in another size", unfit)):
+        if names:
+            listed = ", ".join(names[:3])
+            raise TrainingError(f"{path}: not a ResNet-50 of width {len(own['bn1.weight'])}: it {reason} {listed}")
+    encoder.load_state_dict({name: value for name, value in stored.items() if name in own}, strict=False)
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: Path, *, workers: int = 1) -> Path:
     """Train both auto-encoders and return the path of the last checkpoint.
 
@@ -84,11 +129,16 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     checkpoint_path = out / "encoders.safetensors"
     stored_config = json_ready(recipe, "seed", "encoders")
     stored_config["encoder_width"] = recipe.network.encoder_width
+    if config.resnet50 is not None:  # by what it holds, wherever it lies
+        stored_config["encoders"]["resnet50"] = _file_hash(Path(config.resnet50))
     resumed = resume_point(checkpoint_path, stored_config, images.manifest)
 
     torch.manual_seed(recipe.seed)
     encoders = DecoupledEncoders(recipe.network.encoder)
     discriminator = Discriminator(recipe.network.encoder)
+    if config.resnet50 is not None and not resumed:
+        for auto_encoder in (encoders.insensitive, encoders.sensitive):
+            load_resnet50(auto_encoder.encoder, Path(config.resnet50))
     if resumed:
         encoders.load_state_dict(select(resumed.tensors, "encoders"))
         discriminator.load_state_dict(select(resumed.tensors, "discriminator"))
@@ -116,7 +166,7 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
         world_size=fabric.world_size,
     )
     log = RunLog(fabric, out / "tensorboard", "encoders")
-    samples = iter(loader)
+    samples = log.batches(loader)
     levels = torch.arange(1, QUALITY_CLASSES + 1, device=fabric.device, dtype=torch.float32)
 
     for step in log.steps(first, config.steps):
@@ -130,8 +180,8 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
             quality = sample.quality.to(fabric.device)
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
                 pooled, from_insensitive, from_sensitive, quality_logits = model(both)
-                content_ci = functional.l1_loss(from_insensitive, both)  # Eq. 5
-                content_cs = functional.l1_loss(from_sensitive, both)  # Eq. 8
+                content_ci = content_loss(from_insensitive, both, config)  # Eq. 5
+                content_cs = content_loss(from_sensitive, both, config)  # Eq. 8
                 fooling = insensitive_loss(judge(pooled), config)
                 reading = sensitive_loss(quality_logits, quality, config)
                 # The two auto-encoders share no weights: the sum of their losses updates each by its own (Eq. 3, 7).

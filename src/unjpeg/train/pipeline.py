@@ -13,7 +13,7 @@ from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import VALIDATION_FRACTION, Recipe
+from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
 from unjpeg.train.dagn import train_dagn
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import encoder_weights, train_encoders
@@ -21,7 +21,7 @@ from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["export_file", "train_recipe"]
+__all__ = ["export_file", "make_fabric", "open_images", "recipe_by_name", "train_recipe"]
 
 
 def train_recipe(
@@ -30,6 +30,7 @@ def train_recipe(
     out: Path,
     *,
     workers: int = 1,
+    settings: Sequence[str] = (),
     start: str | None = None,
     devices: int = 1,
     accelerator: str = "auto",
@@ -39,20 +40,17 @@ def train_recipe(
 
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
+        settings: fields of the recipe to set, each ``field.field=value``; see ``with_settings``.
         start: a model (shipped name or file) to go on from instead of stage 1.
 
     Raises:
         ModelError: there is no such model.
+        SettingError: the recipe has no such setting.
         TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
     """
-    recipe = recipe_by_name(name)
-    torch.set_flush_denormal(True)
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
-        raise TrainingError(f"cannot train like that: {error}") from error
-    fabric.launch()
-    images = _open_images(data, recipe.validation_fraction)
+    recipe = with_settings(recipe_by_name(name), settings)
+    fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    images = open_images(data, recipe.validation_fraction)
     if start is not None:
         file = ModelFile.read(start)
         return train_dagn(
@@ -72,7 +70,7 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     loaded = Checkpoint.load(checkpoint)
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
-    images = _open_images(data, VALIDATION_FRACTION)
+    images = open_images(data, VALIDATION_FRACTION)
     return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
 
 
@@ -83,7 +81,19 @@ def recipe_by_name(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+def make_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
+    """What runs a training: launched, on the devices asked for. Raises TrainingError if there are none such."""
+    torch.set_flush_denormal(True)
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
+        raise TrainingError(f"cannot train like that: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+    """Training and validation pictures of folders or data sets, decoded once into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
     folders = [ImageFolder.parse(text) for text in data]
     return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)

@@ -20,10 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, is_validation
+from unjpeg.train.config import completed
+from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation
 from unjpeg.train.degrade import JpegDegradation
 
-__all__ = ["AveragedModel", "RunLog", "TrainingImages", "resume_point", "to_unit_range"]
+__all__ = ["AveragedModel", "RunLog", "Throughput", "TrainingImages", "resume_point", "to_unit_range"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,22 @@ class AveragedModel(Generic[Network]):
         torch._foreach_lerp_(mine, theirs, weight)
 
 
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """How fast a training went.
+
+    Attributes:
+        images_per_second: training pairs of all processes together.
+        waiting: share of this process's time that its loop waited for data, 0..1.
+    """
+
+    images_per_second: float
+    waiting: float
+
+    def __str__(self) -> str:
+        return f"{self.images_per_second:.1f} images/s, {self.waiting:.1%} of the time waiting for data"
+
+
 class RunLog:
     """Progress bar (on a terminal only), one printed line now and then, TensorBoard scalars and pictures."""
 
@@ -131,7 +148,10 @@ class RunLog:
         self._console = Console(file=sys.stderr)
         self._quiet = not fabric.is_global_zero
         self._title = title
-        self._last_print = time.monotonic()
+        self._processes = fabric.world_size
+        self._samples = 0
+        self._began: float | None = None
+        self._waited = 0.0
 
     def steps(self, first: int, total: int) -> Iterator[int]:
         """Count from ``first`` to ``total`` with a bar."""
@@ -150,6 +170,31 @@ class RunLog:
                 yield step
                 progress.advance(task)
 
+    def batches(self, loader: Iterable[Sample]) -> Iterator[Sample]:
+        """The loader's batches, while keeping account of their number and of the time that the loop waits for them.
+
+        The clock starts when the first one is there: starting the loader's processes is not counted.
+        """
+        iterator = iter(loader)
+        while True:
+            start = time.perf_counter()
+            sample = next(iterator, None)
+            if sample is None:
+                return
+            if self._began is None:
+                self._began = time.perf_counter()
+            else:
+                self._waited += time.perf_counter() - start
+            self._samples += len(sample.quality)
+            yield sample
+
+    def throughput(self) -> Throughput | None:
+        """Of the loop so far, validation and checkpoints included; ``None`` before the first batch."""
+        if self._began is None:
+            return None
+        seconds = time.perf_counter() - self._began
+        return Throughput(self._samples * self._processes / seconds, self._waited / seconds)
+
     def scalars(self, step: int, values: dict[str, float], *, line: bool = False) -> None:
         """Record figures; with ``line`` also print them, whatever the output is."""
         text = "  ".join(f"{name} {value:.5g}" for name, value in values.items())
@@ -166,6 +211,10 @@ class RunLog:
             self._writer.add_images(f"{self._title}/{name}", images.clamp(0, 1), step)
 
     def close(self) -> None:
+        """End the log; the last line says how fast it went."""
+        throughput = self.throughput()
+        if self._writer and throughput:
+            self._console.print(f"{self._title} {throughput}", highlight=False, soft_wrap=True)
         if self._writer:
             self._writer.close()
 
@@ -175,8 +224,9 @@ def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
-    if checkpoint.config != config:
-        changed = ", ".join(sorted(_differences(checkpoint.config, config)))
+    stored = completed(checkpoint.config)
+    if stored != config:
+        changed = ", ".join(sorted(_differences(stored, config)))
         raise TrainingError(f"{path}: was made with another configuration ({changed}); choose another --out")
     if checkpoint.manifest != manifest:
         raise TrainingError(f"{path}: was trained on other pictures; choose another --out, or give the same --data")

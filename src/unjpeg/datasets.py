@@ -1,0 +1,161 @@
+"""The pictures that the papers train and measure on: what belongs to each set, where it lies, what is missing.
+
+A set is described by a manifest, plain data in ``manifests/NAME.json``:
+
+- ``title``, ``obtain`` and ``terms``: what it is, where it comes from, and under what terms.
+- ``folder``: where it lies below the data folder (``$UNJPEG_DATA``); files are looked for at any depth.
+- ``count``: of pictures. ``stems``: a pattern, the first and the last number of their names without suffix, if known.
+- ``checksums``: by name without suffix, the first 16 hexadecimal digits of a SHA-256, of the file's bytes or of its
+  shape and pixels (``checksum_of``: a lossless picture may be stored in any format).
+
+Wherever unjpeg takes a folder of pictures it takes a set's name, too; any other folder works as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from unjpeg.errors import TrainingDataError
+
+__all__ = [
+    "DATA_SETS",
+    "IMAGE_SUFFIXES",
+    "DataSet",
+    "data_root",
+    "data_set",
+    "image_files",
+    "problem_of",
+    "resolved",
+]
+
+DATA_SETS = (
+    "div2k",
+    "flickr2k",
+    "bsds500-train",
+    "live1",
+    "bsds500",
+    "liu4k",
+    "classic5",
+    "set12",
+    "bsd68",
+    "kodak",
+    "urban100",
+)
+"""Every set that has a manifest: those to train on first."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+
+_NAMED = 3
+"""How many missing or wrong files a line names."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One manifest; its fields are described above."""
+
+    name: str
+    title: str
+    folder: str
+    count: int
+    obtain: str
+    terms: str
+    stems: tuple[str, ...] = ()
+    checksum_of: Literal["pixels", "bytes"] = "bytes"
+    checksums: dict[str, str] = field(default_factory=dict)
+
+
+def data_root() -> Path:
+    """``$UNJPEG_DATA``, or ``../shared/data``."""
+    return Path(os.environ.get("UNJPEG_DATA", "../shared/data"))
+
+
+def data_set(name: str) -> DataSet:
+    """A set by its name. Raises TrainingDataError if there is none."""
+    if name not in DATA_SETS:
+        raise TrainingDataError(f"no data set {name!r}; there are: {', '.join(DATA_SETS)}")
+    stored = json.loads((Path(__file__).parent / "manifests" / f"{name}.json").read_text(encoding="utf-8"))
+    stems = tuple(stored.get("checksums", ()))
+    if "stems" in stored:
+        pattern, first, last = stored["stems"]
+        stems = tuple(pattern.format(number) for number in range(first, last + 1))
+    return DataSet(**{**stored, "name": name, "stems": stems})
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted by path. Raises TrainingDataError if there is none."""
+    if not folder.is_dir():
+        raise TrainingDataError(f"{folder}: no such folder of images")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not found:
+        raise TrainingDataError(f"{folder}: no images in this folder")
+    return found
+
+
+def problem_of(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str | None:
+    """One line that says what a folder lacks of a set, or ``None`` if it is whole.
+
+    Args:
+        checksums: also compare what the files hold (reads every one of them).
+    """
+    if not folder.is_dir():
+        return f"{wanted.name}: no folder {folder}; obtain it: {wanted.obtain}"
+    files = {p.stem: p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()}
+    missing = [stem for stem in wanted.stems if stem not in files]
+    if missing or len(files) < wanted.count:
+        names = f" (no {_some(missing)})" if missing else ""
+        there = len(wanted.stems) - len(missing) if wanted.stems else len(files)
+        return f"{wanted.name}: {folder} holds {there} of {wanted.count} pictures{names}; obtain it: {wanted.obtain}"
+    if len(files) > wanted.count:
+        others = sorted(files.keys() - set(wanted.stems)) if wanted.stems else []
+        names = f", such as {_some(others)}" if others else ""
+        return f"{wanted.name}: {folder} holds {len(files)} pictures instead of {wanted.count}{names}; move those out"
+    if checksums:
+        wrong = [stem for stem, value in wanted.checksums.items() if _checksum(files[stem], wanted) != value]
+        if wrong:
+            return (
+                f"{wanted.name}: {len(wrong)} of {wanted.count} pictures in {folder} are not the set's: {_some(wrong)}"
+            )
+    return None
+
+
+def resolved(given: str) -> Path:
+    """The folder that a command's argument means: a folder as it is, or the place of a set that is whole.
+
+    Raises TrainingDataError, which says what is missing, if the argument names a set that is not.
+    """
+    folder = Path(given)
+    if folder.is_dir() or given not in DATA_SETS:
+        return folder
+    wanted = data_set(given)
+    place = data_root() / wanted.folder
+    problem = problem_of(wanted, place)
+    if problem:
+        raise TrainingDataError(problem)
+    return place
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _checksum(file: Path, wanted: DataSet) -> str:
+    try:
+        if wanted.checksum_of == "bytes":
+            data = file.read_bytes()
+        else:
+            with Image.open(file) as image:
+                pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            data = f"{pixels.shape}".encode() + pixels.tobytes()
+    # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "unreadable"
+    return hashlib.sha256(data).hexdigest()[:16]

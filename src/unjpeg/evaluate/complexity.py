@@ -1,0 +1,149 @@
+"""Table III for every network that a recipe trains: parameters, multiply-adds, time and memory on the device at hand.
+
+``python -m unjpeg.evaluate.complexity`` writes ``results/networks-<device>.json``. Weights are random: none of the
+figures depends on them. Each network is timed in a process of its own, so that peak memory is its alone. This is the
+bare network in torch; whole restorations, as users run them, are what ``unjpeg.evaluate.cost`` measures.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from unjpeg.cli import run_safely
+from unjpeg.errors import TrainingError
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.models import Dagn, DagnConfig
+from unjpeg.train.recipes import RECIPES
+from unjpeg.version import __version__, source_commit
+
+__all__ = ["SIDE", "counted", "main", "networks", "timed"]
+
+SIDE = 512
+"""Side of the measured picture, as in the paper's Table III."""
+
+
+class Device(StrEnum):
+    """Where the networks are timed."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def networks() -> dict[str, DagnConfig]:
+    """Every network that a recipe trains, each once, under the first recipe's name that has it."""
+    out: dict[str, DagnConfig] = {}
+    for name, recipe in RECIPES.items():
+        config = recipe().network
+        if config not in out.values():
+            out[name] = config
+    return out
+
+
+def counted(config: DagnConfig) -> dict[str, float]:
+    """Parameters and multiply-adds of one 512x512 picture, in millions and thousand millions. Needs no memory.
+
+    The quality predictor is not counted: restoring does not use it.
+    """
+    with torch.device("meta"):
+        network = Dagn(config).eval()
+        image = torch.empty(1, 3, SIDE, SIDE)
+    with torch.no_grad(), FlopCounterMode(display=False) as whole:
+        guidance = network.guide(image)
+        network.restore(image, guidance)
+    with torch.no_grad(), FlopCounterMode(display=False) as restoring:
+        network.restore(image, guidance)
+    encoders = _parameters(network.insensitive_encoder) + _parameters(network.sensitive_encoder)
+    return {
+        "parameters_m": (_parameters(network) - _parameters(network.quality_predictor)) / 1e6,
+        "encoder_parameters_m": encoders / 1e6,
+        "multiply_adds_g": whole.get_total_flops() / 2e9,
+        "restoring_multiply_adds_g": restoring.get_total_flops() / 2e9,
+    }
+
+
+@torch.no_grad()
+def timed(config: DagnConfig, device: Device, repeats: int) -> dict[str, float]:
+    """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
+
+    Run it in a fresh process. The first pass warms up and is not counted.
+    """
+    network = Dagn(config).eval().to(device.value, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, 3, SIDE, SIDE, device=device.value).contiguous(memory_format=torch.channels_last)
+    if device is Device.cuda:
+        torch.cuda.reset_peak_memory_stats()
+    milliseconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        network(image)
+        if device is Device.cuda:
+            torch.cuda.synchronize()
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    if device is Device.cuda:
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"milliseconds": float(np.median(milliseconds[1:])), "peak_mib": peak}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes; the median counts.")] = 5,
+    one: Annotated[str | None, typer.Option(hidden=True, help="Time this network and print JSON.")] = None,
+) -> None:
+    """Count and time every network."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise TrainingError("no CUDA device here; choose --device cpu")
+    if one is not None:
+        print(json.dumps(timed(networks()[one], device, repeats)))
+        return
+    record: dict[str, Any] = {
+        "side": SIDE,
+        "device": torch.cuda.get_device_name() if device is Device.cuda else "CPU",
+        "precision": "float32",
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "machine": machine(),
+        "networks": {},
+    }
+    for name, config in networks().items():
+        command = [sys.executable, "-m", __spec__.name, "--one", name, "--device", device, "--repeats", str(repeats)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if finished.returncode:
+            lines = finished.stderr.strip().splitlines()
+            raise TrainingError(f"{name}: could not be timed ({lines[-1] if lines else 'it was killed'})")
+        row = {"config": asdict(config), **counted(config), **json.loads(finished.stdout)}
+        record["networks"][name] = row
+        print(
+            f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {row['milliseconds']:8.1f} ms  "
+            f"{row['peak_mib']:7.0f} MiB",
+            flush=True,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"networks-{device.value}.json"
+    path.write_text(json.dumps(record, indent=1))
+    print(f"wrote {path}")
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+if __name__ == "__main__":
+    run_safely(lambda: typer.run(main))

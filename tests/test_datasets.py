@@ -1,0 +1,118 @@
+"""Data sets: what is missing is said in one line, and a set's name works wherever a folder does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from unjpeg.cli import app
+from unjpeg.datasets import DATA_SETS, data_set, image_files, problem_of, resolved
+from unjpeg.errors import TrainingDataError
+
+MANIFESTS = Path(__file__).parents[1] / "src" / "unjpeg" / "manifests"
+
+
+def kodak(folder: Path, numbers: range) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.fromarray(np.full((2, 2, 3), number, np.uint8)).save(folder / f"kodim{number:02d}.png")
+    return folder
+
+
+def test_every_manifest_is_listed_and_complete() -> None:
+    assert sorted(DATA_SETS) == sorted(path.stem for path in MANIFESTS.glob("*.json"))
+    for name in DATA_SETS:
+        wanted = data_set(name)
+        assert wanted.count > 0
+        assert wanted.obtain
+        assert wanted.terms
+        assert len(wanted.stems) in (0, wanted.count)
+        assert len(set(wanted.stems)) == len(wanted.stems)
+        assert set(wanted.checksums) <= set(wanted.stems)
+
+
+def test_the_papers_counts() -> None:
+    counts = {"div2k": 900, "flickr2k": 2650, "live1": 29, "bsds500": 200, "bsd68": 68, "set12": 12, "classic5": 5}
+    assert {name: data_set(name).count for name in counts} == counts
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
+    wanted = data_set("kodak")
+    absent = problem_of(wanted, tmp_path / "absent")
+    assert absent is not None
+    assert "no folder" in absent
+    assert wanted.obtain in absent
+    half = problem_of(wanted, kodak(tmp_path / "half", range(1, 20)))
+    assert half is not None
+    assert "19 of 24 pictures (no kodim20, kodim21, kodim22 and 2 more)" in half
+    whole = kodak(tmp_path / "whole", range(1, 25))
+    assert problem_of(wanted, whole) is None
+    kodak(whole / "deeper", range(25, 27))
+    more = problem_of(wanted, whole)
+    assert more is not None
+    assert "26 pictures instead of 24, such as kodim25, kodim26" in more
+    assert not any("\n" in line for line in (absent, half, more))
+
+
+def test_a_set_whose_names_are_not_known_is_counted(tmp_path: Path) -> None:
+    problem = problem_of(data_set("urban100"), kodak(tmp_path / "few", range(3)))
+    assert problem is not None
+    assert "3 of 100 pictures; obtain it" in problem
+
+
+@pytest.mark.parametrize("change", ["pixels", "damage", "format"])
+def test_checksums_notice_other_pixels_but_not_another_format(tmp_path: Path, data_root: Path, change: str) -> None:
+    wanted = data_set("set12")
+    folder = tmp_path / "set12"
+    folder.mkdir()
+    for file in image_files(data_root / wanted.folder):
+        (folder / file.name).write_bytes(file.read_bytes())
+    first = folder / "01.png"
+    with Image.open(first) as image:
+        pixels = np.array(image)
+    if change == "pixels":
+        pixels[0, 0] ^= 1
+        Image.fromarray(pixels).save(first)
+    elif change == "damage":
+        first.write_bytes(first.read_bytes()[:500])
+    else:
+        first.unlink()
+        Image.fromarray(pixels).save(folder / "01.bmp")
+    assert problem_of(wanted, folder) is None
+    problem = problem_of(wanted, folder, checksums=True)
+    if change == "format":
+        assert problem is None
+    else:
+        assert problem is not None
+        assert problem.startswith("set12: 1 of 12 pictures")
+        assert problem.endswith("01")
+
+
+def test_names_mean_folders_and_folders_mean_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNJPEG_DATA", str(tmp_path))
+    with pytest.raises(TrainingDataError, match="kodak: no folder"):
+        resolved("kodak")
+    place = kodak(tmp_path / "test" / "kodak", range(1, 25))
+    assert resolved("kodak") == place
+    assert resolved(str(place)) == place
+    assert resolved("elsewhere") == Path("elsewhere")
+    kodak(tmp_path / "here" / "kodak", range(1))
+    monkeypatch.chdir(tmp_path / "here")
+    assert resolved("kodak") == Path("kodak")  # a folder that is there comes first
+    with pytest.raises(TrainingDataError, match="no data set 'kodiak'"):
+        data_set("kodiak")
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNJPEG_DATA", str(tmp_path))
+    elsewhere = kodak(tmp_path / "elsewhere", range(1, 25))
+    everything = CliRunner().invoke(app, ["data"])
+    assert everything.exit_code == 0
+    assert len(everything.stdout.splitlines()) == len(DATA_SETS)
+    assert CliRunner().invoke(app, ["data", "kodak"]).exit_code == 1
+    whole = CliRunner().invoke(app, ["data", f"kodak={elsewhere}", "--checksums"])
+    assert (whole.exit_code, whole.stdout) == (0, f"kodak: {elsewhere} holds all 24 pictures\n")

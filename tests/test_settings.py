@@ -1,0 +1,146 @@
+"""Recipes set from text: every field can be reached, takes values of its type only, and unknown ones are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unjpeg.errors import SettingError
+from unjpeg.train.config import Recipe, completed, json_ready, with_settings
+from unjpeg.train.recipes import published, small
+
+
+def leaves(owner: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    out = []
+    for f in fields(owner):
+        value = getattr(owner, f.name)
+        out += leaves(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(f"{prefix}{f.name}", value)]
+    return out
+
+
+def value_at(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def as_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def test_every_field_can_be_set_to_what_it_is() -> None:
+    recipe = published()
+    settings = [f"{path}={as_text(value)}" for path, value in leaves(recipe) if path != "name"]
+    assert len(settings) > 40
+    assert with_settings(recipe, settings) == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("encoders.adversarial=bce", "bce"),
+        ("encoders.classification=cross-entropy", "cross-entropy"),
+        ("encoders.content_norm=sum", "sum"),
+        ("encoders.resnet50=weights/resnet50.safetensors", "weights/resnet50.safetensors"),
+        ("encoders.resnet50=None", None),
+        ("encoders.learning_rate.peak=1e-4", 1e-4),
+        ("encoders.learning_rate.milestones=", ()),
+        ("encoders.learning_rate.milestones=5,10", (5, 10)),
+        ("encoders.lambda_insensitive=10", 10.0),
+        ("encoders.resize=false", False),
+        ("encoders.gradient_clip=1", 1.0),
+        ("dagn.loss=l1-sum", "l1-sum"),
+        ("dagn.degradation.min_quality=5", 5),
+        ("network.fusion=false", False),
+        ("network.norm=none", "none"),
+        ("seed=3", 3),
+    ],
+)
+def test_settings(setting: str, value: Any) -> None:
+    path = setting.partition("=")[0]
+    changed = with_settings(published(), [setting])
+    assert value_at(changed, path) == value
+    assert type(value_at(changed, path)) is type(value)
+    others = [name for name, _ in leaves(published()) if name != path]
+    assert all(value_at(changed, name) == value_at(published(), name) for name in others)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("encoders.adversarail=bce", "there is no 'adversarail'; there are: steps, "),
+        ("encoders.adversarial=wgan", "must be one of published, bce"),
+        ("encoders.steps=1.5", "whole number"),
+        ("encoders.steps=0", "at least 1"),
+        ("encoders.steps=", "whole number"),
+        ("encoders.resize=yes", "true or false"),
+        ("encoders.learning_rate.peak=nan", "finite"),
+        ("encoders.learning_rate.peak=fast", "must be a number"),
+        ("encoders.learning_rate=1e-4", "has settings of its own: peak"),
+        ("encoders.steps.peak=1", "no settings of its own"),
+        ("dagn.degradation.min_quality=99", "quality range"),
+        ("network.scales=1", "scales must be at least 2"),
+        ("name=other", "there is no 'name'"),
+        ("seed", "FIELD=VALUE"),
+        ("=3", "FIELD=VALUE"),
+        ("", "FIELD=VALUE"),
+    ],
+)
+def test_what_cannot_be_set_is_named(setting: str, says: str) -> None:
+    with pytest.raises(SettingError, match=says) as raised:
+        with_settings(published(), [setting])
+    assert str(raised.value).startswith(setting)
+    assert "\n" not in str(raised.value)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=10))
+def test_any_text_is_a_setting_or_refused(path: str, value: str) -> None:
+    try:
+        with_settings(small(), [f"{path}={value}"])
+    except SettingError:
+        return
+    assert path.partition("=")[0] in [name for name, _ in leaves(small())]
+
+
+def test_wrong_usage_is_exit_code_2_and_one_line(tmp_path: Path, child_environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "unjpeg", "train", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    ran = subprocess.run(
+        [*command, "--set", "encoders.nonsense=1"], env=child_environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("unjpeg: encoders.nonsense=1: there is no 'nonsense'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_small_twin_differs_in_size_only() -> None:
+    paper, twin = published(), small()
+    sizes = {"name", "network.width", "network.blocks", "network.encoder_width"}
+    for stage in ("encoders", "dagn"):
+        sizes |= {f"{stage}.{name}" for name in ("steps", "batch", "patch", "learning_rate.peak")}
+        sizes.add(f"{stage}.learning_rate.milestones")
+        for milestone, published_one in zip(
+            getattr(twin, stage).learning_rate.milestones, getattr(paper, stage).learning_rate.milestones, strict=True
+        ):
+            share = milestone / getattr(twin, stage).steps
+            assert share == pytest.approx(published_one / getattr(paper, stage).steps, abs=0.01)
+    assert {path for path, value in leaves(twin) if value != value_at(paper, path)} <= sizes
+
+
+def test_a_configuration_from_before_a_field_existed_is_completed() -> None:
+    now = json_ready(small(), "seed", "network", "encoders", "dagn")
+    before = json_ready(small(), "seed", "network", "encoders", "dagn")
+    del before["encoders"]["content_norm"], before["encoders"]["resnet50"], before["network"]["norm"]
+    assert before != now
+    assert completed(before) == now
+    assert completed({"seed": 1}) == {"seed": 1}
