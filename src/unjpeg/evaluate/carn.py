@@ -36,11 +36,10 @@ from unjpeg.models import Backbone, DiscriminatorConfig
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.carn import make_backbone, restore_pixels, stored
 from unjpeg.train.carn_recipes import CarnPictures, CarnRecipe, Scenarios, carn_recipe
-from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.domains import Cutting, TargetDomain, compressed
+from unjpeg.train.pipeline import open_images
 from unjpeg.train.probe import domain_accuracy
-from unjpeg.train.run import TrainingImages
 from unjpeg.version import __version__, source_commit
 
 __all__ = ["TARGET_SHARES", "app", "crop_strip", "most_damaged", "open_pictures", "residual_map", "table1", "table2"]
@@ -93,12 +92,7 @@ class _Session:
 
 def open_pictures(recipe: CarnRecipe, folders: Sequence[str]) -> CarnPictures:
     """Grey, divided, split. Raises TrainingDataError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
-    images = TrainingImages.open(
-        [ImageFolder.parse(text) for text in folders],
-        validation_fraction=recipe.validation_fraction,
-        cache_dir=cache,
-    )
+    images = open_images(folders, recipe.validation_fraction)
     return CarnPictures.prepare(images, recipe)
 
 

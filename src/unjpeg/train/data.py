@@ -27,7 +27,7 @@ from unjpeg.train.degrade import JpegDegradation
 
 __all__ = ["ImageFolder", "ImageStore", "PairedPatches", "Sample", "sample_loader"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"})
 
 
 @dataclass(frozen=True, slots=True)

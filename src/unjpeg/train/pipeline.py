@@ -20,7 +20,7 @@ from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["export_file", "train_recipe"]
+__all__ = ["chosen_precision", "export_file", "open_images", "train_recipe"]
 
 
 def train_recipe(
@@ -46,9 +46,9 @@ def train_recipe(
     """
     recipe = recipe_by_name(name)
     torch.set_flush_denormal(True)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=chosen_precision(precision))  # type: ignore[arg-type]
     fabric.launch()
-    images = _open_images(data, recipe.validation_fraction)
+    images = open_images(data, recipe.validation_fraction)
     if start is not None:
         file = ModelFile.read(start)
         return train_dagn(
@@ -63,7 +63,7 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     loaded = Checkpoint.load(checkpoint)
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
-    images = _open_images(data, VALIDATION_FRACTION)
+    images = open_images(data, VALIDATION_FRACTION)
     return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
 
 
@@ -74,13 +74,14 @@ def recipe_by_name(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+    """The pictures of folders ``DIR`` or ``DIR=WEIGHT``, decoded into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
     folders = [ImageFolder.parse(text) for text in data]
     return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
 
 
-def _precision(wanted: str) -> str:
+def chosen_precision(wanted: str) -> str:
     """bf16 where it is fast: GPUs that support it, CPUs with bf16 units. Elsewhere it is several times slower."""
     if wanted != "auto":
         return wanted
