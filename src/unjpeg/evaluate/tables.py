@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unjpeg.evaluate import carn_tables
+
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/carn-da.md")
 
 PRINTED_DAGN = {
     10: (27.95, 0.807, 27.70),
@@ -33,6 +35,7 @@ def tables(results: Path) -> dict[str, str]:
         **{f"quality-{name}": _quality(record) for name, record in records.items()},
         **{f"projection-{name}": _projection(record) for name, record in records.items()},
         **_cost(results / "cost.json"),
+        **carn_tables.tables(results),
     }
 
 

@@ -177,6 +177,7 @@ def adapt_model(
     seed: int = 0,
     accelerator: str = "auto",
     precision: str = "auto",
+    probe_steps: int = 300,
     say: Say = lambda _line: None,
 ) -> AdaptationReport:
     """Adapt a model, write ``out/adapted.unjpeg`` and ``out/report.json``; goes on from what ``out`` holds.
@@ -185,6 +186,7 @@ def adapt_model(
         model: a shipped model's name or a model file's path.
         target: a folder of compressed pictures, to any depth; nothing but their pixels is known.
         source: folders of clean pictures, each ``DIR`` or ``DIR=WEIGHT``.
+        probe_steps: of the discriminator that measures how far source and target are apart.
         say: takes the lines for the user.
 
     Raises:
@@ -212,7 +214,7 @@ def adapt_model(
     def apart() -> float:
         training: tuple[Batches, Batches] = (clean.compressed, domain.batch)
         held_out: tuple[Batches, Batches] = (clean_held_out.compressed, domain_held_out.batch)
-        return domain_accuracy(network, training, held_out, config.discriminator, seed=seed)
+        return domain_accuracy(network, training, held_out, config.discriminator, steps=probe_steps, seed=seed)
 
     def validate(_network: Backbone) -> dict[str, float]:
         return validation_psnr_db(dagn, crops, fabric.device)
