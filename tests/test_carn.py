@@ -459,6 +459,9 @@ def test_any_backbone_learns_and_adapts(name: str, tmp_path: Path) -> None:
         assert not learning & set(unmoved)
         frozen = {key for key, parameter in start.named_parameters() if not parameter.requires_grad}
         assert frozen <= set(unmoved)
+        statistics = [key for key, _ in start.named_buffers() if not key.startswith("dagn.")]
+        kept = [key for key in statistics if torch.equal(state[key], start.state_dict()[key])]
+        assert kept == (statistics if path.name == "b.safetensors" else [])
 
 
 def test_another_configuration_or_data_is_refused(tmp_path: Path) -> None:

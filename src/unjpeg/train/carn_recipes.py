@@ -79,8 +79,8 @@ def small() -> CarnRecipe:
     """Minutes on a CPU: a thin RDN; the adaptation as printed with the milestones in steps, Adam 1e-4."""
     return CarnRecipe(
         name="small",
-        backbone=RdnConfig(width=32, blocks=3, layers=3, growth=16),
-        pretraining=Pretraining(steps=2000, learning_rate=LearningRate(1e-3, milestones=(1000, 1600), gamma=0.5)),
+        backbone=RdnConfig(width=24, blocks=3, layers=3, growth=12),
+        pretraining=Pretraining(steps=1500, learning_rate=LearningRate(1e-3, milestones=(750, 1200), gamma=0.5)),
         adaptation=Adaptation(
             steps=1000,
             learning_rate=LearningRate(1e-4, milestones=(500, 800), gamma=0.5),
@@ -113,7 +113,7 @@ def _small_on(name: str, backbone: BackboneConfig, **changes: Any) -> CarnRecipe
 
 
 _MOMENTS = DiscriminatorConfig("moments")
-_DEEP = RdnConfig(width=32, blocks=3, layers=3, growth=16, split=2)
+_DEEP = RdnConfig(width=24, blocks=3, layers=3, growth=12, split=2)
 
 CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "published": published,
