@@ -24,8 +24,18 @@ settings.load_profile("repeatable")
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
-NEED_TORCH = ("ablation", "complexity", "decoupling", "models", "settings", "train", "train_data")
-
+NEED_TORCH = (
+    "ablation",
+    "adapt",
+    "carn",
+    "carn_tables",
+    "complexity",
+    "decoupling",
+    "models",
+    "settings",
+    "train",
+    "train_data",
+)
 collect_ignore = [] if HAS_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
 
 PICTURE_SIZES = ((72, 104), (96, 64), (65, 83), (48, 48), (128, 80), (80, 120))

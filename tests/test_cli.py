@@ -138,12 +138,12 @@ def test_several_pictures_go_to_a_folder(folder: Path, decode: Any) -> None:
 def test_two_inputs_with_one_output_name(folder: Path, decode: Any) -> None:
     put("a/photo.jpg")
     put("b/photo.jpg", encoded(picture(8, 8)))
-    put("c/PHOTO.png", PNG)
-    result = decode("a/photo.jpg", "b/photo.jpg", "c/PHOTO.png", "-o", "out", "--overwrite", code=1)
+    put("c/photo.png", PNG)
+    result = decode("a/photo.jpg", "b/photo.jpg", "c/photo.png", "-o", "out", "--overwrite", code=1)
     assert files_below(folder / "out") == ["photo.png"]
     assert opened(Path("out/photo.png").read_bytes()).size == (40, 24)
     complaints = [line for line in result.stderr.splitlines() if line.startswith("unjpeg: ")]
-    assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg", "c/PHOTO.png"]
+    assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg", "c/photo.png"]
     beside = decode("a/photo.jpg", "a/photo.jpg", code=1)
     assert len(told(beside.stderr)) == 2
     assert files_below(folder / "a") == ["photo.jpg", "photo.restored.png"]

@@ -38,7 +38,7 @@ from unjpeg.version import __version__
 
 __all__ = ["JOURNAL", "Job", "Outcome", "Plan", "Settings", "plan", "restore_batch"]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 """What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
 
 JOURNAL = ".unjpeg-journal.jsonl"

@@ -326,6 +326,42 @@ def export(
     typer.echo(f"wrote {out}", err=True)
 
 
+@app.command()
+def adapt(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or a model file's path.")],
+    target: Annotated[
+        Path, typer.Option("--target", metavar="DIR", help="Your compressed pictures; no originals are needed.")
+    ],
+    source: Annotated[
+        list[str], typer.Option("--source", metavar="DIR[=WEIGHT]", help="Clean pictures of any kind; several to mix.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes; resumes what is there.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
+    strength: Annotated[float, typer.Option(min=0, help="How hard source and target are drawn together.")] = 0.1,
+    max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
+) -> None:
+    """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
+    if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
+        raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
+    adapting = _needs_extra("unjpeg.train.adapt", "train")
+    adapting.adapt_model(
+        model,
+        target,
+        source,
+        out,
+        config=dataclasses.replace(
+            adapting.DEFAULT_ADAPTATION, steps=steps, strength=strength, max_source_loss_db=max_loss
+        ),
+        seed=seed,
+        accelerator=accelerator,
+        precision=precision,
+        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+    )
+
+
 @contextmanager
 def _progress_bar(total: int, *, hidden: bool) -> Iterator[Callable[[float], None]]:
     """A function that takes the number of finished pictures; a bar on a terminal, silence in a pipe."""

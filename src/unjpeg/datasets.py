@@ -51,7 +51,7 @@ DATA_SETS = (
 )
 """Every set that has a manifest: those to train on first."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"})
 
 _NAMED = 3
 """How many missing or wrong files a line names."""

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unjpeg.evaluate import carn_tables
 from unjpeg.evaluate.printed import ABLATION, COSTS, LIVE1_DAGN
 
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md", "docs/carn-da.md")
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -36,6 +37,7 @@ def tables(results: Path) -> dict[str, str]:
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
         "lambdas": _from_file(results / "ablation-lambdas-small.json", _lambdas),
         "stage1": _from_file(results / "stage1.json", _stage1),
+        **carn_tables.tables(results),
     }
 
 

@@ -3,15 +3,33 @@
 This package needs the extra ``train`` (torch); nothing outside ``models``, ``train`` and ``evaluate`` imports it.
 """
 
+from unjpeg.models.arcnn import ArCnn, ArCnnConfig
 from unjpeg.models.autoencoder import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
+from unjpeg.models.backbone import Backbone, Features
 from unjpeg.models.dagn import Dagn, DagnConfig, Guidance
+from unjpeg.models.dncnn import DnCnn, DnCnnConfig
+from unjpeg.models.quality_discriminator import DiscriminatorConfig, QualityDiscriminator, reverse_gradient
+from unjpeg.models.rdn import Rdn, RdnConfig
+from unjpeg.models.split_dagn import SplitDagn
 
 __all__ = [
+    "ArCnn",
+    "ArCnnConfig",
     "AutoEncoder",
     "AutoEncoderConfig",
+    "Backbone",
     "Dagn",
     "DagnConfig",
     "Discriminator",
+    "DiscriminatorConfig",
+    "DnCnn",
+    "DnCnnConfig",
+    "Features",
     "Guidance",
+    "QualityDiscriminator",
     "QualityPredictor",
+    "Rdn",
+    "RdnConfig",
+    "SplitDagn",
+    "reverse_gradient",
 ]

@@ -247,15 +247,29 @@ class Dagn(nn.Module):
 
     def restore(self, image: Tensor, guidance: Guidance) -> Tensor:
         """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped."""
+        return self.deep(self.shallow(image), image, guidance)
+
+    def shallow(self, image: Tensor) -> Tensor:
+        """The first convolution and the first residual block: ``(N, 3, H, W)`` to ``(N, width, H/stem, W/stem)``."""
+        stem = self.config.stem
+        x = self.head(functional.pixel_unshuffle(image, stem) if stem > 1 else image)
+        first: Tensor = next(iter(self.encoder_scales[0]))(x)  # type: ignore[call-overload]
+        return first
+
+    def deep(self, shallow: Tensor, image: Tensor, guidance: Guidance) -> Tensor:
+        """The rest of ``restore``, from what ``shallow`` made of the image."""
         config = self.config
         unguided = [(image.new_ones(()), image.new_zeros(()))] * len(self.stages)
         sensitive = self.sensitive_guider(guidance.sensitive) if config.sensitive_guidance else unguided
         insensitive = self.insensitive_guider(guidance.insensitive) if config.insensitive_guidance else unguided
 
-        x = self.head(functional.pixel_unshuffle(image, config.stem) if config.stem > 1 else image)
+        x = shallow
         skips = []
         for scale, blocks in enumerate(self.encoder_scales):
-            x = blocks(self.downs[scale - 1](x) if scale else x)
+            if scale:
+                x = self.downs[scale - 1](x)
+            for block in list(blocks)[0 if scale else 1 :]:  # type: ignore[call-overload]
+                x = block(x)
             skips.append(x)
         if config.fusion:
             x = x + self._fused(x, guidance.fusion)

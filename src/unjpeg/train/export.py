@@ -28,7 +28,7 @@ from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
 
-__all__ = ["QUALITY_LEVELS", "export_checkpoint", "load_exported", "load_network"]
+__all__ = ["QUALITY_LEVELS", "export_checkpoint", "export_network", "load_exported", "load_network"]
 
 OPSET = 18
 QUALITY_LEVELS = (5, *range(10, 101, 10))
@@ -74,6 +74,36 @@ def export_checkpoint(
         TrainingError: the exported graphs do not compute what the network computes.
     """
     network = load_network(checkpoint)
+    return export_network(
+        network,
+        path,
+        name=name,
+        guide_window=guide_window,
+        quality_features=_mean_sensitive_features(network, images, guide_window),
+        training={"steps": checkpoint.step, "config": checkpoint.config, "images": checkpoint.manifest},
+        validation=checkpoint.metrics,
+    )
+
+
+def export_network(
+    network: Dagn,
+    path: Path,
+    *,
+    name: str,
+    guide_window: int,
+    quality_features: NDArray[np.float32],
+    training: dict[str, Any],
+    validation: dict[str, float],
+) -> ModelFile:
+    """The same from a network at hand.
+
+    Args:
+        quality_features: see ``ModelFile``; they depend on the frozen sensitive encoder alone.
+        training, validation: stored in the file's description.
+
+    Raises:
+        TrainingError: the exported graphs do not compute what the network computes.
+    """
     guide, restore = _export_graphs(network, guide_window)
     description: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -84,10 +114,10 @@ def export_checkpoint(
         "guide_window": guide_window,
         "total_stride": network.config.total_stride,
         "quality_levels": list(QUALITY_LEVELS),
-        "training": {"steps": checkpoint.step, "config": checkpoint.config, "images": checkpoint.manifest},
-        "validation": checkpoint.metrics,
+        "training": training,
+        "validation": validation,
     }
-    file = ModelFile(description, guide, restore, _mean_sensitive_features(network, images, guide_window))
+    file = ModelFile(description, guide, restore, quality_features)
     _check_against_torch(file, network)
     file.write(path)
     return file

@@ -1,0 +1,165 @@
+"""Markdown for ``docs/carn-da.md`` from ``results/carn-*.json`` and ``results/adapt-codecs.json``.
+
+Where a result file is missing, the table's place says with which command it is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["gap_shares", "tables"]
+
+Row = Mapping[str, Any]
+
+RECIPES = (
+    "small",
+    "small-lambda-0",
+    "small-lambda-0.01",
+    "small-lambda-1",
+    "small-ramp",
+    "small-printed-step",
+    "small-moments",
+    "small-deep",
+    "small-deep-moments",
+    "small-dncnn",
+    "small-arcnn",
+    "small-dagn",
+)
+METHODS = ("SQ", "DQ", "BQ", "ours")
+SETS = {"validation": "held out", "bsd68": "BSD68", "set12": "Set12"}
+
+
+def tables(results: Path) -> dict[str, str]:
+    """Each table's Markdown, by the name that its place in the document has."""
+    commands = {
+        "carn-table1": ("carn-small-table1.json", "carn table1 --recipe small", _table1),
+        "carn-gap": ("carn-small-table1.json", "carn table1 --recipe small", _gap),
+        "carn-table2": ("carn-small-table2.json", "carn table2 --recipe small", _table2),
+        "carn-probe": ("carn-small-probe.json", "carn probe --recipe small --trained", _probe),
+        "carn-codecs": ("adapt-codecs.json", "codecs", _codecs),
+    }
+    made = {}
+    for name, (file, command, make) in commands.items():
+        path = results / file
+        made[name] = make(json.loads(path.read_text())) if path.exists() else _missing(command)
+    return made | {"carn-variants": _variants(results)}
+
+
+def gap_shares(rows: Iterable[Row], quality: int, test_set: str) -> list[float]:
+    """Per seed, ``(ours - DQ) / (SQ - DQ)`` in PSNR: 0 is no better than unadapted, 1 as good as with originals."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if row["quality"] == quality and row["set"] == test_set and row["seed"] is not None:
+            by_seed.setdefault(row["seed"], {})[row["method"]] = row["psnr_db"]
+    complete = [found for _, found in sorted(by_seed.items()) if {"SQ", "DQ", "ours"} <= found.keys()]
+    return [(x["ours"] - x["DQ"]) / (x["SQ"] - x["DQ"]) for x in complete if x["SQ"] != x["DQ"]]
+
+
+def _table1(record: Row) -> str:
+    lines = []
+    for quality in _qualities(record):
+        for method in ("JPEG", *METHODS):
+            cells = [_cell(_rows(record, method=method, quality=quality, set=name)) for name in SETS]
+            lines.append([str(quality), method, *cells])
+    return _table(["test quality", "", *SETS.values()], lines)
+
+
+def _gap(record: Row) -> str:
+    lines = []
+    for quality in _qualities(record):
+        cells = [_percent(gap_shares(record["rows"], quality, name)) for name in SETS]
+        lines.append([str(quality), *cells])
+    return _table(["test quality", *SETS.values()], lines)
+
+
+def _table2(record: Row) -> str:
+    lines = []
+    for quality in _qualities(record):
+        lines.append(
+            [str(quality), "JPEG", "", *(_cell(_rows(record, method="JPEG", quality=quality, set=n)) for n in SETS)]
+        )
+        for method in ("BQ", "ours"):
+            counts = sorted({row["pictures"] for row in _rows(record, method=method, quality=quality)})
+            for count in counts:
+                chosen = _rows(record, method=method, quality=quality, pictures=count)
+                cells = [_cell([row for row in chosen if row["set"] == name]) for name in SETS]
+                lines.append([str(quality), method, f"{count} beside {chosen[0]['fixed']}", *cells])
+    return _table(["test quality", "", "pictures", *SETS.values()], lines)
+
+
+def _probe(record: Row) -> str:
+    names = list(dict.fromkeys(row["network"] for row in record["rows"]))
+    inputs = list(dict.fromkeys(row["inputs"] for row in record["rows"]))
+    lines = []
+    for name in names:
+        cells = []
+        for one in inputs:
+            found = [row["accuracy"] for row in record["rows"] if (row["network"], row["inputs"]) == (name, one)]
+            cells.append(_percent(found))
+        lines.append([name, *cells])
+    return _table(["features of", *inputs], lines)
+
+
+def _codecs(record: Row) -> str:
+    methods = ("decoder", "unadapted", "adapted")
+    lines = []
+    for row in record["rows"]:
+        figures = [f"{row[method]['psnr_db']:.2f}" for method in methods]
+        gain = row["adapted"]["psnr_db"] - row["unadapted"]["psnr_db"]
+        apart = f"{row['accuracy_before']:.0%}, {row['accuracy_after']:.0%}"
+        source = f"{row['source_psnr_db_after'] - row['source_psnr_db_before']:+.2f}"
+        lines.append([row["codec"], f"{row['set']} ({row['images']})", *figures, f"{gain:+.3f}", apart, source])
+    header = ["codec", "measured on", *methods, "change", "told right: before, after", "source"]
+    return _table(header, lines)
+
+
+def _variants(results: Path) -> str:
+    lines = []
+    for recipe in RECIPES:
+        path = results / f"carn-{recipe}-table1.json"
+        if not path.exists():
+            continue
+        record = json.loads(path.read_text())
+        cells = [_percent(gap_shares(record["rows"], quality, name)) for quality in _qualities(record) for name in SETS]
+        lines.append([f"`{recipe}`", *cells])
+    if not lines:
+        return _missing("carn table1 --recipe small-lambda-0")
+    return _table(["recipe", *(f"{q}, {name}" for q in _qualities(record) for name in SETS.values())], lines)
+
+
+def _missing(command: str) -> str:
+    return f"Not measured yet: `python -m unjpeg.evaluate.{command}`."
+
+
+def _qualities(record: Row) -> list[int]:
+    return sorted({row["quality"] for row in record["rows"]})
+
+
+def _rows(record: Row, **wanted: Any) -> list[Row]:
+    return [row for row in record["rows"] if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    """PSNR / PSNR-B / SSIM, means over the seeds, with the PSNR's spread over them."""
+    if not rows:
+        return ""
+    psnr, psnr_b, similarity = ([row[key] for row in rows] for key in ("psnr_db", "psnr_b_db", "ssim"))
+    spread = f" ± {statistics.stdev(psnr):.2f}" if len(rows) > 1 else ""
+    means = f"{statistics.fmean(psnr):.2f}{spread} / {statistics.fmean(psnr_b):.2f}"
+    return f"{means} / {statistics.fmean(similarity):.3f}"
+
+
+def _percent(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1%}{spread}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,88 @@
+"""The quality discriminator and the gradient reversal in front of it (CARN-DA, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DiscriminatorConfig", "DiscriminatorInput", "QualityDiscriminator", "reverse_gradient"]
+
+DiscriminatorInput = Literal["flattened", "moments", "average"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscriminatorConfig:
+    """Of what and how large.
+
+    Attributes:
+        inputs: "flattened": all features of a patch of fixed size; "moments": each channel's mean and standard
+            deviation, for any size; "average": the mean alone, which behind layers without an activation is hardly
+            more than the patch's brightness and there for comparison.
+        hidden: units of the two inner layers. The paper does not say; 100 as in Ganin and Lempitsky's networks.
+    """
+
+    inputs: DiscriminatorInput = "flattened"
+    hidden: int = 100
+
+    def __post_init__(self) -> None:
+        if self.inputs not in get_args(DiscriminatorInput):
+            raise ValueError(f"DiscriminatorConfig.inputs must be one of {get_args(DiscriminatorInput)}")
+        if self.hidden < 1:
+            raise ValueError(f"DiscriminatorConfig.hidden must be at least 1, got {self.hidden}")
+
+
+class QualityDiscriminator(nn.Module):
+    """Three fully connected layers, two of them followed by a ReLU: source's quality or target's.
+
+    Shape: features ``(N, channels, side, side)`` to logits ``(N, 2)``: source, target.
+
+    Args:
+        channels: of the features.
+        side: of the features of a training patch; only "flattened" insists on it.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, channels: int, side: int) -> None:
+        super().__init__()
+        self.config = config
+        count = {"flattened": channels * side**2, "moments": 2 * channels, "average": channels}[config.inputs]
+        self.layers = nn.Sequential(
+            nn.Linear(count, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, 2),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.layers(self._vector(features))
+        return logits
+
+    def _vector(self, features: Tensor) -> Tensor:
+        if self.config.inputs == "flattened":
+            return features.flatten(1)
+        mean = features.mean(dim=(2, 3))
+        if self.config.inputs == "average":
+            return mean
+        # A root has no gradient at zero; a constant channel is no reason to stop.
+        deviation = (features.var(dim=(2, 3), correction=0) + 1e-8).sqrt()
+        return torch.cat([mean, deviation], dim=1)
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None
+
+
+def reverse_gradient(features: Tensor, strength: float) -> Tensor:
+    """The features as they are; their gradient comes back times ``-strength`` (the lambda of Eq. 7)."""
+    out: Tensor = _Reversal.apply(features, strength)  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,389 @@
+"""CARN-DA: a restorer learns on a source quality, then adapts to a target quality that has no originals.
+
+::
+
+    source patches ─┐
+                    ├─▶ F ─┬─ source's features ──────▶ D ─▶ restored ─▶ L_D  (Eq. 2)
+    target patches ─┘      └─ both ─▶ reversal (-lambda) ─▶ Q ─▶ domain ─▶ L_Q  (Eq. 3)
+
+``pretrain`` is the first column alone, ``adapt_network`` all of it (Eq. 4 to 7).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unjpeg.models import (
+    ArCnn,
+    ArCnnConfig,
+    Backbone,
+    Dagn,
+    DagnConfig,
+    DiscriminatorConfig,
+    DnCnn,
+    DnCnnConfig,
+    QualityDiscriminator,
+    Rdn,
+    RdnConfig,
+    SplitDagn,
+    reverse_gradient,
+)
+from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
+from unjpeg.train.config import LearningRate
+from unjpeg.train.domains import Pixels, Source, Target
+from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
+from unjpeg.train.run import RunLog, resume_point, to_unit_range
+
+__all__ = [
+    "Adaptation",
+    "BackboneConfig",
+    "DomainAdversary",
+    "Pretraining",
+    "Validate",
+    "adapt_network",
+    "denoising_loss",
+    "make_backbone",
+    "pretrain",
+    "quality_loss",
+    "restore_pixels",
+    "stored",
+]
+
+BackboneConfig = RdnConfig | DnCnnConfig | ArCnnConfig | DagnConfig
+"""A DAGN is shown grey pictures as three equal channels; without stage 1 its guidance should be off."""
+
+Validate = Callable[[Backbone], dict[str, float]]
+"""PSNR in dB on held-out pictures of the *source*, by name: nothing else may choose a step or stop a training."""
+
+Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """Supervised training on the source (``F`` and ``D``); also the SQ, DQ and BQ scenarios.
+
+    Attributes:
+        steps: optimizer steps.
+        batch, patch: source patches per step, and their side in pixels.
+        grid: see ``domains.Cutting``.
+        reduction: of Eq. 2 over a patch's pixels. "sum" is printed; "mean" makes lambda independent of the patch.
+        checkpoint_every: steps; validation happens there, too.
+    """
+
+    steps: int
+    batch: int = 16
+    patch: int = 64
+    grid: int = 8
+    learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
+    reduction: Reduction = "mean"
+    gradient_clip: float | None = None
+    checkpoint_every: int = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """Adversarial training with source pairs and target patches.
+
+    Attributes:
+        steps: optimizer steps.
+        batch, patch: patches of *either* domain per step, and their side in pixels.
+        strength: the lambda of Eq. 4, for Eq. 2 in the range 0..1.
+        ramp: raise lambda from 0 along ``2 / (1 + exp(-10 p)) - 1``, p the finished share (Ganin and Lempitsky).
+        discriminator_step: "published": at the rate ``eta * lambda`` of Eq. 6 (a factor on the gradient would do
+            nothing: Adam divides it out); "plain": at ``eta``.
+        discriminator: what it looks at.
+        max_source_loss_db: stop when the mean PSNR on the source's held-out pictures falls by more than this, and keep
+            the last checkpoint before; None never stops.
+    """
+
+    steps: int
+    batch: int = 16
+    patch: int = 64
+    grid: int = 8
+    learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
+    reduction: Reduction = "mean"
+    gradient_clip: float | None = None
+    strength: float = 0.1
+    ramp: bool = False
+    discriminator_step: Literal["published", "plain"] = "published"
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    max_source_loss_db: float | None = None
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"Adaptation.strength must be a number from 0 up, got {self.strength}")
+        if self.discriminator_step not in ("published", "plain") or self.reduction not in get_args(Reduction):
+            raise ValueError(f"Adaptation has no such option: {self.discriminator_step!r}, {self.reduction!r}")
+
+    def strength_at(self, step: int) -> float:
+        """Lambda for the step that follows ``step`` finished ones."""
+        if not self.ramp:
+            return self.strength
+        return self.strength * (2 / (1 + math.exp(-10 * step / self.steps)) - 1)
+
+
+def make_backbone(config: BackboneConfig) -> Backbone:
+    """The network that a configuration describes, weights random."""
+    match config:
+        case RdnConfig():
+            return Rdn(config)
+        case DnCnnConfig():
+            return DnCnn(config)
+        case ArCnnConfig():
+            return ArCnn(config)
+        case DagnConfig():
+            return SplitDagn(Dagn(config), image_channels=1)
+
+
+def stored(seed: int, **parts: Any) -> dict[str, Any]:
+    """Configuration dataclasses as a checkpoint stores and compares them, with the class of each backbone."""
+    whole: dict[str, Any] = {"seed": seed}
+    for name, part in parts.items():
+        whole[name] = part
+        if hasattr(part, "__dataclass_fields__"):
+            whole[name] = {"kind": type(part).__name__, **asdict(part)}
+    back: dict[str, Any] = json.loads(json.dumps(whole))
+    return back
+
+
+def denoising_loss(restored: Tensor, original: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """L_D, Eq. 2. Both ``(N, C, H, W)``, range 0..1; mean over the patches of the pixels' mean, or as printed sum."""
+    error = (restored - original).abs()
+    return error.mean() if reduction == "mean" else error.sum() / len(error)
+
+
+def quality_loss(logits: Tensor, source_count: int) -> Tensor:
+    """L_Q, Eq. 3 with the minus sign that a cross-entropy has. ``logits``: ``(Ns + Nt, 2)``, the source's first."""
+    return functional.cross_entropy(logits.float(), _domains(logits, source_count))
+
+
+def _domains(logits: Tensor, source_count: int) -> Tensor:
+    domains = torch.ones(len(logits), dtype=torch.long, device=logits.device)
+    domains[:source_count] = 0
+    return domains
+
+
+class DomainAdversary(nn.Module):
+    """Backbone and discriminator as they learn together.
+
+    Shape: source ``(Ns, C, H, W)`` and target ``(Nt, C, H, W)``, range 0..1, to the restored source and the logits
+    ``(Ns + Nt, 2)``. The denoiser never sees the target.
+    """
+
+    def __init__(self, network: Backbone, discriminator: QualityDiscriminator) -> None:
+        super().__init__()
+        self.network = network
+        self.discriminator = discriminator
+
+    def train(self, mode: bool = True) -> DomainAdversary:
+        """Batch norm keeps the statistics of the pre-training: these batches mix the domains."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, source: Tensor, target: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        features = self.network.extract(torch.cat([source, target]))
+        logits = self.discriminator(reverse_gradient(features.seen, strength))
+        return self.network.denoise(features.first(len(source))), logits
+
+
+def pretrain(
+    fabric: Fabric,
+    network: Backbone,
+    config: Pretraining,
+    source: Source,
+    validate: Validate,
+    path: Path,
+    *,
+    identity: dict[str, Any],
+    manifest: dict[str, Any],
+) -> Path:
+    """Train ``F`` and ``D`` on pairs; the network holds the result, ``path`` the checkpoint (resumed if it is there).
+
+    Args:
+        identity: the configuration that the checkpoint stores; another one is refused.
+        manifest: what it is trained on, likewise.
+    """
+    resumed = resume_point(path, identity, manifest)
+    if resumed:
+        network.load_state_dict(select(resumed.tensors, "model"))
+    network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    named_optimizers = _optimizers(network, resumed, "optimizer")
+    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in named_optimizers))
+    metrics = dict(resumed.metrics) if resumed else {}
+    first = resumed.step if resumed else 0
+    log = RunLog(fabric, path.with_suffix(".tensorboard"), path.stem)
+
+    for step in log.steps(first, config.steps):
+        rate = config.learning_rate.at(step, config.steps)
+        set_learning_rate(optimizers, rate)
+        model.train()
+        compressed, original = (to_unit_range(x.to(fabric.device)) for x in source.batch(step))
+        loss = denoising_loss(model(compressed), original, config.reduction)
+        fabric.backward(loss)
+        _clip(network, config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()  # Eq. 5, and Eq. 7 without an adversary
+            optimizer.zero_grad()
+
+        done = step + 1
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            metrics = validate(network)
+            log.scalars(done, {"loss": loss.item(), "learning_rate": rate} | metrics, line=True)
+            tensors = _tensors({"model": network}, {"optimizer": named_optimizers})
+            Checkpoint(tensors, done, identity, manifest, metrics).save(path)
+    log.close()
+    return path
+
+
+def adapt_network(
+    fabric: Fabric,
+    network: Backbone,
+    config: Adaptation,
+    source: Source,
+    target: Target,
+    validate: Validate,
+    path: Path,
+    *,
+    identity: dict[str, Any],
+    manifest: dict[str, Any],
+    seed: int,
+) -> Path:
+    """Adapt a trained network; it holds the result, ``path`` the checkpoint (resumed if it is there).
+
+    The metrics of the checkpoint are the validation's, ``start_psnr_db`` (their mean before the first step), and, if
+    the source collapsed, ``stopped_at_step``: the weights are then those of the last checkpoint before.
+    """
+    resumed = resume_point(path, identity, manifest)
+    torch.manual_seed(seed)
+    discriminator = QualityDiscriminator(
+        config.discriminator, network.feature_channels, config.patch // network.feature_stride
+    )
+    if resumed:
+        network.load_state_dict(select(resumed.tensors, "model"))
+        discriminator.load_state_dict(select(resumed.tensors, "discriminator"))
+    adversary = DomainAdversary(network, discriminator)
+    adversary.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if resumed and ("stopped_at_step" in resumed.metrics or resumed.step == config.steps):
+        return path
+    named_optimizers = _optimizers(network, resumed, "optimizer")
+    named_optimizers_q = _optimizers(discriminator, resumed, "discriminator_optimizer")
+    plain = [optimizer for optimizer, _ in (*named_optimizers, *named_optimizers_q)]
+    model, *every = fabric.setup(adversary, *plain)
+    optimizers, optimizers_q = every[: len(named_optimizers)], every[len(named_optimizers) :]
+
+    def save(step: int) -> None:
+        modules = {"model": network, "discriminator": discriminator}
+        states = {"optimizer": named_optimizers, "discriminator_optimizer": named_optimizers_q}
+        Checkpoint(_tensors(modules, states), step, identity, manifest, metrics).save(path)
+
+    if resumed:
+        metrics = dict(resumed.metrics)
+    else:
+        metrics = validate(network)
+        metrics["start_psnr_db"] = _mean_psnr_db(metrics)
+        save(0)  # so that there always is a last good one
+    first = resumed.step if resumed else 0
+    log = RunLog(fabric, path.with_suffix(".tensorboard"), path.stem)
+
+    for step in log.steps(first, config.steps):
+        rate, strength = config.learning_rate.at(step, config.steps), config.strength_at(step)
+        set_learning_rate(optimizers, rate)
+        set_learning_rate(optimizers_q, rate * strength if config.discriminator_step == "published" else rate)
+        model.train()
+        compressed, original = (to_unit_range(x.to(fabric.device)) for x in source.batch(step))
+        unlabelled = to_unit_range(target.batch(step).to(fabric.device))
+        restored, logits = model(compressed, unlabelled, strength)
+        denoising = denoising_loss(restored, original, config.reduction)
+        telling = quality_loss(logits, len(compressed))
+        # One sum serves all three: D is not in L_Q, Q not in L_D, and F has L_Q's gradient reversed (Eq. 5, 6, 7).
+        fabric.backward(denoising + telling)
+        _clip(network, config.gradient_clip)
+        for optimizer in every:
+            optimizer.step()
+            optimizer.zero_grad()
+
+        done = step + 1
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            start = metrics["start_psnr_db"]
+            found = validate(network)
+            correct = logits.detach().argmax(1) == _domains(logits, len(compressed))
+            figures = {
+                "denoising": denoising.item(),
+                "telling": telling.item(),
+                "discriminator_accuracy": correct.float().mean().item(),
+                "lambda": strength,
+            }
+            log.scalars(done, figures | found, line=True)
+            bound = config.max_source_loss_db
+            if bound is not None and not start - _mean_psnr_db(found) <= bound:  # also true of not-a-number
+                _keep_last_good(path, network, done)
+                break
+            metrics = found | {"start_psnr_db": start}
+            save(done)
+    log.close()
+    return path
+
+
+def _keep_last_good(path: Path, network: Backbone, stopped_at: int) -> None:
+    good = Checkpoint.load(path)
+    good.metrics["stopped_at_step"] = float(stopped_at)
+    good.save(path)
+    network.load_state_dict(select(good.tensors, "model"))
+
+
+@torch.no_grad()
+def restore_pixels(network: Backbone, pixels: Pixels) -> Pixels:
+    """A whole picture through the network, rounded. ``(H, W)`` or ``(H, W, 3)`` uint8 to the same."""
+    network.eval()
+    height, width = pixels.shape[:2]
+    pad = [(0, -n % network.total_stride) for n in (height, width)]
+    padded = np.pad(pixels, pad + [(0, 0)] * (pixels.ndim - 2), mode="edge")
+    planes = torch.from_numpy(padded[None] if padded.ndim == 2 else padded.transpose(2, 0, 1).copy())
+    device = next(network.parameters()).device
+    restored = network(to_unit_range(planes[None].to(device)))[0, :, :height, :width]
+    rounded = (restored.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    out: Pixels = rounded[0] if pixels.ndim == 2 else rounded.transpose(1, 2, 0)
+    return out
+
+
+def _mean_psnr_db(metrics: Mapping[str, float]) -> float:
+    return float(np.mean([value for name, value in metrics.items() if name.startswith("psnr_db")]))
+
+
+def _optimizers(module: nn.Module, resumed: Checkpoint | None, prefix: str) -> list[NamedOptimizer]:
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    made = make_optimizers(named, "adam")
+    for number, (optimizer, its_tensors) in enumerate(made if resumed else ()):
+        assert resumed is not None
+        load_optimizer(optimizer, its_tensors, resumed.tensors, f"{prefix}{number}")
+    return made
+
+
+def _tensors(modules: Mapping[str, nn.Module], states: Mapping[str, list[NamedOptimizer]]) -> dict[str, Tensor]:
+    tensors = {
+        f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()
+    }
+    for prefix, optimizers in states.items():
+        for number, (optimizer, its_tensors) in enumerate(optimizers):
+            tensors |= optimizer_tensors(optimizer, its_tensors, f"{prefix}{number}")
+    return tensors
+
+
+def _clip(module: nn.Module, limit: float | None) -> None:
+    if limit is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), limit)

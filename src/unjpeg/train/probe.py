@@ -1,0 +1,70 @@
+"""How well features tell two domains apart: a fresh discriminator, trained on some pictures, asked about others.
+
+The adversary's own accuracy says little (it may be at 50 % because it is bad); this is the measure that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator
+from unjpeg.train.carn import quality_loss
+from unjpeg.train.run import to_unit_range
+
+__all__ = ["Batches", "domain_accuracy"]
+
+Batches = Callable[[int], Tensor]
+"""Patches ``(N, C, H, W)`` uint8 of one domain, by step."""
+
+
+def domain_accuracy(
+    network: Backbone,
+    training: tuple[Batches, Batches],
+    held_out: tuple[Batches, Batches],
+    config: DiscriminatorConfig,
+    *,
+    steps: int = 300,
+    held_out_steps: int = 16,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> float:
+    """Share of held-out patches whose domain is told from ``network``'s features, mean of both domains, 0..1.
+
+    0.5 is chance. Neither the network nor the discriminator of a training is touched.
+
+    Args:
+        training, held_out: source and target, of different pictures.
+    """
+    device = next(network.parameters()).device
+
+    @torch.no_grad()
+    def features(domains: tuple[Batches, Batches], step: int) -> tuple[Tensor, int]:
+        source, target = (domain(step) for domain in domains)
+        seen = network.extract(to_unit_range(torch.cat([source, target]).to(device))).seen
+        return seen, len(source)
+
+    network.eval()
+    example, _ = features(training, 0)
+    torch.manual_seed(seed)
+    discriminator = QualityDiscriminator(config, example.shape[1], example.shape[2]).to(device)
+    # Features of an untrained network are tiny; the adversary has them as they are, the probe should not depend on it.
+    scale = 1 / example.std().clamp(min=1e-6)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=learning_rate)
+    for step in range(steps):
+        seen, source_count = features(training, step)
+        loss = quality_loss(discriminator(seen * scale), source_count)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    discriminator.eval()
+    shares = []
+    with torch.no_grad():
+        for step in range(held_out_steps):
+            seen, source_count = features(held_out, step)
+            is_target = discriminator(seen * scale).argmax(1) == 1
+            shares.append((1 - is_target[:source_count].float().mean() + is_target[source_count:].float().mean()) / 2)
+    return float(torch.stack(shares).mean())
