@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def silent(_line: str) -> None:
 
 def fill(folder: Path, count: int, *, seed: int, format: str = "webp", side: int = SIDE) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 20} if format == "webp" else {}
+    options: dict[str, Any] = {"quality": 20} if format == "webp" else {}
     for number in range(count):
         pixels = synthetic_photo(side, side + 16, seed + number)
         Image.fromarray(pixels).save(folder / f"{number:02d}.{format}", **options)

@@ -158,9 +158,9 @@ class _FreshlyCompressed:
     def batch(self, step: int) -> Pair:
         inner = slice(MARGIN, -MARGIN)
         drawn = [self._patches[number] for number in range(step * self._batch, (step + 1) * self._batch)]
-        stacks = [np.stack([pair[side][inner, inner] for pair in drawn]) for side in (0, 1)]
-        compressed, original = (torch.from_numpy(stack).permute(0, 3, 1, 2) for stack in stacks)
-        return Pair(compressed, original)
+        compressed = np.stack([compressed[inner, inner] for compressed, _, _ in drawn])
+        original = np.stack([original[inner, inner] for _, original, _ in drawn])
+        return Pair(*(torch.from_numpy(stack).permute(0, 3, 1, 2) for stack in (compressed, original)))
 
     def compressed(self, step: int) -> Tensor:
         return self.batch(step).compressed
