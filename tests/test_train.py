@@ -901,7 +901,9 @@ def test_throughput_and_waiting_are_told(
     recipe = replace(recipe, dagn=replace(recipe.dagn, steps=4, batch=6, micro_batches=1))
     train_stage2(recipe, tmp_path)
     # Four steps of a second, and the three waits after the first batch.
-    assert told == [Throughput(pytest.approx(24 / 5.5), pytest.approx(1.5 / 5.5))]
+    (throughput,) = told
+    assert throughput.images_per_second == pytest.approx(24 / 5.5)
+    assert throughput.waiting == pytest.approx(1.5 / 5.5)
     assert "dagn 4.4 images/s, 27.3% of the time waiting for data" in capsys.readouterr().err
 
 
@@ -986,7 +988,7 @@ def test_mixed_precision_trains_both_stages(training_images: TrainingImages, tmp
     )
     tensors = {}
     for precision in ("32-true", "bf16-mixed"):
-        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         stage1 = train_encoders(fabric, recipe, training_images, tmp_path / precision, workers=0)
         weights = encoder_weights(Checkpoint.load(stage1))
         path = train_dagn(fabric, recipe, training_images, weights, tmp_path / precision, workers=0)

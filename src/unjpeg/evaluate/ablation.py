@@ -256,6 +256,7 @@ def main(
         "runs/ablation"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="What this run is called, where settings differ. [RECIPE]")] = None,
     plot: Annotated[Path, typer.Option(help="Where the plot of Fig. 13 goes.")] = Path("docs/images/lambdas.png"),
     workers: Annotated[int, typer.Option(min=0, help="Processes that compress patches.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -267,7 +268,7 @@ def main(
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(data, chosen.validation_fraction)
     rows: list[dict[str, Any]] = []
-    planned = variants(study, chosen, seeds, work / study / chosen.name)
+    planned = variants(study, chosen, seeds, work / study.value / (name or chosen.name))
     for number, variant in enumerate(planned, 1):
         print(f"{number} of {len(planned)}: seed {variant.recipe.seed}, {variant.name}", file=sys.stderr, flush=True)
         rows += run_variant(fabric, variant, images, sets, quality, limit=limit, workers=workers)
@@ -287,7 +288,7 @@ def main(
         "summary": summarised(rows, names),
         "rows": rows,
     }
-    path = out / f"ablation-{study.value}-{chosen.name}.json"
+    path = out / f"ablation-{study.value}-{name or chosen.name}.json"
     _write_json(path, record)
     print(f"wrote {path}")
     for set_name, per_quality in record["summary"].items():
