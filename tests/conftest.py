@@ -57,6 +57,14 @@ def synthetic_photo(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def _subnormal_floats() -> None:
+    """Trainings flush them to zero, for the whole process; hypothesis will not draw floats there."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch = sys.modules.get("torch")  # the tests that use it have imported it; the others are spared the wait

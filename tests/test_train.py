@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.models import AutoEncoderConfig, Dagn
 from unjpeg.models.autoencoder import Encoder
+from unjpeg.models.blocks import Norm
 from unjpeg.train import dagn as dagn_loop
 from unjpeg.train import encoders as encoders_loop
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe, json_ready
-from unjpeg.train.dagn import restoration_loss, train_dagn
+from unjpeg.train.dagn import dead_share, restoration_loss, train_dagn
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.encoders import (
     LOG_PROBABILITY_FLOOR,
@@ -383,6 +384,24 @@ def test_restoration_losses_by_hand() -> None:
     restoration_loss(exact, original[:1], replace(training, loss="rms")).backward()  # type: ignore[no-untyped-call]
     assert exact.grad is not None
     assert torch.isfinite(exact.grad).all()
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_channels_that_never_fire_are_counted(norm: Norm) -> None:
+    torch.manual_seed(0)
+    network = Dagn(replace(small_recipe().network, norm=norm))
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
+    before = dead_share(network, crops, torch.device("cpu"))
+    first = {"batch": 1, "none": 0}[norm]  # what comes before the (leaky) ReLU: the norm, or the convolution
+    nn.init.constant_(network.state_dict(keep_vars=True)[f"bottleneck.0.body.{first}.bias"], -1e3)
+    config = network.config
+    channels = [config.width * 2**scale for scale in range(config.scales)]
+    blocks = config.blocks * (sum(channels) + channels[-1] + 2 * sum(config.stage_channels))
+    guiders = 2 * 2 * config.bottleneck_channels
+    after = dead_share(network, crops, torch.device("cpu"))
+    assert after - before == pytest.approx(config.bottleneck_channels / (blocks + guiders), abs=0.02)
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import textwrap
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,8 @@ _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
 Runtime = Literal["openvino", "onnxruntime"]
 Arrays = list[NDArray[np.float32]]
+Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
+"""A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class Model:
             windows: ``(N, 3, guide_window, guide_window)``, range 0..1, each starting on the 8x8 grid.
         """
         # One window at a time: memory stays flat, and no graph is compiled anew for another count.
-        outputs = [self._guide([window[None]]) for window in windows]
+        outputs = [self._guide({"image": window[None]}) for window in windows]
         insensitive, sensitive, fusion, quality = (
             np.stack([output[i] for output in outputs]).mean(axis=0, dtype=np.float32) for i in range(4)
         )
@@ -218,7 +220,13 @@ class Model:
         Args:
             tile: ``(1, 3, H, W)``, range 0..1, sides multiples of ``total_stride``, starting on the 8x8 grid.
         """
-        return self._restore([tile, guidance.insensitive, guidance.sensitive, guidance.fusion])[0]
+        named = {
+            "image": tile,
+            "insensitive": guidance.insensitive,
+            "sensitive": guidance.sensitive,
+            "fusion": guidance.fusion,
+        }
+        return self._restore(named)[0]
 
 
 def _reason(error: Exception) -> str:
@@ -236,7 +244,7 @@ def _compile_openvino(
     graph: bytes,
     device: str,  # noqa: ARG001 (both runtimes compile through one signature)
     threads: int | None,
-) -> Callable[[Arrays], Arrays]:
+) -> Graph:
     try:
         import openvino
     except ImportError as error:
@@ -248,17 +256,18 @@ def _compile_openvino(
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(core.read_model(graph, b""), "CPU", settings)
     requests = threading.local()  # a request holds buffers: one per thread
+    names = [node.get_any_name() for node in compiled.inputs]
 
-    def run(inputs: Arrays) -> Arrays:
+    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
         if not hasattr(requests, "request"):
             requests.request = compiled.create_infer_request()
-        results = requests.request.infer(inputs)
+        results = requests.request.infer([inputs[name] for name in names])
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return run
 
 
-def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Callable[[Arrays], Arrays]:
+def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Graph:
     try:
         import onnxruntime
     except ImportError as error:
@@ -273,8 +282,8 @@ def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Call
     session = onnxruntime.InferenceSession(graph, options, providers=[provider])
     names = [node.name for node in session.get_inputs()]
 
-    def run(inputs: Arrays) -> Arrays:
-        outputs: Sequence[Any] = session.run(None, dict(zip(names, inputs, strict=True)))
+    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        outputs: Sequence[Any] = session.run(None, {name: inputs[name] for name in names})
         return list(outputs)
 
     return run

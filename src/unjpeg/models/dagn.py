@@ -48,7 +48,7 @@ class DagnConfig:
         scales: spatial scales of the base encoder.
         blocks: residual blocks per scale; each guided stage has as many of either kind.
         stem: 1, or the factor of a pixel-unshuffle in front: the network then works at a lower resolution.
-        norm: of the residual and guidance blocks; "batch" as published. "none" learns faster at small batches.
+        norm: of the residual and guidance blocks: "batch" as published, or "none": see ``blocks.double_conv``.
         encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
@@ -193,7 +193,7 @@ class Dagn(nn.Module):
         self.insensitive_encoder = Encoder(encoder)
         self.sensitive_encoder = Encoder(encoder)
         self.quality_predictor = QualityPredictor(encoder)
-        for part in self._frozen_parts():
+        for part in self.frozen_parts():
             part.requires_grad_(False)
 
         self.insensitive_guider = Guider(encoder.feature_channels, channels, stages)
@@ -226,13 +226,14 @@ class Dagn(nn.Module):
             part.requires_grad_(used)
         self.train()  # modules are born in training mode, the encoders too
 
-    def _frozen_parts(self) -> tuple[nn.Module, ...]:
+    def frozen_parts(self) -> tuple[nn.Module, ...]:
+        """What stage 1 has trained and stage 2 leaves as it is."""
         return self.insensitive_encoder, self.sensitive_encoder, self.quality_predictor
 
     def train(self, mode: bool = True) -> Dagn:
         """Training mode for all but the encoders: their batch-norm statistics stay as stage 1 left them."""
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self.frozen_parts():
             part.eval()
         return self
 

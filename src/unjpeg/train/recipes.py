@@ -62,7 +62,7 @@ def default() -> Recipe:
     """The shipped ``default`` model: half resolution inside."""
     return Recipe(
         name="default",
-        network=DagnConfig(width=32, scales=3, blocks=2, stem=2, norm="none", encoder_width=8),
+        network=DagnConfig(width=32, scales=3, blocks=2, stem=2, encoder_width=8),
         encoders=EncoderTraining(
             steps=2000,
             batch=16,
@@ -77,11 +77,11 @@ def default() -> Recipe:
             validate_every=100,
         ),
         dagn=DagnTraining(
-            steps=13_000,
+            steps=10_000,
             batch=16,
             patch=96,
             optimizer="muon",
-            learning_rate=LearningRate(1.8e-3, warmup_steps=200, cosine=True),
+            learning_rate=LearningRate(2e-3, warmup_steps=100, cosine=True),
             degradation=JpegDegradation(5, 100),
             loss="rms",
             gradient_clip=1.0,
