@@ -198,7 +198,8 @@ def test_load_images(image_folder: Path, tmp_path: Path) -> None:
     loaded = list(load_images(image_folder))
     assert [name for name, _ in loaded] == [f"picture-{i}.png" for i in range(6)]
     assert all(pixels.dtype == np.uint8 and pixels.ndim == 3 for _, pixels in loaded)
-    for empty in (tmp_path / "missing", tmp_path):
+    (tmp_path / "empty").mkdir()
+    for empty in (tmp_path / "missing", tmp_path / "empty"):
         with pytest.raises(TrainingDataError, match=r"no images|no such folder"):
             list(load_images(empty))
 

@@ -268,9 +268,10 @@ class Dagn(nn.Module):
         skips = []
         for scale, blocks in enumerate(self.encoder_scales):
             if scale:
-                x = self.downs[scale - 1](x)
-            for block in list(blocks)[0 if scale else 1 :]:  # type: ignore[call-overload]
-                x = block(x)
+                x = blocks(self.downs[scale - 1](x))
+            else:
+                for block in list(blocks)[1:]:  # type: ignore[call-overload]
+                    x = block(x)
             skips.append(x)
         if config.fusion:
             x = x + self._fused(x, guidance.fusion)
