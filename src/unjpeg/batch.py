@@ -49,7 +49,7 @@ MEMORY_PER_MEGAPIXEL_MIB = 9.5
 """Peak memory of one worker on a picture of any size, a little more than measured: docs/results.md."""
 
 CORES_PER_WORKER = 4
-"""Fewer cores to a worker restore more pictures an hour, but take more memory."""
+"""A guess so far: what restores most pictures an hour has not been measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,7 +576,7 @@ def _start_worker(
     settings: Settings, journal: _Journal, threads: int, max_pixels: int, share: Synchronized[float]
 ) -> None:
     global _worker
-    # Ctrl-C on a terminal reaches the whole group: here it interrupts the picture at work, whose temporary file goes.
+    # As on Ctrl-C, the picture at work is left by an exception, and its temporary file goes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _worker = _Worker(settings, journal, threads, max_pixels), share
 

@@ -142,7 +142,7 @@ def restore(
         int | None, typer.Option(min=1, max=256, help="Processes for several pictures. [one per four cores]")
     ] = None,
     max_memory: Annotated[
-        int | None, typer.Option(metavar="MIB", min=1, help="Memory for all of them, in MiB (about). [no limit]")
+        int | None, typer.Option(metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]")
     ] = None,
     runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,

@@ -22,6 +22,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.cli import run_safely
 from unjpeg.datasets import image_files, resolved
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.inspection import verify
@@ -190,4 +191,4 @@ def machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_safely(lambda: typer.run(main))

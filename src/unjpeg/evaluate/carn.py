@@ -29,6 +29,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.benchmark import load_images, machine
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
@@ -38,7 +39,7 @@ from unjpeg.train.carn import make_backbone, restore_pixels, stored
 from unjpeg.train.carn_recipes import CarnPictures, CarnRecipe, Scenarios, carn_recipe
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.domains import Cutting, TargetDomain, compressed
-from unjpeg.train.pipeline import open_images
+from unjpeg.train.pipeline import make_fabric, open_images
 from unjpeg.train.probe import domain_accuracy
 from unjpeg.version import __version__, source_commit
 
@@ -77,8 +78,7 @@ class _Session:
 
     @classmethod
     def open(cls, recipe: str, data: Path, train: Sequence[str], work: Path, accelerator: str) -> _Session:
-        torch.set_flush_denormal(True)
-        fabric = Fabric(accelerator=accelerator, devices=1)
+        fabric = make_fabric(accelerator=accelerator, devices=1, precision="32-true")
         chosen = carn_recipe(recipe)
         pictures = open_pictures(chosen, train or [str(data / "train" / name) for name in TRAINING_FOLDERS])
         tests = {"validation": [(f"{i}", picture) for i, picture in enumerate(pictures.held_out)]}
@@ -377,4 +377,4 @@ def _grey(pixels: Pixels) -> Pixels:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", module="lightning")
-    app()
+    run_safely(app)

@@ -20,6 +20,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.benchmark import load_images, machine
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
@@ -137,4 +138,4 @@ def _write_target(originals: dict[str, Pixels], codec: str, folder: Path) -> Non
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_safely(lambda: typer.run(main))

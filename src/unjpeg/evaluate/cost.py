@@ -22,6 +22,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import encode_jpeg, load_images, machine
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
@@ -165,4 +166,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(time_restoration(Path(sys.argv[2]), sys.argv[3], sys.argv[4])))
     else:
-        typer.run(main)
+        run_safely(lambda: typer.run(main))
