@@ -6,15 +6,19 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from unjpeg.dct import ycc_from_rgb
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Dagn, DagnConfig, Discriminator, Guidance, QualityPredictor
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
+from unjpeg.models.dagn import DETAIL_GAIN, Detail
 
 SMALL = DagnConfig(width=4, scales=3, blocks=2, encoder_width=2)
 
@@ -148,22 +152,72 @@ def test_unguided_block_is_a_residual_block() -> None:
     torch.testing.assert_close(plain(features), features + body_by_hand(plain.body, features))
 
 
-def test_without_a_norm_blocks_start_as_the_identity_and_all_of_them_learn() -> None:
+def test_without_a_norm_all_parameters_learn_at_once() -> None:
     torch.manual_seed(0)
     network = Dagn(replace(SMALL, norm="none"))
-    assert not any(
-        isinstance(m, nn.BatchNorm2d) for m in [*network.stages, *network.encoder_scales, network.bottleneck]
-    )
-    features = torch.randn(2, SMALL.bottleneck_channels, 6, 6)
-    torch.testing.assert_close(network.bottleneck(features), features, rtol=0, atol=0)
-    for _ in range(2):  # in the first step only the convolutions that start at zero
-        network.zero_grad()
-        network(torch.rand(1, 3, 32, 32)).square().mean().backward()
-        for parameter in network.parameters():
-            if parameter.requires_grad:
-                assert parameter.grad is not None
-                parameter.data -= 0.1 * parameter.grad
-    assert all(p.grad.abs().max() > 0 for p in network.bottleneck.parameters() if p.grad is not None)
+    restorer = [*network.stages, *network.encoder_scales, network.bottleneck]
+    assert not any(isinstance(m, nn.BatchNorm2d) for part in restorer for m in part.modules())
+    network(torch.rand(1, 3, 32, 32)).square().mean().backward()
+    for part in restorer:
+        for parameter in part.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.abs().max() > 0
+
+
+# --- the detail -------------------------------------------------------------------------------------------------
+
+
+def test_detail_is_what_the_block_means_do_not_show() -> None:
+    detail = Detail().double()
+    flat = torch.rand(2, 3, 1, 1, dtype=torch.float64).expand(2, 3, 32, 24)
+    assert detail(flat).abs().max() < 1e-12
+
+    image = torch.rand(1, 3, 24, 40, dtype=torch.float64)
+    planes = ycc_from_rgb(255 * image[0].permute(1, 2, 0).float().numpy()) / 255
+    for plane, gain, seen in zip(np.moveaxis(planes, 2, 0), DETAIL_GAIN, detail(image)[0], strict=True):
+        means = plane.reshape(3, 8, 5, 8).mean((1, 3))
+        # Pillow's bilinear enlargement has the same sample positions and the same ends.
+        smooth = np.asarray(Image.fromarray(means.astype(np.float32)).resize((40, 24), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(seen.numpy(), (plane - smooth) * gain, atol=2e-4)
+
+
+def test_detail_takes_a_change_of_planes_back_to_rgb() -> None:
+    detail = Detail().double()
+    image, change = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
+    planes = functional.conv2d(image + detail.rgb(change), detail.to_ycbcr)
+    torch.testing.assert_close(planes, functional.conv2d(image, detail.to_ycbcr) + change, rtol=0, atol=1e-6)
+
+
+def test_brightness_does_not_matter_to_a_network_that_sees_detail() -> None:
+    network = small_dagn(replace(SMALL, input="detail", stem=2)).eval()
+    image = 0.25 + 0.5 * images(1, 3, 32, 32)
+    with torch.no_grad():
+        guidance = network.guide(image)
+        change = network.restore(image, guidance) - image
+        brighter = network.restore(image + 0.2, guidance) - (image + 0.2)
+    torch.testing.assert_close(brighter, change, rtol=0, atol=1e-5)
+
+
+def test_stages_see_the_finer_scale_if_skips_join_after_the_upsampling() -> None:
+    """What the encoder's first scale makes reaches the last stage's blocks, not the tail alone."""
+    seen = {}
+    for skips in ("before", "after"):
+        network = small_dagn(replace(SMALL, skips=skips)).eval()
+        inputs: list[Tensor] = []
+        network.stages[-1].get_submodule("sensitive.0").register_forward_hook(
+            lambda _m, a, _o, i=inputs: i.append(a[0])
+        )
+        image = images(1, 3, 32, 32)
+        with torch.no_grad():
+            guidance = network.guide(image)
+            network.restore(image, guidance)
+            network.get_parameter("downs.0.weight").zero_()  # from the first scale on, only the skip goes further
+            network.restore(image, guidance)
+            network.get_parameter("head.weight").zero_()
+            network.restore(image, guidance)
+        seen[skips] = float((inputs[2] - inputs[1]).abs().max())
+    assert seen["before"] < 1e-6
+    assert seen["after"] > 1e-3
 
 
 # --- fusion -----------------------------------------------------------------------------------------------------
@@ -227,6 +281,8 @@ CONFIGS = [
     replace(SMALL, insensitive_guidance=False),
     replace(SMALL, sensitive_guidance=False),
     replace(SMALL, fusion=False),
+    replace(SMALL, skips="after"),
+    replace(SMALL, skips="after", input="detail", norm="none"),
     replace(SMALL, insensitive_guidance=False, sensitive_guidance=False, fusion=False),
 ]
 

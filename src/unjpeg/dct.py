@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "BLOCK",
+    "RGB_TO_YCC",
     "ROUNDING_BOUND_88",
+    "YCC_TO_RGB",
     "blocks_from_plane",
     "dct_blocks",
     "downsample",
@@ -40,10 +43,10 @@ ROUNDING_BOUND_88: NDArray[np.float32] = (0.5 * np.abs(_BASIS).sum(axis=1)).resh
 """How far rounding samples to integers can move each coefficient: half the sum of its basis' magnitudes (DC: 4)."""
 
 # JFIF: full range, offset 128 on chroma (ITU-T T.871).
-_TO_YCC = np.array(
+RGB_TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
 )
-_TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]], np.float32)
+YCC_TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]], np.float32)
 
 
 def dct_blocks(blocks_VU88: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,13 +76,13 @@ def plane_from_blocks(blocks_VU88: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def ycc_from_rgb(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
     """RGB, range 0..255, last axis 3, to Y in 0..255 and Cb, Cr in -128..127 (no offset)."""
-    out: NDArray[np.float32] = rgb @ _TO_YCC.T
+    out: NDArray[np.float32] = rgb @ RGB_TO_YCC.T
     return out
 
 
 def rgb_from_ycc(ycc: NDArray[np.float32]) -> NDArray[np.float32]:
     """Inverse of ``ycc_from_rgb``, not clipped."""
-    out: NDArray[np.float32] = ycc @ _TO_RGB.T
+    out: NDArray[np.float32] = ycc @ YCC_TO_RGB.T
     return out
 
 

@@ -10,23 +10,19 @@ __all__ = ["GuidanceBlock", "Norm", "ResidualBlock", "double_conv"]
 
 Norm = Literal["batch", "none"]
 
-LEAK = 0.1
-
 
 def double_conv(channels: int, norm: Norm = "batch") -> nn.Sequential:
     """conv3x3, batch norm, ReLU, conv3x3: the body of both blocks (DAGN, section III-B1 and ``RNorm`` of Eq. 12).
 
-    Without the norm, the last convolution starts at zero: every block starts as the identity, and no depth of them
-    makes the features grow. Its ReLU leaks: with nothing to centre what comes in, a plain one dies for good, and took
-    whole scales of a network with it (docs/training-log.md).
+    Without the norm, torch's own small start of both convolutions keeps the features from growing with the depth. (A
+    second convolution that starts at zero took whole scales of a network with it: docs/training-log.md.)
     """
     if norm == "none":
-        first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        nn.init.kaiming_normal_(first.weight, a=LEAK)
-        for parameter in (first.bias, last.weight, last.bias):
-            assert parameter is not None
-            nn.init.zeros_(parameter)
-        return nn.Sequential(first, nn.LeakyReLU(LEAK, inplace=True), last)
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
     return nn.Sequential(
         # No bias before a batch norm: the norm's own shift takes its place.
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),

@@ -23,17 +23,25 @@ convolutional network under that guidance, so it runs on tiles.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
 from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
 
 __all__ = ["Dagn", "DagnConfig", "Guidance"]
+
+Skips = Literal["before", "after"]
+Input = Literal["rgb", "detail"]
+
+DETAIL_GAIN = (10.0, 25.0, 25.0)
+"""What brings the detail of Y, Cb and Cr to about unit size."""
 
 PYRAMID_SIZES = (1, 2, 4, 8)
 """Output sizes of the fusion's pooling layers: 1 + 4 + 16 + 64 = 85 tokens (section III-B4)."""
@@ -48,7 +56,12 @@ class DagnConfig:
         scales: spatial scales of the base encoder.
         blocks: residual blocks per scale; each guided stage has as many of either kind.
         stem: 1, or the factor of a pixel-unshuffle in front: the network then works at a lower resolution.
-        norm: of the residual and guidance blocks: "batch" as published, or "none": see ``blocks.double_conv``.
+        norm: of the residual and guidance blocks: "batch" as published, or "none".
+        input: what the restorer looks at and changes: the image in RGB as published ("rgb"), or its detail in YCbCr
+            ("detail": see ``Detail``), which learns faster: docs/training-log.md. The encoders always see RGB.
+        skips: where the encoder's features join the decoder: "before" a stage's transposed convolution, those of the
+            same resolution (published, Eq. 11), or "after" it, those of the finer scale, so that the stage's blocks
+            see them. "after" learns several times faster: docs/training-log.md.
         encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
@@ -59,6 +72,8 @@ class DagnConfig:
     blocks: int = 4
     stem: int = 1
     norm: Norm = "batch"
+    input: Input = "rgb"
+    skips: Skips = "before"
     encoder_width: int = 64
     insensitive_guidance: bool = True
     sensitive_guidance: bool = True
@@ -70,8 +85,9 @@ class DagnConfig:
                 raise ValueError(f"DagnConfig.{name} must be at least 1, got {getattr(self, name)}")
         if self.scales < 2:
             raise ValueError(f"DagnConfig.scales must be at least 2 (a U needs two ends), got {self.scales}")
-        if self.norm not in get_args(Norm):
-            raise ValueError(f"DagnConfig.norm must be one of {get_args(Norm)}, got {self.norm!r}")
+        for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"DagnConfig.{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
 
     @property
     def bottleneck_channels(self) -> int:
@@ -86,7 +102,8 @@ class DagnConfig:
     @property
     def total_stride(self) -> int:
         """Sides of the input of ``restore`` must be multiples of this."""
-        return int(self.stem * 2 ** (self.scales - 1))
+        stride = self.stem * 2 ** (self.scales - 1)
+        return math.lcm(stride, BLOCK) if self.input == "detail" else int(stride)
 
     @property
     def encoder(self) -> AutoEncoderConfig:
@@ -128,6 +145,13 @@ class Guider(nn.Module):
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
 
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that sees the features."""
+        layer = self.mlp[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, pooled: Tensor) -> list[tuple[Tensor, Tensor]]:
         vectors = self.mlp(pooled)[:, :, None, None]
         pieces = torch.split(vectors, [c for c in self.stage_channels for _ in range(2)], dim=1)
@@ -155,15 +179,17 @@ class FusionMatrix(nn.Module):
 
 
 class GuidedStage(nn.Module):
-    """Add the skip, double the resolution, then sensitive and insensitive guidance blocks (Eq. 11).
+    """Add the skip, double the resolution (or the other way round), then sensitive and insensitive guidance blocks.
 
-    The blocks of one kind share their scale and shift.
+    Eq. 11. The blocks of one kind share their scale and shift.
 
-    Shape: ``(N, 2 * channels, H, W)`` and a skip of the same shape to ``(N, channels, 2 * H, 2 * W)``.
+    Shape: ``(N, 2 * channels, H, W)`` to ``(N, channels, 2 * H, 2 * W)``; a skip as the former if it joins before the
+    upsampling, else as the latter.
     """
 
-    def __init__(self, channels: int, blocks: int, norm: Norm) -> None:
+    def __init__(self, channels: int, blocks: int, norm: Norm, skips: Skips) -> None:
         super().__init__()
+        self._skip_first = skips == "before"
         self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
         self.sensitive = nn.ModuleList(GuidanceBlock(channels, norm) for _ in range(blocks))
         self.insensitive = nn.ModuleList(GuidanceBlock(channels, norm) for _ in range(blocks))
@@ -171,7 +197,7 @@ class GuidedStage(nn.Module):
     def forward(
         self, features: Tensor, skip: Tensor, sensitive: tuple[Tensor, Tensor], insensitive: tuple[Tensor, Tensor]
     ) -> Tensor:
-        x: Tensor = self.up(features + skip)
+        x: Tensor = self.up(features + skip) if self._skip_first else self.up(features) + skip
         for block in self.sensitive:
             x = block(x, *sensitive)
         for block in self.insensitive:
@@ -179,8 +205,38 @@ class GuidedStage(nn.Module):
         return x
 
 
+class Detail(nn.Module):
+    """An image's YCbCr planes without what bilinear interpolation of its 8x8 blocks' means already shows, amplified.
+
+    Quantisation hardly touches those means (each is one DCT coefficient), so what is to be restored is in the rest; and
+    next to the means the rest is so small that a network's activations hang on the local brightness instead.
+
+    Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of 8, to the same.
+    """
+
+    to_ycbcr: Tensor
+    to_rgb: Tensor
+    gain: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, matrix in (("to_ycbcr", RGB_TO_YCC), ("to_rgb", YCC_TO_RGB)):
+            self.register_buffer(name, torch.from_numpy(matrix)[:, :, None, None], persistent=False)
+        self.register_buffer("gain", torch.tensor(DETAIL_GAIN)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        planes = functional.conv2d(image, self.to_ycbcr)
+        means = functional.avg_pool2d(planes, BLOCK)
+        smooth = functional.interpolate(means, scale_factor=float(BLOCK), mode="bilinear", align_corners=False)
+        return (planes - smooth) * self.gain
+
+    def rgb(self, change: Tensor) -> Tensor:
+        """A change of the YCbCr planes as a change of RGB. Shape: ``(N, 3, H, W)`` to the same."""
+        return functional.conv2d(change, self.to_rgb)
+
+
 class Dagn(nn.Module):
-    """The whole network. ``forward(image) == restore(image, guide(image))``.
+    """The whole network. ``forward(image) == restore(image, guide(image))``, unless other guidance is given.
 
     Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``config.total_stride``, to the same.
     """
@@ -206,11 +262,12 @@ class Dagn(nn.Module):
 
         image_channels = 3 * config.stem**2
         widths = [config.width * 2**i for i in range(config.scales)]
+        self.detail = Detail() if config.input == "detail" else None
         self.head = nn.Conv2d(image_channels, config.width, 3, padding=1)
         self.encoder_scales = nn.ModuleList(_residual_blocks(width, config.blocks, config.norm) for width in widths)
         self.downs = nn.ModuleList(nn.Conv2d(width, 2 * width, 2, stride=2) for width in widths[:-1])
         self.bottleneck = _residual_blocks(channels, config.blocks, config.norm)
-        self.stages = nn.ModuleList(GuidedStage(width, config.blocks, config.norm) for width in stages)
+        self.stages = nn.ModuleList(GuidedStage(width, config.blocks, config.norm, config.skips) for width in stages)
         self.tail = nn.Conv2d(config.width, image_channels, 3, padding=1)
         # Start at the decoded JPEG: the residual is small, and the first steps should not be spent on unlearning it.
         nn.init.normal_(self.tail.weight, std=1e-3)
@@ -253,7 +310,8 @@ class Dagn(nn.Module):
     def shallow(self, image: Tensor) -> Tensor:
         """The first convolution and the first residual block: ``(N, 3, H, W)`` to ``(N, width, H/stem, W/stem)``."""
         stem = self.config.stem
-        x = self.head(functional.pixel_unshuffle(image, stem) if stem > 1 else image)
+        seen = self.detail(image) if self.detail else image
+        x = self.head(functional.pixel_unshuffle(seen, stem) if stem > 1 else seen)
         first: Tensor = next(iter(self.encoder_scales[0]))(x)  # type: ignore[call-overload]
         return first
 
@@ -276,10 +334,14 @@ class Dagn(nn.Module):
         if config.fusion:
             x = x + self._fused(x, guidance.fusion)
         x = self.bottleneck(x)
+        if config.skips == "after":
+            skips.pop()  # the bottleneck has just come from it
         for i, stage in enumerate(self.stages):
-            x = stage(x, skips[-1 - i], sensitive[i], insensitive[i])
-        residual = self.tail(x + skips[0])
-        return image + (functional.pixel_shuffle(residual, config.stem) if config.stem > 1 else residual)
+            x = stage(x, skips.pop(), sensitive[i], insensitive[i])
+        residual = self.tail(x + skips.pop() if skips else x)
+        if config.stem > 1:
+            residual = functional.pixel_shuffle(residual, config.stem)
+        return image + (self.detail.rgb(residual) if self.detail else residual)
 
     def _fused(self, features: Tensor, matrix: Tensor) -> Tensor:
         """``C3(F_bf) · matrix`` of Eq. 10, features as rows: a 1x1 convolution with the image's own weights."""
@@ -292,8 +354,8 @@ class Dagn(nn.Module):
         """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""
         return functional.softmax(self.quality_predictor(guidance.sensitive), dim=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.restore(image, self.guide(image))
+    def forward(self, image: Tensor, guidance: Guidance | None = None) -> Tensor:
+        return self.restore(image, self.guide(image) if guidance is None else guidance)
 
 
 def _residual_blocks(channels: int, blocks: int, norm: Norm) -> nn.Sequential:

@@ -158,8 +158,8 @@ class _FreshlyCompressed:
     def batch(self, step: int) -> Pair:
         inner = slice(MARGIN, -MARGIN)
         drawn = [self._patches[number] for number in range(step * self._batch, (step + 1) * self._batch)]
-        compressed = np.stack([compressed[inner, inner] for compressed, _, _ in drawn])
-        original = np.stack([original[inner, inner] for _, original, _ in drawn])
+        compressed = np.stack([compressed[inner, inner] for compressed, *_ in drawn])
+        original = np.stack([original[inner, inner] for _, original, *_ in drawn])
         return Pair(*(torch.from_numpy(stack).permute(0, 3, 1, 2) for stack in (compressed, original)))
 
     def compressed(self, step: int) -> Tensor:

@@ -107,6 +107,11 @@ class DagnTraining:
         optimizer: "adam" as published, or "muon": see ``optimizer``.
         loss: Eq. 14 as the mean absolute error ("l1") or, as printed, as a patch's sum of absolute errors ("l1-sum");
             or the mean over the patches of each one's root mean square error ("rms"), nearer to a mean of PSNR values.
+        guidance: what a patch is restored under: the guidance of the patch itself, as published, or the mean over
+            windows of its whole picture at that quality, as when a picture is restored: see ``guidance``. The latter
+            has no fusion.
+        guide_window: side of the windows that guidance is taken from; ``None`` is ``patch``.
+        candidates: patches cut for each one that is trained on, the most detailed; 1 is all that are cut.
         weight_decay: decoupled; 0 is plain Adam or Muon.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
@@ -118,6 +123,9 @@ class DagnTraining:
     learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
     degradation: JpegDegradation = field(default_factory=JpegDegradation)
     loss: Literal["l1", "l1-sum", "rms"] = "l1"
+    guidance: Literal["patch", "picture"] = "patch"
+    guide_window: int | None = None
+    candidates: int = 1
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
@@ -126,7 +134,9 @@ class DagnTraining:
     validate_every: int = 500
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
+        _require_positive(
+            self, "steps", "batch", "patch", "candidates", "micro_batches", "checkpoint_every", "validate_every"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,10 @@ class Recipe:
     dagn: DagnTraining
     seed: int = 0
     validation_fraction: float = VALIDATION_FRACTION
+
+    def __post_init__(self) -> None:
+        if self.network.fusion and self.dagn.guidance == "picture":
+            raise ValueError('dagn.guidance "picture" has no fusion; set network.fusion to false')
 
 
 def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:

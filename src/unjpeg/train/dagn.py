@@ -11,11 +11,12 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
-from unjpeg.models import Dagn
+from unjpeg.models import Dagn, Guidance
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
 from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
 
@@ -56,6 +57,12 @@ def train_dagn(
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pictures: PictureGuidance | None = None
+    guided = recipe.network.insensitive_guidance or recipe.network.sensitive_guidance
+    if config.guidance == "picture" and guided:
+        pictures = PictureGuidance.measure(network, images.training, config.guide_window or config.patch, fabric.device)
+        if not resumed and not any(name.startswith(GUIDANCE) for name in initial):
+            pictures.standardise(network)
     average = AveragedModel(network, config.ema_decay)
     if resumed:
         average.module.load_state_dict(select(resumed.tensors, "ema"))
@@ -70,7 +77,12 @@ def train_dagn(
 
     first = resumed.step if resumed else 0
     loader = sample_loader(
-        images.patches(patch=config.patch, degradation=config.degradation, seed=recipe.seed + 1),
+        images.patches(
+            patch=config.patch,
+            degradation=config.degradation,
+            seed=recipe.seed + 1,
+            candidates=config.candidates,
+        ),
         first_step=first,
         steps=config.steps,
         batch=config.batch,
@@ -93,8 +105,11 @@ def train_dagn(
             sample = next(samples)
             compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
             original = to_unit_range(sample.original.to(fabric.device, non_blocking=True))
+            guidance = pictures.at(sample.picture, sample.quality) if pictures else None
+            if guidance:
+                guidance = Guidance(*(part.to(fabric.device, non_blocking=True) for part in guidance))
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
-                loss = restoration_loss(model(compressed), original, config)
+                loss = restoration_loss(model(compressed, guidance), original, config)
                 fabric.backward(loss / config.micro_batches)
             running_loss += loss.detach() / config.micro_batches
         if config.gradient_clip is not None:
@@ -178,7 +193,7 @@ def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> 
         fired[module] = torch.maximum(share, fired[module]) if module in fired else share
 
     frozen = {module for part in network.frozen_parts() for module in part.modules()}
-    relus = [m for m in network.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU) and m not in frozen]
+    relus = [m for m in network.modules() if isinstance(m, nn.ReLU) and m not in frozen]
     hooks = [relu.register_forward_hook(note) for relu in relus]
     for number, crop in enumerate(crops):
         quality = VALIDATION_QUALITIES[number % len(VALIDATION_QUALITIES)]

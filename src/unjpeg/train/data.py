@@ -131,19 +131,25 @@ def _decode(file: Path) -> NDArray[np.uint8]:
 class Sample:
     """A batch (or one item) of training pairs.
 
-    Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100.
+    Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100;
+    ``picture`` ``(N,)``, the number of the picture that a pair was cut from.
     """
 
     compressed: Tensor
     original: Tensor
     quality: Tensor
+    picture: Tensor
 
     def pin_memory(self) -> Sample:
-        return Sample(self.compressed.pin_memory(), self.original.pin_memory(), self.quality.pin_memory())
+        return Sample(*(tensor.pin_memory() for tensor in (self.compressed, self.original, self.quality, self.picture)))
 
 
-class PairedPatches(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
-    """Endless (compressed, original, quality) triples.
+_Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], int, int]
+"""Compressed, original, quality, the picture's number."""
+
+
+class PairedPatches(Dataset[_Pair]):
+    """Endless pairs of a compressed patch and its original, with the quality and the picture's number.
 
     An image is drawn by its weight, a patch uniformly inside it, then one of the eight flips and rotations, then the
     degradation. The patch is compressed after it is cut, so the 8x8 grid always starts at its corner.
@@ -153,6 +159,8 @@ class PairedPatches(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
         weights: how likely each image is, any positive scale.
         patch: side in pixels.
         resize: scale the whole image to ``patch`` x ``patch`` instead of cutting (section IV-A2).
+        candidates: so many patches are cut from the image, and the one with the most detail is taken: the others of a
+            sky teach little.
         degradation: what turns an original into its compressed version.
         seed: with the sample's number it decides everything.
     """
@@ -166,23 +174,31 @@ class PairedPatches(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
         degradation: JpegDegradation,
         seed: int,
         resize: bool = False,
+        candidates: int = 1,
     ) -> None:
         self._store = store
+        self._candidates = candidates
         self._cumulative = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
         self._patch, self._resize = patch, resize
         self._degradation, self._seed = degradation, seed
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    def __getitem__(self, index: int) -> _Pair:
         rng = np.random.default_rng((self._seed, index))
         drawn = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
-        image = self._store[min(drawn, len(self._store) - 1)]  # rounding can leave the last sum a little below 1
-        original = self._scaled(image) if self._resize else self._cut(image, rng)
+        picture = min(drawn, len(self._store) - 1)  # rounding can leave the last sum a little below 1
+        image = self._store[picture]
+        if self._resize:
+            original = self._scaled(image)
+        elif self._candidates == 1:
+            original = self._cut(image, rng)
+        else:
+            original = max((self._cut(image, rng) for _ in range(self._candidates)), key=_detail)
         original = np.rot90(original, int(rng.integers(4)))
         if rng.random() < 0.5:
             original = original[:, ::-1]
         original = np.ascontiguousarray(original)
         compressed, quality = self._degradation.apply(original, rng)
-        return compressed, original, quality
+        return compressed, original, quality, picture
 
     def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         side = self._patch
@@ -194,6 +210,12 @@ class PairedPatches(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
 
     def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(Image.fromarray(image).resize((self._patch, self._patch), Image.Resampling.BICUBIC))
+
+
+def _detail(pixels: NDArray[np.uint8]) -> float:
+    """Mean difference between neighbouring pixels of the green channel."""
+    green = pixels[:, :, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
 class _Numbers(Sampler[int]):
@@ -212,13 +234,13 @@ class _Numbers(Sampler[int]):
             yield from range(start, start + share)
 
 
-def _collate(items: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]) -> Sample:
-    compressed, original, quality = zip(*items, strict=True)
+def _collate(items: list[_Pair]) -> Sample:
+    compressed, original, quality, picture = zip(*items, strict=True)
 
     def stack(images: tuple[NDArray[np.uint8], ...]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.stack(images))).permute(0, 3, 1, 2)
 
-    return Sample(stack(compressed), stack(original), torch.tensor(quality))
+    return Sample(stack(compressed), stack(original), torch.tensor(quality), torch.tensor(picture))
 
 
 def sample_loader(

@@ -22,10 +22,10 @@ OptimizerName = Literal["adam", "muon"]
 NamedOptimizer = tuple[Optimizer, Mapping[str, Tensor]]
 """An optimizer and the tensors that its state belongs to, by parameter name."""
 
-ADAM_SHARE = 0.5
+ADAM_SHARE = 0.15
 """Adam's learning rate beside Muon's, as a share of it."""
 
-SLOW_SHARE = 0.05
+SLOW_SHARE = 0.015
 """The same for the weights that transform all features at once (guidance): faster, they blow a restorer without batch
 norm up within 500 steps."""
 
@@ -37,7 +37,8 @@ class MatrixMuon(torch.optim.Muon):
 
     Args:
         weights: parameters of at least two dimensions, at their final device and memory format.
-        lr: comparable to Adam's (the update is scaled to the size of Adam's).
+        lr: the largest singular value of a step, the same for wide layers and narrow ones. (Scaled to Adam's mean
+            square instead, wide layers go faster, and their ReLUs died: docs/training-log.md.)
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
@@ -46,7 +47,7 @@ class MatrixMuon(torch.optim.Muon):
         for weight, matrix in zip(self._weights, self.matrices, strict=True):
             if weight.data_ptr() != matrix.data_ptr():
                 raise TrainingError(f"a weight of shape {tuple(weight.shape)} has a memory format Muon cannot view")
-        super().__init__(self.matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        super().__init__(self.matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="original")
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         for weight, matrix in zip(self._weights, self.matrices, strict=True):

@@ -71,7 +71,9 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     if "dagn" not in loaded.config:
         raise TrainingError(f"{checkpoint}: is not a stage-2 checkpoint (dagn.safetensors)")
     images = open_images(data, VALIDATION_FRACTION)
-    return export_checkpoint(loaded, images, out, name=name, guide_window=loaded.config["dagn"]["patch"])
+    stage = loaded.config["dagn"]
+    window = stage.get("guide_window") or stage["patch"]
+    return export_checkpoint(loaded, images, out, name=name, guide_window=window)
 
 
 def recipe_by_name(name: str) -> Recipe:

@@ -73,10 +73,18 @@ class TrainingImages:
         }
         return cls(store, held_out, weights.tolist(), manifest)
 
-    def patches(self, *, patch: int, degradation: JpegDegradation, seed: int, resize: bool = False) -> PairedPatches:
-        """Endless training pairs."""
+    def patches(
+        self, *, patch: int, degradation: JpegDegradation, seed: int, resize: bool = False, candidates: int = 1
+    ) -> PairedPatches:
+        """Endless training pairs: see ``PairedPatches``."""
         return PairedPatches(
-            self.training, self.weights, patch=patch, degradation=degradation, seed=seed, resize=resize
+            self.training,
+            self.weights,
+            patch=patch,
+            degradation=degradation,
+            seed=seed,
+            resize=resize,
+            candidates=candidates,
         )
 
     def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:

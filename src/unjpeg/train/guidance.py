@@ -1,0 +1,106 @@
+"""Guidance of whole training pictures, measured once, instead of each patch's own.
+
+When a picture is restored, its guidance is the mean over its windows. One patch's is far noisier, so a restorer that
+learns under that learns to ignore it. Here it learns under what it will get, and the encoders need not run in every
+step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unjpeg.models import Dagn, Guidance
+from unjpeg.models.autoencoder import pool
+from unjpeg.train.data import ImageStore
+from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.run import to_unit_range
+
+__all__ = ["PictureGuidance"]
+
+QUALITIES: Final = (5, *range(10, 101, 10))
+WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PictureGuidance:
+    """Mean features of every picture at the qualities ``QUALITIES``.
+
+    Attributes:
+        insensitive, sensitive: ``(pictures, len(QUALITIES), features)``.
+    """
+
+    insensitive: Tensor
+    sensitive: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def measure(cls, network: Dagn, pictures: ImageStore, window: int, device: torch.device) -> PictureGuidance:
+        """Compress ``WINDOWS`` windows of every picture at every quality and let the frozen encoders see them.
+
+        Args:
+            window: their side in pixels; smaller pictures are seen whole, mirrored at their ends.
+        """
+        network.eval()
+        insensitive, sensitive = [], []
+        for number in range(len(pictures)):
+            windows = _windows(pictures[number], window, WINDOWS)
+            for quality in QUALITIES:
+                batch = np.stack([compress_jpeg(cut, quality) for cut in windows])
+                image = to_unit_range(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device))
+                insensitive.append(pool(network.insensitive_encoder(image)).mean(0).cpu())
+                sensitive.append(pool(network.sensitive_encoder(image)).mean(0).cpu())
+        shape = len(pictures), len(QUALITIES), -1
+        return cls(torch.stack(insensitive).reshape(shape), torch.stack(sensitive).reshape(shape))
+
+    @torch.no_grad()
+    def standardise(self, network: Dagn) -> None:
+        """Let new guiders start from features of zero mean and unit spread, by their first layers' weights.
+
+        The encoders' features differ little beside their means, and a guider that starts at random sees the means only.
+        """
+        for guider, table in (
+            (network.insensitive_guider, self.insensitive),
+            (network.sensitive_guider, self.sensitive),
+        ):
+            features = table.flatten(0, 1)
+            spread = features.std(dim=0)
+            spread = spread.clamp(min=float(spread.median()) / 3 + 1e-6)  # what hardly varies is not blown up
+            weight, bias = guider.first.weight, guider.first.bias
+            weight.div_(spread.to(weight.device))
+            bias.sub_(weight @ features.mean(dim=0).to(weight.device))
+
+    def at(self, pictures: Tensor, qualities: Tensor) -> Guidance:
+        """Guidance of some pictures, interpolated between the measured qualities. There is no fusion matrix in it.
+
+        Shape: ``pictures`` (their numbers) and ``qualities`` ``(N,)`` to vectors ``(N, features)``.
+        """
+        levels = torch.tensor(QUALITIES, dtype=torch.float32)
+        place = qualities.to(torch.float32).clamp(levels[0], levels[-1])
+        upper = torch.searchsorted(levels, place).clamp(1, len(levels) - 1)
+        share = ((place - levels[upper - 1]) / (levels[upper] - levels[upper - 1]))[:, None]
+        insensitive, sensitive = (
+            torch.lerp(table[pictures, upper - 1], table[pictures, upper], share)
+            for table in (self.insensitive, self.sensitive)
+        )
+        return Guidance(insensitive, sensitive, torch.zeros(len(pictures), 1, 1))
+
+
+def _windows(picture: NDArray[np.uint8], side: int, count: int) -> list[NDArray[np.uint8]]:
+    """Windows on the compression grid, spread over the picture."""
+    height, width = picture.shape[:2]
+    if min(height, width) < side:
+        picture = np.pad(picture, ((0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)), mode="symmetric")
+        height, width = picture.shape[:2]
+    columns = max(1, min(round((count * width / height) ** 0.5), count))
+    rows = max(1, count // columns)
+
+    def starts(length: int, pieces: int) -> list[int]:
+        return [int(start) // 8 * 8 for start in np.linspace(0, length - side, pieces)]
+
+    return [picture[y : y + side, x : x + side] for y in starts(height, rows) for x in starts(width, columns)]
