@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jpegs import encoded, picture
-from unjpeg import Restored, batch
+from unjpeg import batch
 from unjpeg.batch import JOURNAL, Job, Outcome, Settings, plan, restore_batch
 from unjpeg.errors import BadImageError, OutputError, TooLargeError
+from unjpeg.restore import Restoration
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_what_a_kill_left_is_replaced_and_nothing_else(
     assert states(run(album, out, settings)) == "eee"
     assert states(run(album, out, settings, resume=True)) == "rre"  # of the third the journal knows nothing
     with monkeypatch.context() as patch:
-        patch.setattr(Restored, "save", failing)
+        patch.setattr(Restoration, "save", failing)
         (out / "1.png").unlink()
         assert states(run(album, out, settings, resume=True)) == "see"
     (out / "1.png").write_bytes(b"somebody's own")
@@ -126,7 +128,8 @@ def test_what_a_kill_left_is_replaced_and_nothing_else(
     assert (out / "1.png").read_bytes() == b"somebody's own"
 
 
-def failing(*_: object, **__: object) -> None:
+def failing(*_: object, about_to_place: Callable[[], None], **__: object) -> None:
+    about_to_place()
     raise OutputError("no space left")
 
 

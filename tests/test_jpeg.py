@@ -33,7 +33,7 @@ from jpegs import (
     without_segments,
 )
 from unjpeg.errors import BadImageError, TooLargeError, UnjpegError, UnsupportedImageError
-from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, QualityEstimate, standard_table
+from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, Limits, QualityEstimate, standard_table
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 ADOBE_RGB = b"Adobe\0\x64\0\0\0\0\0"
@@ -43,7 +43,7 @@ ADOBE_YCC = ADOBE_RGB[:-1] + b"\1"
 def failure(data: bytes) -> UnjpegError:
     """What decoding raises, checked to be one line that names the file."""
     with pytest.raises(UnjpegError) as caught:
-        JpegImage.decode(data, "photo.jpg", 10**6)
+        JpegImage.decode(data, "photo.jpg", Limits(pixels=10**6))
     message = str(caught.value)
     assert message.startswith("photo.jpg: ")
     assert "\n" not in message
@@ -349,9 +349,9 @@ def test_what_the_header_rules_out_reaches_no_decoder(
 
 
 def test_the_limit_on_pixels_is_the_caller_s() -> None:
-    assert JpegHeader.parse(BASE, "a", max_pixels=40 * 56).width == 56
+    assert JpegHeader.parse(BASE, "a", limits=Limits(pixels=40 * 56)).width == 56
     with pytest.raises(TooLargeError, match="2,239"):
-        JpegHeader.parse(BASE, "a", max_pixels=40 * 56 - 1)
+        JpegHeader.parse(BASE, "a", limits=Limits(pixels=40 * 56 - 1))
 
 
 def test_no_size_is_hidden_behind_a_marker_without_length() -> None:
@@ -406,7 +406,7 @@ def test_overwritten_bytes_raise_nothing_but_one_line(changes: list[tuple[int, i
     for position, value in changes:
         changed[position] = value
     try:
-        jpeg = JpegImage.decode(bytes(changed), "photo.jpg", 10**6)
+        jpeg = JpegImage.decode(bytes(changed), "photo.jpg", Limits(pixels=10**6))
     except BadImageError:
         failure(bytes(changed))
     else:

@@ -20,6 +20,7 @@ from PIL import Image
 import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
+from unjpeg.jpeg import Limits
 from unjpeg.network import Guidance, Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restored, Restorer
@@ -446,7 +447,7 @@ def test_what_is_no_source_at_all(tiny_restorer: Restorer) -> None:
 
 
 def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network: None) -> None:
-    restorer = Restorer(tiny_model, max_pixels=20 * 20)
+    restorer = Restorer(tiny_model, limits=Limits(pixels=20 * 20))
     for size in ((20, 20), (20, 21)):
         pixels = picture(*size)
         for source in (pixels, Image.fromarray(pixels), saved(pixels), saved(pixels, "PNG")):
@@ -642,7 +643,7 @@ def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="not a JPEG"):
         unjpeg.verify(png, png)
     with pytest.raises(TooLargeError):
-        unjpeg.verify(encoded(picture(8, 8)), png, max_pixels=100)
+        unjpeg.verify(encoded(picture(8, 8)), png, limits=Limits(pixels=100))
 
 
 # The package

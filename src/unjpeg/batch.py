@@ -4,7 +4,7 @@
 
     plan ─▶ jobs ─▶ (journal: done?) ─▶ worker processes ─▶ outcomes, one per job, as they come
                                            │
-                                           └─ Restorer.restore ─▶ Restored.save
+                                           └─ Restorer.begin ─▶ Restoration.save
 
 Several pictures are restored in worker processes: native code that a broken file takes down costs that file alone.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
-from unjpeg.jpeg import MAX_PIXELS
+from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.network import ModelFile, Runtime
 from unjpeg.output import FORMATS, format_of
 from unjpeg.restore import ConsistencyPolicy, Report, Restorer
@@ -54,7 +54,7 @@ CORES_PER_WORKER = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to restore: as ``Restorer``, ``Restorer.restore`` and ``Restored.save`` take it."""
+    """How to restore: as ``Restorer``, ``Restorer.begin`` and ``Restoration.save`` take it."""
 
     model: str = "default"
     runtime: Runtime | None = None
@@ -64,6 +64,9 @@ class Settings:
     consistency: ConsistencyPolicy = "auto"
     bit_depth: Literal[8, 16] = 8
     output_quality: int | None = None
+    salvage: bool = False
+    strip: bool = False
+    limits: Limits = DEFAULT_LIMITS
     overwrite: bool = False
     keep_times: bool = False
 
@@ -71,7 +74,7 @@ class Settings:
     def fingerprint(self) -> str:
         """Equal when a picture would come out the same: options, weights and version. Raises ModelError."""
         relevant = asdict(self) | {"model": _model_hash(self.model), "version": __version__}
-        for elsewhere in ("overwrite", "keep_times", "device", "runtime"):
+        for elsewhere in ("overwrite", "keep_times", "device", "runtime", "limits"):
             del relevant[elsewhere]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -387,7 +390,7 @@ def restore_batch(
 
     show(0)
     if len(waiting) <= 1:
-        worker = _Worker(settings, journal, None, _pixels_in(max_memory_mib))
+        worker = _Worker(settings, journal, None, _limits_in(max_memory_mib, settings.limits))
         for job in waiting:
             yield worker.run(job, show)
         return
@@ -396,7 +399,7 @@ def restore_batch(
     cores = os.cpu_count() or 1
     share = None if max_memory_mib is None else max_memory_mib // count
     too_large: list[Job] = []
-    with _Pool(count, settings, journal, max(1, cores // count), _pixels_in(share)) as pool:
+    with _Pool(count, settings, journal, max(1, cores // count), _limits_in(share, settings.limits)) as pool:
         for outcome in pool.map(waiting, show):
             if count > 1 and share is not None and isinstance(outcome.error, TooLargeError):
                 too_large.append(outcome.job)
@@ -404,7 +407,7 @@ def restore_batch(
             finished += 1
             yield outcome
     if too_large:
-        with _Pool(1, settings, journal, cores, _pixels_in(max_memory_mib)) as pool:
+        with _Pool(1, settings, journal, cores, _limits_in(max_memory_mib, settings.limits)) as pool:
             for outcome in pool.map(too_large, show):
                 finished += 1
                 yield outcome
@@ -415,20 +418,21 @@ def _worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
     return count if max_memory_mib is None else max(1, min(count, max_memory_mib // MEMORY_BASE_MIB))
 
 
-def _pixels_in(memory_mib: int | None) -> int:
-    """The largest picture that a worker restores in so much memory."""
+def _limits_in(memory_mib: int | None, limits: Limits) -> Limits:
+    """The same, with the largest picture that a worker restores in so much memory."""
     if memory_mib is None:
-        return MAX_PIXELS
-    return max(1, min(MAX_PIXELS, int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)))
+        return limits
+    pixels = int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)
+    return replace(limits, pixels=max(1, min(limits.pixels, pixels)))
 
 
 class _Worker:
     """Restores one picture after another, from file to file."""
 
-    def __init__(self, settings: Settings, journal: _Journal, threads: int | None, max_pixels: int) -> None:
+    def __init__(self, settings: Settings, journal: _Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
         self._restorer = Restorer(
-            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, max_pixels=max_pixels
+            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, limits=limits
         )
 
     def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:
@@ -448,28 +452,43 @@ class _Worker:
         settings = self._settings
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
-        result = self._restorer.restore(
+        work = self._restorer.begin(
             job.source,
             strength=settings.strength,
             quality=settings.quality,
             consistency=settings.consistency,
             bit_depth=settings.bit_depth,
+            salvage=settings.salvage,
             progress=progress,
         )
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)
-        self._journal.begin(job)
+        begun = False
+
+        def about_to_place() -> None:
+            nonlocal begun
+            begun = True
+            self._journal.begin(job)
+
         try:
-            result.save(target, format=job.format, quality=settings.output_quality, overwrite=overwrite)
-        except OutputError:
-            self._journal.give_up(job)
+            work.save(
+                target,
+                format=job.format,
+                quality=settings.output_quality,
+                overwrite=overwrite,
+                strip=settings.strip,
+                about_to_place=about_to_place,
+            )
+        except UnjpegError:
+            if begun:
+                self._journal.give_up(job)
             raise
         if settings.keep_times and job.target is not None and job.source != "-":
             times = os.stat(job.source)
             os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._journal.finish(job)
-        return result.report
+        return work.report
 
 
 def _make_folder(folder: Path) -> None:
@@ -496,8 +515,8 @@ class _Slot:
 class _Pool:
     """Worker processes, one picture at a time each."""
 
-    def __init__(self, count: int, settings: Settings, journal: _Journal, threads: int, max_pixels: int) -> None:
-        self._making = (settings, journal, threads, max_pixels)
+    def __init__(self, count: int, settings: Settings, journal: _Journal, threads: int, limits: Limits) -> None:
+        self._making = (settings, journal, threads, limits)
         self._slots = [_Slot() for _ in range(count)]
         self._stopped = threading.Event()
 
@@ -573,12 +592,12 @@ _worker: tuple[_Worker, Synchronized[float]] | None = None
 
 
 def _start_worker(
-    settings: Settings, journal: _Journal, threads: int, max_pixels: int, share: Synchronized[float]
+    settings: Settings, journal: _Journal, threads: int, limits: Limits, share: Synchronized[float]
 ) -> None:
     global _worker
     # As on Ctrl-C, the picture at work is left by an exception, and its temporary file goes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    _worker = _Worker(settings, journal, threads, max_pixels), share
+    _worker = _Worker(settings, journal, threads, limits), share
 
 
 def _work(job: Job) -> Outcome:

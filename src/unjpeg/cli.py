@@ -130,6 +130,12 @@ def restore(
         Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
     ] = Consistency.auto,
     bit_depth: Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")] = BitDepth.eight,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+    ] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders below folders, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
@@ -144,6 +150,14 @@ def restore(
     max_memory: Annotated[
         int | None, typer.Option(metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]")
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(metavar="COUNT", min=1, help="Largest width times height. [268435456]")
+    ] = None,
+    max_scans: Annotated[int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG. [500]")] = None,
+    max_metadata: Annotated[
+        int | None, typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]")
+    ] = None,
+    max_file: Annotated[int | None, typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]")] = None,
     runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,
 ) -> None:
@@ -152,8 +166,15 @@ def restore(
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
     from unjpeg.batch import Settings, plan, restore_batch
+    from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
 
+    given = {
+        "pixels": max_pixels,
+        "scans": max_scans,
+        "metadata_bytes": None if max_metadata is None else max_metadata * 2**20,
+        "file_bytes": None if max_file is None else max_file * 2**20,
+    }
     settings = Settings(
         model=model,
         runtime=runtime.value if runtime else None,
@@ -163,6 +184,9 @@ def restore(
         consistency=consistency.value,
         bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
         output_quality=output_quality,
+        salvage=salvage,
+        strip=strip,
+        limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
         keep_times=keep_times,
     )

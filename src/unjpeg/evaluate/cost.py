@@ -149,7 +149,14 @@ def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) ->
 
 
 def _restored(restorer: Restorer, pixels: Any, guidance: Any) -> Any:
-    return np.concatenate([strip for _, strip in restorer._restored_strips(pixels, guidance)])
+    height, core = pixels.shape[0], restorer._tile_core()
+    strips = (slice(top, min(top + core, height)) for top in range(0, height, core))
+    return np.concatenate(
+        [
+            np.concatenate([tile for _, tile in restorer._restored_tiles(pixels, guidance, rows)], axis=1)
+            for rows in strips
+        ]
+    )
 
 
 def _enlarged(photo: Path, megapixels: float) -> bytes:
