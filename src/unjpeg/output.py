@@ -127,6 +127,7 @@ _JPEG_QUALITY = 95
 _TIFF_STRIP_BYTES = 2**18
 _TIFF_MAX_BYTES = 2**32 - 1
 _JPEG_SEGMENT_BYTES = 65533
+_EXTENDED_XMP_STEP = 65400
 
 
 def format_of(path: Path) -> str | None:
@@ -147,10 +148,10 @@ def write_image(
 ) -> None:
     """Write a picture, whole or not at all.
 
-    EXIF, ICC profile, XMP, comment and resolution are carried over as they are, where the format has a place for them
-    (WebP has none for a comment and the resolution). The orientation tag stays and the pixels are not turned. A TIFF
-    takes the tags of an intact EXIF block as its own, without a thumbnail; what they say wins over ``dpi`` and
-    ``comment``.
+    EXIF, ICC profile, XMP, IPTC, comment and resolution are carried over as they are, where the format has a place for
+    them (WebP has none for IPTC, a comment and the resolution). XMP in two parts is joined, but not in a JPEG. The
+    orientation tag stays and the pixels are not turned. A TIFF takes the tags of an intact EXIF block as its own,
+    without a thumbnail; what they say wins over ``dpi`` and ``comment``.
 
     Args:
         target: a path, whose folder must exist, or a binary stream, which gets everything in one write.
@@ -235,6 +236,13 @@ def _encode_jpeg(rows: Rows, metadata: Metadata, quality: int | None, file: Bina
         segments.extend((0xE1, b"Exif\0\0" + piece, "EXIF") for piece in pieces)
     if metadata.xmp:
         segments.append((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + metadata.xmp, "XMP"))
+    if metadata.extended_xmp and metadata.extended_xmp_name:
+        packets = _extended_xmp_segments(metadata.extended_xmp, metadata.extended_xmp_name)
+        segments.extend((0xE1, packet, "extended XMP") for packet in packets)
+    if metadata.photoshop:
+        step = _JPEG_SEGMENT_BYTES - 14
+        pieces = (metadata.photoshop[start : start + step] for start in range(0, len(metadata.photoshop), step))
+        segments.extend((0xED, b"Photoshop 3.0\0" + piece, "IPTC") for piece in pieces)
     if metadata.icc_profile:
         step = _JPEG_SEGMENT_BYTES - 14
         parts = [metadata.icc_profile[start : start + step] for start in range(0, len(metadata.icc_profile), step)]
@@ -255,6 +263,14 @@ def _encode_jpeg(rows: Rows, metadata: Metadata, quality: int | None, file: Bina
     file.write(data[start:])
 
 
+def _extended_xmp_segments(packet: bytes, name: bytes) -> Iterator[bytes]:
+    """As Adobe's XMP specification, part 3, has it."""
+    for start in range(0, len(packet), _EXTENDED_XMP_STEP):
+        place = struct.pack(">II", len(packet), start)
+        part = packet[start : start + _EXTENDED_XMP_STEP]
+        yield b"http://ns.adobe.com/xmp/extension/\0" + name + place + part
+
+
 def _encode_png(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:  # noqa: ARG001 (lossless)
     """Row by row: of the libraries here none takes rows as they come, and Pillow has no 16-bit colour."""
     height, width = rows.shape[:2]
@@ -269,8 +285,12 @@ def _encode_png(rows: Rows, metadata: Metadata, quality: int | None, file: Binar
         chunks.append((b"pHYs", struct.pack(">IIB", horizontal, vertical, 1)))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif))
-    if metadata.xmp:
-        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if metadata.joined_xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.joined_xmp))
+    if metadata.photoshop:
+        # PNG has no place for IPTC: text as ImageMagick writes and ExifTool reads it.
+        text = f"\niptc\n{len(metadata.photoshop):8}\n{metadata.photoshop.hex()}\n".encode()
+        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text)))
     if metadata.comment:
         chunks.append(_png_comment(metadata.comment))
     file.write(b"\x89PNG\r\n\x1a\n")
@@ -342,7 +362,7 @@ def _encode_webp(rows: Rows, metadata: Metadata, quality: int | None, file: Bina
         exact=quality is None,  # keeps the colour of transparent pixels
         exif=metadata.exif or b"",
         icc_profile=metadata.icc_profile or b"",
-        xmp=metadata.xmp or b"",
+        xmp=metadata.joined_xmp or b"",
     )
 
 
@@ -393,8 +413,13 @@ def _encode_tiff(rows: Rows, metadata: Metadata, quality: int | None, file: Bina
         values[338] = shorts(2)  # extra sample: alpha, not premultiplied
     if metadata.icc_profile:
         values[34675] = (7, len(metadata.icc_profile), metadata.icc_profile)
-    if metadata.xmp:
-        values[700] = (1, len(metadata.xmp), metadata.xmp)
+    xmp, iptc = metadata.joined_xmp, metadata.iptc
+    if xmp:
+        values[700] = (1, len(xmp), xmp)
+    if metadata.photoshop:
+        values[34377] = (1, len(metadata.photoshop), metadata.photoshop)
+    if iptc:
+        values[33723] = (7, len(iptc), iptc)
     if metadata.comment and 270 not in entries:
         values[270] = (2, len(metadata.comment) + 1, metadata.comment + b"\0")
     dpi = _resolution(metadata, 2**16)
