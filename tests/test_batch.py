@@ -167,6 +167,32 @@ def test_a_worker_that_dies_costs_one_picture(album: Path, settings: Settings, t
     assert shares == sorted(shares)
 
 
+def test_native_code_that_crashes_costs_one_picture(
+    album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that dies of one file, planted in the workers: they import this module before they start."""
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    marker = encoded(picture(16, 24, 1))
+    (planted / "sitecustomize.py").write_text(
+        "import simplejpeg\n"
+        "plain = simplejpeg.decode_jpeg\n"
+        "def decode(data, *args, **options):\n"
+        f"    if bytes(data) == {marker!r}:\n"
+        "        import ctypes; ctypes.string_at(0)\n"
+        "    return plain(data, *args, **options)\n"
+        "simplejpeg.decode_jpeg = decode\n"
+    )
+    before = {path: path.read_bytes() for path in album.iterdir()}
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(planted), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "")
+    outcomes = run(album, tmp_path / "out", settings, workers=1)
+    assert states(outcomes) == "rer"
+    assert "died" in str(outcomes[1].error)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [JOURNAL, "0.png", "2.png"]
+    assert {path: path.read_bytes() for path in album.iterdir()} == before
+
+
 def test_an_interrupted_batch_leaves_no_worker_and_no_trace(album: Path, settings: Settings, tmp_path: Path) -> None:
     batch_of_three = restore_batch(jobs_of(album, tmp_path / "out"), settings, workers=1)
     next(batch_of_three)

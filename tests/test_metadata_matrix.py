@@ -67,7 +67,7 @@ def full_jpeg(exif: bytes = EXIF, icc: bytes | None = None) -> bytes:
         "exif": b"Exif\0\0" + exif,
         "xmp": XMP,
         "comment": "Grüße".encode(),
-        "dpi": (300, 150),
+        "dpi": (300, 300),
     }
     if icc is not None:
         options["icc_profile"] = icc
@@ -113,7 +113,7 @@ def test_everything_that_the_format_has_a_place_for_comes_back(tiny_restorer: Re
         assert image.tag_v2[270].encode("latin-1") == "Grüße".encode()
     else:
         assert read.comment == (None if format == "webp" else "Grüße".encode())
-    assert read.dpi == (None if format == "webp" else pytest.approx((300, 150), abs=0.02))
+    assert read.dpi == (None if format == "webp" else pytest.approx((300, 300), abs=0.02))
     if format == "jpeg":
         assert (read.xmp, read.extended_xmp) == (XMP, FURTHER_XMP)
     else:

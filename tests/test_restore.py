@@ -684,3 +684,86 @@ def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[st
     )
     ran = subprocess.run([sys.executable, "-c", program], env=child_environment, capture_output=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"[]\n", b"")
+
+
+# Damaged files
+
+
+def test_a_damaged_file_is_salvaged_on_request_only(lively_restorer: Restorer) -> None:
+    whole = encoded(picture(160, 96), quality=30)
+    cut = whole[: len(whole) // 2]
+    with pytest.raises(BadImageError, match="damaged"):
+        lively_restorer.restore(cut)
+    result = lively_restorer.restore(cut, salvage=True)
+    plain = lively_restorer.restore(cut, salvage=True, strength=0)
+    salvaged, missing = result.report.notes
+    assert salvaged.startswith("salvaged from a damaged file, and not held to its cells: ")
+    rows = 160 - int(missing.split()[2])
+    assert missing == f"the last {160 - rows} of 160 rows are missing and left grey"
+    assert 30 < rows < 130
+    assert not result.report.projected
+    assert (result.pixels[rows:] == 128).all()
+    assert difference(result.pixels[:rows], plain.pixels[:rows]) > 0
+    np.testing.assert_array_equal(plain.pixels[: rows - 32], decoded(whole)[: rows - 32])
+    # Guided by what there is, not by the grey.
+    alone = lively_restorer.restore(plain.pixels[:rows].astype(np.uint8))
+    assert difference(result.pixels[: rows - 1], alone.pixels[: rows - 1]) <= 1
+
+
+def test_salvaging_changes_nothing_for_a_sound_file(lively_restorer: Restorer) -> None:
+    data = encoded(picture(40, 56), quality=20)
+    with_it, without = (lively_restorer.restore(data, salvage=salvage) for salvage in (True, False))
+    np.testing.assert_array_equal(with_it.pixels, without.pixels)
+    assert with_it.report == without.report
+
+
+# Streaming
+
+
+@pytest.mark.parametrize(
+    ("format", "sampling"), [("png", "grey"), ("png", "4:2:0"), ("jpeg", "4:4:4"), ("webp", "4:2:2"), ("tiff", "4:1:1")]
+)
+def test_what_is_written_while_restoring_is_what_restore_gives(
+    lively_restorer: Restorer, format: str, sampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", 64)
+    data = encoded(picture(100, 70), sampling, quality=20)
+    streamed, whole = io.BytesIO(), io.BytesIO()
+    restoration = lively_restorer.begin(data)
+    restoration.save(streamed, format=format)
+    lively_restorer.restore(data).save(whole, format=format)
+    assert streamed.getvalue() == whole.getvalue()
+    with pytest.raises(ValueError, match="taken already"):
+        restoration.finish()
+
+
+def test_a_failure_half_way_leaves_no_file(
+    lively_restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", 32)
+    seen: list[list[str]] = []
+
+    def fail(share: float) -> None:
+        seen.append([path.name for path in tmp_path.iterdir() if not path.name.startswith(".unjpeg-")])
+        if share > 0.5:
+            raise MemoryError
+
+    for suffix in ("png", "tif", "webp"):
+        with pytest.raises(MemoryError):
+            lively_restorer.begin(encoded(picture(150, 40)), progress=fail).save(tmp_path / f"out.{suffix}")
+    assert list(tmp_path.iterdir()) == []
+    assert len(seen) > 6
+    assert not any(seen)
+
+
+def test_wide_networks_get_smaller_tiles(tiny_model: Path) -> None:
+    cores = []
+    for network in ({"width": 8, "stem": 2}, {"width": 32, "stem": 1}, {"width": 64, "stem": 1}, {"width": 512}, {}):
+        restorer = Restorer(tiny_model)
+        restorer.model_file.description["network"] = network
+        cores.append(restorer._tile_core())
+    assert cores[0] == module.TILE_CORE
+    assert cores[:4] == sorted(cores[:4], reverse=True)
+    assert cores[2] == cores[4] < cores[1] < cores[0]
+    assert cores[3] == module.SMALLEST_TILE_CORE
+    assert all(core % 96 == 0 for core in cores)
