@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export UNJPEG_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench long format clean
+.PHONY: help demo test check bench long fuzz faults audit format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -35,6 +35,16 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 
 long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten times, train at the published size
 	$(BIN)/python -m pytest -s tests/long_training.py
+
+fuzz: $(VENV)/installed-dev ## Mutated files for ten minutes: crashes, hangs, half-written outputs, changed originals
+	$(BIN)/python tests/fuzz.py --count 30000 --seed 1
+	$(PIP_INSTALL) --editable '.[fuzz]' && $(BIN)/python tests/fuzz.py --coverage --count 10000
+
+faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, take folders away
+	$(BIN)/python tests/fault_series.py
+
+audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
+	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -11,6 +11,7 @@ Several pictures are restored in worker processes: native code that a broken fil
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -154,8 +155,8 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         elif _is_dir(given):
             found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
             for error in unreadable:
-                reason = f"cannot be read ({error.strerror or error})"
-                failures.append((given, BadImageError(f"{error.filename or given}: {reason}")))
+                where = str(error.filename or given)
+                failures.append((where, BadImageError(f"{where}: cannot be read ({error.strerror or error})")))
             if not found and not unreadable:
                 hint = "" if recursive else "; --recursive looks below it, too"
                 failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
@@ -243,14 +244,16 @@ def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple
         if not recursive:
             folders.clear()
         folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
-        found += [
-            path
-            for path in map(Path(here).joinpath, names)
-            if path.suffix.lower() in PICTURE_SUFFIXES
-            and not path.name.startswith(".")
-            and not path.stem.endswith(".restored")
-            and path.is_file()
-        ]
+        for path in map(Path(here).joinpath, names):
+            if (
+                path.suffix.lower() in PICTURE_SUFFIXES
+                and not path.name.startswith(".")
+                and not path.stem.endswith(".restored")
+            ):
+                if path.is_file():
+                    found.append(path)
+                else:
+                    unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
     return sorted(found), unreadable
 
 
@@ -595,9 +598,18 @@ def _start_worker(
     settings: Settings, journal: _Journal, threads: int, limits: Limits, share: Synchronized[float]
 ) -> None:
     global _worker
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     # As on Ctrl-C, the picture at work is left by an exception, and its temporary file goes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _worker = _Worker(settings, journal, threads, limits), share
+
+
+def _die_with_parent() -> None:
+    """A killed batch cannot stop its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job) -> Outcome:
