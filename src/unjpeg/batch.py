@@ -560,6 +560,7 @@ class _Pool:
     def _drain(
         self, slot: _Slot, waiting: queue.SimpleQueue[Job], outcomes: queue.SimpleQueue[Outcome | BaseException]
     ) -> None:
+        _hold_ctrl_c(True)  # a terminal sends it to all processes: until a worker can, none shall say something of it
         while not self._stopped.is_set():
             try:
                 job = waiting.get_nowait()
@@ -593,15 +594,31 @@ class _Pool:
 _worker: tuple[_Worker, Synchronized[float]] | None = None
 """In a worker process: what ``_start_worker`` made."""
 
+_at_work = False
+
 
 def _start_worker(
     settings: Settings, journal: _Journal, threads: int, limits: Limits, share: Synchronized[float]
 ) -> None:
     global _worker
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    # As on Ctrl-C, the picture at work is left by an exception, and its temporary file goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    _hold_ctrl_c(False)
     _worker = _Worker(settings, journal, threads, limits), share
+
+
+def _leave(*_: object) -> None:
+    """The picture at work is left by an exception, and its temporary file goes. Elsewhere one would be printed."""
+    if _at_work:
+        sys.exit(1)
+    os._exit(1)
+
+
+def _hold_ctrl_c(hold: bool) -> None:
+    """Whether Ctrl-C waits, in this thread and in the processes that it starts."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _die_with_parent() -> None:
@@ -613,10 +630,15 @@ def _die_with_parent() -> None:
 
 
 def _work(job: Job) -> Outcome:
+    global _at_work
     assert _worker is not None
     worker, share = _worker
 
     def progress(done: float) -> None:
         share.value = done
 
-    return worker.run(job, progress)
+    _at_work = True
+    try:
+        return worker.run(job, progress)
+    finally:
+        _at_work = False

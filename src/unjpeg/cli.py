@@ -80,6 +80,9 @@ def run_safely(command: Callable[[], object]) -> None:
     except UnjpegError as error:
         _complain(error)
         sys.exit(2 if isinstance(error, SettingError) else 1)
+    except KeyboardInterrupt:
+        _complain(UnjpegError("interrupted"))
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
