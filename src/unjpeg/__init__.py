@@ -17,15 +17,18 @@ from unjpeg.errors import (
     UnsupportedImageError,
 )
 from unjpeg.inspection import Inspection, Verification, inspect, verify
-from unjpeg.restore import Report, Restored, Restorer, restore
+from unjpeg.jpeg import Limits
+from unjpeg.restore import Report, Restoration, Restored, Restorer, restore
 from unjpeg.version import __version__
 
 __all__ = [
     "BadImageError",
     "Inspection",
+    "Limits",
     "ModelError",
     "OutputError",
     "Report",
+    "Restoration",
     "Restored",
     "Restorer",
     "SettingError",

@@ -45,9 +45,9 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
 JOURNAL = ".unjpeg-journal.jsonl"
 """One line per finished picture, in the folder that a batch is mirrored to."""
 
-MEMORY_BASE_MIB = 950
-MEMORY_PER_MEGAPIXEL_MIB = 9.5
-"""Peak memory of one worker on a picture of any size, a little more than measured: docs/results.md."""
+MEMORY_BASE_MIB = 750
+MEMORY_PER_MEGAPIXEL_MIB = 15
+"""Peak memory of one worker on a picture of any size, a little more than measured for 4:4:4: docs/robustness.md."""
 
 CORES_PER_WORKER = 4
 """A guess so far: what restores most pictures an hour has not been measured."""
