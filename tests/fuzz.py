@@ -159,6 +159,7 @@ def _forward(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) 
 def by_coverage(count: int) -> None:
     """Let atheris look for new paths through the Python code; it ends the process at the first failure."""
     restorer = unjpeg.Restorer(Path(__file__).parent / "data" / "tiny.unjpeg", threads=1, limits=LIMITS)
+    restorer.restore(SEEDS["sampling grey"])  # compiles the network
     folder = Path(tempfile.mkdtemp())
 
     def one(data: bytes) -> None:
@@ -171,7 +172,7 @@ def by_coverage(count: int) -> None:
     corpus = Path(tempfile.mkdtemp())
     for name, data in SEEDS.items():
         (corpus / name).write_bytes(data)
-    atheris.Setup([sys.argv[0], f"-runs={count}", f"-timeout={HANG_SECONDS}", str(corpus)], one)
+    atheris.Setup([sys.argv[0], f"-runs={count}", f"-timeout={PATIENCE_SECONDS}", str(corpus)], one)
     atheris.Fuzz()
 
 
