@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export UNJPEG_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench long format clean
+.PHONY: help demo test test-web check bench long fuzz faults audit format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -15,13 +15,16 @@ demo: $(VENV)/installed ## Set up, restore a bundled JPEG, and draw a before/aft
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev ## Set up with the test and training extras, run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not browser"
+
+test-web: $(VENV)/installed-browser ## Try the page in a headless Chromium (Debian's package chromium)
+	$(BIN)/python -m pytest -m browser
 
 check: $(VENV)/installed-dev ## Format, lint, types, fast tests: before each commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff format .
@@ -36,6 +39,16 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten times, train at the published size
 	$(BIN)/python -m pytest -s tests/long_training.py
 
+fuzz: $(VENV)/installed-dev ## Mutated files for ten minutes: crashes, hangs, half-written outputs, changed originals
+	$(BIN)/python tests/fuzz.py --count 30000 --seed 1 --minutes 10
+	$(PIP_INSTALL) --editable '.[fuzz]' && $(BIN)/python tests/fuzz.py --coverage --count 2000
+
+faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, take folders away
+	$(BIN)/python tests/fault_series.py
+
+audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
+	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable
+
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
 
@@ -48,5 +61,9 @@ $(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[dev,evaluate,onnxruntime,train]'
+	$(PIP_INSTALL) --editable '.[dev,evaluate,onnxruntime,train,web]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-browser: $(VENV)/python-ready pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[dev,web,browser]'
 	touch $@ $(VENV)/installed

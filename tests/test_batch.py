@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jpegs import encoded, picture
-from unjpeg import Restored, batch
+from unjpeg import batch
 from unjpeg.batch import JOURNAL, Job, Outcome, Settings, plan, restore_batch
 from unjpeg.errors import BadImageError, OutputError, TooLargeError
+from unjpeg.restore import Restoration
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_what_a_kill_left_is_replaced_and_nothing_else(
     assert states(run(album, out, settings)) == "eee"
     assert states(run(album, out, settings, resume=True)) == "rre"  # of the third the journal knows nothing
     with monkeypatch.context() as patch:
-        patch.setattr(Restored, "save", failing)
+        patch.setattr(Restoration, "save", failing)
         (out / "1.png").unlink()
         assert states(run(album, out, settings, resume=True)) == "see"
     (out / "1.png").write_bytes(b"somebody's own")
@@ -126,7 +128,8 @@ def test_what_a_kill_left_is_replaced_and_nothing_else(
     assert (out / "1.png").read_bytes() == b"somebody's own"
 
 
-def failing(*_: object, **__: object) -> None:
+def failing(*_: object, about_to_place: Callable[[], None], **__: object) -> None:
+    about_to_place()
     raise OutputError("no space left")
 
 
@@ -162,6 +165,32 @@ def test_a_worker_that_dies_costs_one_picture(album: Path, settings: Settings, t
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [JOURNAL, "0.png", "2.png"]
     assert not multiprocessing.active_children()
     assert shares == sorted(shares)
+
+
+def test_native_code_that_crashes_costs_one_picture(
+    album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that dies of one file, planted in the workers: they import this module before they start."""
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    marker = encoded(picture(16, 24, 1))
+    (planted / "sitecustomize.py").write_text(
+        "import simplejpeg\n"
+        "plain = simplejpeg.decode_jpeg\n"
+        "def decode(data, *args, **options):\n"
+        f"    if bytes(data) == {marker!r}:\n"
+        "        import ctypes; ctypes.string_at(0)\n"
+        "    return plain(data, *args, **options)\n"
+        "simplejpeg.decode_jpeg = decode\n"
+    )
+    before = {path: path.read_bytes() for path in album.iterdir()}
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(planted), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "")
+    outcomes = run(album, tmp_path / "out", settings, workers=1)
+    assert states(outcomes) == "rer"
+    assert "died" in str(outcomes[1].error)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [JOURNAL, "0.png", "2.png"]
+    assert {path: path.read_bytes() for path in album.iterdir()} == before
 
 
 def test_an_interrupted_batch_leaves_no_worker_and_no_trace(album: Path, settings: Settings, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from jpegs import (
     without_segments,
 )
 from unjpeg.errors import BadImageError, TooLargeError, UnjpegError, UnsupportedImageError
-from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, QualityEstimate, standard_table
+from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, Limits, QualityEstimate, salvage, standard_table
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 ADOBE_RGB = b"Adobe\0\x64\0\0\0\0\0"
@@ -43,7 +44,7 @@ ADOBE_YCC = ADOBE_RGB[:-1] + b"\1"
 def failure(data: bytes) -> UnjpegError:
     """What decoding raises, checked to be one line that names the file."""
     with pytest.raises(UnjpegError) as caught:
-        JpegImage.decode(data, "photo.jpg", 10**6)
+        JpegImage.decode(data, "photo.jpg", Limits(pixels=10**6))
     message = str(caught.value)
     assert message.startswith("photo.jpg: ")
     assert "\n" not in message
@@ -349,9 +350,9 @@ def test_what_the_header_rules_out_reaches_no_decoder(
 
 
 def test_the_limit_on_pixels_is_the_caller_s() -> None:
-    assert JpegHeader.parse(BASE, "a", max_pixels=40 * 56).width == 56
+    assert JpegHeader.parse(BASE, "a", limits=Limits(pixels=40 * 56)).width == 56
     with pytest.raises(TooLargeError, match="2,239"):
-        JpegHeader.parse(BASE, "a", max_pixels=40 * 56 - 1)
+        JpegHeader.parse(BASE, "a", limits=Limits(pixels=40 * 56 - 1))
 
 
 def test_no_size_is_hidden_behind_a_marker_without_length() -> None:
@@ -406,7 +407,7 @@ def test_overwritten_bytes_raise_nothing_but_one_line(changes: list[tuple[int, i
     for position, value in changes:
         changed[position] = value
     try:
-        jpeg = JpegImage.decode(bytes(changed), "photo.jpg", 10**6)
+        jpeg = JpegImage.decode(bytes(changed), "photo.jpg", Limits(pixels=10**6))
     except BadImageError:
         failure(bytes(changed))
     else:
@@ -475,3 +476,88 @@ def test_the_real_photograph(kitten: Path) -> None:
     assert (jpeg.header.width, jpeg.header.height) == (720, 560)
     assert jpeg.quality == QualityEstimate(12, 0.0)
     np.testing.assert_array_equal(jpeg.pixels, np.asarray(Image.open(io.BytesIO(data))))
+
+
+# Salvaging
+
+
+def test_what_decodes_of_a_cut_off_file_is_salvaged() -> None:
+    whole = encoded(picture(120, 56), quality=90)
+    plain = decoded(whole)
+    rows = []
+    for share in (0.95, 0.6, 0.3):
+        saved = salvage(whole[: int(len(whole) * share)])
+        assert saved.pixels.shape == plain.shape
+        rows.append(saved.sound_rows)
+        sound = saved.sound_rows - 32  # chroma above a cut is blended with what is missing
+        np.testing.assert_array_equal(saved.pixels[:sound], plain[:sound])
+        assert (saved.pixels[saved.sound_rows :] == 128).all()
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < 60 < rows[0]
+
+
+def test_a_cut_off_progressive_file_is_salvaged_coarse() -> None:
+    whole = encoded(picture(120, 56), progressive=True)
+    saved = salvage(whole[: len(whole) // 2])
+    assert saved.sound_rows == 120
+    assert 0 < np.abs(saved.pixels.astype(int) - decoded(whole)).mean() < 40
+
+
+def test_nothing_is_salvaged_where_nothing_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = BASE.index(b"\xff\xda") + 14
+    with pytest.raises(BadImageError, match="nothing can be salvaged"):
+        salvage(BASE[: start - 20], "photo.jpg")
+    with monkeypatch.context() as patch:
+        patch.setattr(simplejpeg, "decode_jpeg", lambda data, **options: np.full((40, 56, 3), 128, np.uint8))
+        with pytest.raises(BadImageError, match="no block of it decodes"):
+            salvage(BASE[:-200])
+    with pytest.raises(BadImageError, match="no frame header"):
+        salvage(BASE[: frame_header(BASE)])
+    with pytest.raises(TooLargeError):
+        salvage(claiming(BASE, width=65000, height=65000))
+
+
+# Limits
+
+
+def test_limits_on_metadata_and_segments_hold_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_decoder(monkeypatch)
+    flood = BASE[:20] + with_segment(b"", 0xE5, bytes(60_000), at=0) * 20 + BASE[20:]
+    with pytest.raises(UnsupportedImageError, match="bytes of metadata, more than the limit of 1,000,000"):
+        JpegImage.decode(flood, limits=Limits(metadata_bytes=10**6))
+    many = BASE[:20] + b"\xff\xe5\0\2" * 100_000 + BASE[20:]
+    for read in (JpegHeader.parse, JpegImage.decode):
+        with pytest.raises(UnsupportedImageError, match="segments"):
+            read(many, "photo.jpg")
+
+
+def test_larger_pictures_may_have_fewer_scans() -> None:
+    data = encoded(picture(64, 64), progressive=True)
+    JpegImage.decode(data, limits=Limits(pixels=64 * 64))
+    scans = data.count(b"\xff\xda")
+    with pytest.raises(UnsupportedImageError, match=f"has {scans} scans"):
+        JpegImage.decode(data, limits=Limits(scans=scans - 1))
+    start = data.rindex(b"\xff\xda")
+    bomb = data[:-2] + data[start:-2] * 20 + data[-2:]
+    with pytest.raises(BadImageError, match="progression"):  # it comes as far as the decoder
+        JpegImage.decode(bomb, limits=Limits(pixels=64 * 64 * 4))
+    with pytest.raises(UnsupportedImageError, match="more than the limit of 24"):
+        JpegImage.decode(bomb, limits=Limits(pixels=64 * 64))
+
+
+def test_a_header_that_claims_far_more_than_the_file_holds_reaches_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_decoder(monkeypatch)
+    assert "too short for its 16000x16000 pixels" in str(failure_of_any_size(claiming(BASE, width=16000, height=16000)))
+
+
+def failure_of_any_size(data: bytes) -> UnjpegError:
+    with pytest.raises(UnjpegError) as caught:
+        JpegImage.decode(data, "photo.jpg")
+    return caught.value
+
+
+def test_fill_bytes_cost_no_time() -> None:
+    data = BASE[:20] + b"\xff" * 30_000_000 + BASE[20:]
+    start = time.monotonic()
+    np.testing.assert_array_equal(JpegImage.decode(data).pixels, decoded(BASE))
+    assert time.monotonic() - start < 5

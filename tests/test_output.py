@@ -404,7 +404,7 @@ def test_a_dangling_link_counts_as_existing(tmp_path: Path) -> None:
     assert path.is_symlink()
 
 
-def no_links(source: object, target: object) -> None:
+def no_links(source: object, target: object, **options: object) -> None:
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 

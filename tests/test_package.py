@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -68,3 +69,14 @@ def test_the_installed_wheel_restores(wheel: Path, tmp_path: Path, tiny_model: P
     with Image.open(elsewhere / "out.png") as image:
         assert image.size == (720, 560)
     checked(script, "verify", kitten, "out.png", cwd=elsewhere, environment=environment)
+
+
+def test_no_source_can_load_a_pickle() -> None:
+    loaders = re.compile(r"\b(torch\.load|pickle\.loads?|joblib|dill|shelve|marshal|allow_pickle=True|weights_only)\b")
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in (ROOT / "src").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if loaders.search(line)
+    ]
+    assert found == []

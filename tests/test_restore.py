@@ -20,6 +20,7 @@ from PIL import Image
 import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
+from unjpeg.jpeg import Limits
 from unjpeg.network import Guidance, Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restored, Restorer
@@ -68,6 +69,19 @@ def test_strength_0_leaves_every_other_picture_alone(tiny_model: Path, no_networ
     for channels in ("L", "LA", "RGB", "RGBA"):
         image = Image.fromarray(picture(20, 30)).convert(channels)
         np.testing.assert_array_equal(restorer.restore(image, strength=0).pixels, np.asarray(image))
+
+
+@pytest.mark.parametrize("options", [{}, {"strength": 0.3}, {"strength": 0}, {"consistency": "off", "bit_depth": 16}])
+def test_finishing_a_network_s_output_is_restoring(options: dict[str, Any], lively_restorer: Restorer) -> None:
+    data = encoded(picture(1000, 40), quality=20)  # two strips
+    output = lively_restorer.run_network(read_picture(data), quality=30)
+    expected = lively_restorer.restore(data, quality=30, **options)
+    for _ in range(2):  # the first leaves the output as it was
+        finished = lively_restorer.finish(output, **options)
+        np.testing.assert_array_equal(finished.pixels, expected.pixels)
+        assert finished.report == expected.report
+    with pytest.raises(ValueError, match="strength"):
+        lively_restorer.finish(output, strength=2)
 
 
 def test_strength_mixes(lively_restorer: Restorer) -> None:
@@ -446,7 +460,7 @@ def test_what_is_no_source_at_all(tiny_restorer: Restorer) -> None:
 
 
 def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network: None) -> None:
-    restorer = Restorer(tiny_model, max_pixels=20 * 20)
+    restorer = Restorer(tiny_model, limits=Limits(pixels=20 * 20))
     for size in ((20, 20), (20, 21)):
         pixels = picture(*size)
         for source in (pixels, Image.fromarray(pixels), saved(pixels), saved(pixels, "PNG")):
@@ -642,7 +656,7 @@ def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="not a JPEG"):
         unjpeg.verify(png, png)
     with pytest.raises(TooLargeError):
-        unjpeg.verify(encoded(picture(8, 8)), png, max_pixels=100)
+        unjpeg.verify(encoded(picture(8, 8)), png, limits=Limits(pixels=100))
 
 
 # The package
@@ -678,8 +692,91 @@ def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[st
         f"unjpeg.Restorer({str(tiny_model)!r}).restore({str(kitten)!r}, consistency='strict')\n"
         f"unjpeg.inspect({str(kitten)!r}, model={str(tiny_model)!r})\n"
         "import unjpeg.cli\n"
-        "heavy = {'torch', 'lightning', 'onnx', 'onnxruntime', 'scipy', 'skimage'}\n"
+        "heavy = {'torch', 'lightning', 'onnx', 'onnxruntime', 'scipy', 'skimage', 'fastapi', 'uvicorn', 'pebble'}\n"
         "print(sorted(heavy & sys.modules.keys()))\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], env=child_environment, capture_output=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"[]\n", b"")
+
+
+# Damaged files
+
+
+def test_a_damaged_file_is_salvaged_on_request_only(lively_restorer: Restorer) -> None:
+    whole = encoded(picture(160, 96), quality=30)
+    cut = whole[: len(whole) // 2]
+    with pytest.raises(BadImageError, match="damaged"):
+        lively_restorer.restore(cut)
+    result = lively_restorer.restore(cut, salvage=True)
+    plain = lively_restorer.restore(cut, salvage=True, strength=0)
+    salvaged, missing = result.report.notes
+    assert salvaged.startswith("salvaged from a damaged file, and not held to its cells: ")
+    rows = 160 - int(missing.split()[2])
+    assert missing == f"the last {160 - rows} of 160 rows are missing and left grey"
+    assert 30 < rows < 130
+    assert not result.report.projected
+    assert (result.pixels[rows:] == 128).all()
+    assert difference(result.pixels[:rows], plain.pixels[:rows]) > 0
+    np.testing.assert_array_equal(plain.pixels[: rows - 32], decoded(whole)[: rows - 32])
+    # Guided by what there is, not by the grey.
+    alone = lively_restorer.restore(plain.pixels[:rows].astype(np.uint8))
+    assert difference(result.pixels[: rows - 1], alone.pixels[: rows - 1]) <= 1
+
+
+def test_salvaging_changes_nothing_for_a_sound_file(lively_restorer: Restorer) -> None:
+    data = encoded(picture(40, 56), quality=20)
+    with_it, without = (lively_restorer.restore(data, salvage=salvage) for salvage in (True, False))
+    np.testing.assert_array_equal(with_it.pixels, without.pixels)
+    assert with_it.report == without.report
+
+
+# Streaming
+
+
+@pytest.mark.parametrize(
+    ("format", "sampling"), [("png", "grey"), ("png", "4:2:0"), ("jpeg", "4:4:4"), ("webp", "4:2:2"), ("tiff", "4:1:1")]
+)
+def test_what_is_written_while_restoring_is_what_restore_gives(
+    lively_restorer: Restorer, format: str, sampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", 64)
+    data = encoded(picture(100, 70), sampling, quality=20)
+    streamed, whole = io.BytesIO(), io.BytesIO()
+    restoration = lively_restorer.begin(data)
+    restoration.save(streamed, format=format)
+    lively_restorer.restore(data).save(whole, format=format)
+    assert streamed.getvalue() == whole.getvalue()
+    with pytest.raises(ValueError, match="taken already"):
+        restoration.finish()
+
+
+def test_a_failure_half_way_leaves_no_file(
+    lively_restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", 32)
+    seen: list[list[str]] = []
+
+    def fail(share: float) -> None:
+        seen.append([path.name for path in tmp_path.iterdir() if not path.name.startswith(".unjpeg-")])
+        if share > 0.5:
+            raise MemoryError
+
+    for suffix in ("png", "tif", "webp"):
+        with pytest.raises(MemoryError):
+            lively_restorer.begin(encoded(picture(150, 40)), progress=fail).save(tmp_path / f"out.{suffix}")
+    assert list(tmp_path.iterdir()) == []
+    assert len(seen) > 6
+    assert not any(seen)
+
+
+def test_wide_networks_get_smaller_tiles(tiny_model: Path) -> None:
+    cores = []
+    for network in ({"width": 8, "stem": 2}, {"width": 32, "stem": 1}, {"width": 64, "stem": 1}, {"width": 512}, {}):
+        restorer = Restorer(tiny_model)
+        restorer.model_file.description["network"] = network
+        cores.append(restorer._tile_core())
+    assert cores[0] == module.TILE_CORE
+    assert cores[:4] == sorted(cores[:4], reverse=True)
+    assert cores[2] == cores[4] < cores[1] < cores[0]
+    assert cores[3] == module.SMALLEST_TILE_CORE
+    assert all(core % 96 == 0 for core in cores)

@@ -7,9 +7,12 @@
 
 from unjpeg.errors import (
     BadImageError,
+    BusyError,
     ModelError,
     OutputError,
+    PictureGoneError,
     SettingError,
+    TimeLimitError,
     TooLargeError,
     TrainingDataError,
     TrainingError,
@@ -17,18 +20,24 @@ from unjpeg.errors import (
     UnsupportedImageError,
 )
 from unjpeg.inspection import Inspection, Verification, inspect, verify
-from unjpeg.restore import Report, Restored, Restorer, restore
+from unjpeg.jpeg import Limits
+from unjpeg.restore import Report, Restoration, Restored, Restorer, restore
 from unjpeg.version import __version__
 
 __all__ = [
     "BadImageError",
+    "BusyError",
     "Inspection",
+    "Limits",
     "ModelError",
     "OutputError",
+    "PictureGoneError",
     "Report",
+    "Restoration",
     "Restored",
     "Restorer",
     "SettingError",
+    "TimeLimitError",
     "TooLargeError",
     "TrainingDataError",
     "TrainingError",

@@ -4,13 +4,14 @@
 
     plan ─▶ jobs ─▶ (journal: done?) ─▶ worker processes ─▶ outcomes, one per job, as they come
                                            │
-                                           └─ Restorer.restore ─▶ Restored.save
+                                           └─ Restorer.begin ─▶ Restoration.save
 
 Several pictures are restored in worker processes: native code that a broken file takes down costs that file alone.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -30,13 +31,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
-from unjpeg.jpeg import MAX_PIXELS
+from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.network import ModelFile, Runtime
 from unjpeg.output import FORMATS, format_of
 from unjpeg.restore import ConsistencyPolicy, Report, Restorer
 from unjpeg.version import __version__
 
-__all__ = ["JOURNAL", "Job", "Outcome", "Plan", "Settings", "plan", "restore_batch"]
+__all__ = ["JOURNAL", "Job", "Outcome", "Plan", "Settings", "plan", "restore_batch", "worker_count"]
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 """What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
@@ -44,9 +45,9 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
 JOURNAL = ".unjpeg-journal.jsonl"
 """One line per finished picture, in the folder that a batch is mirrored to."""
 
-MEMORY_BASE_MIB = 950
-MEMORY_PER_MEGAPIXEL_MIB = 9.5
-"""Peak memory of one worker on a picture of any size, a little more than measured: docs/results.md."""
+MEMORY_BASE_MIB = 750
+MEMORY_PER_MEGAPIXEL_MIB = 15
+"""Peak memory of one worker on a picture of any size, a little more than measured for 4:4:4: docs/robustness.md."""
 
 CORES_PER_WORKER = 4
 """A guess so far: what restores most pictures an hour has not been measured."""
@@ -54,7 +55,7 @@ CORES_PER_WORKER = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to restore: as ``Restorer``, ``Restorer.restore`` and ``Restored.save`` take it."""
+    """How to restore: as ``Restorer``, ``Restorer.begin`` and ``Restoration.save`` take it."""
 
     model: str = "default"
     runtime: Runtime | None = None
@@ -64,6 +65,9 @@ class Settings:
     consistency: ConsistencyPolicy = "auto"
     bit_depth: Literal[8, 16] = 8
     output_quality: int | None = None
+    salvage: bool = False
+    strip: bool = False
+    limits: Limits = DEFAULT_LIMITS
     overwrite: bool = False
     keep_times: bool = False
 
@@ -71,7 +75,7 @@ class Settings:
     def fingerprint(self) -> str:
         """Equal when a picture would come out the same: options, weights and version. Raises ModelError."""
         relevant = asdict(self) | {"model": _model_hash(self.model), "version": __version__}
-        for elsewhere in ("overwrite", "keep_times", "device", "runtime"):
+        for elsewhere in ("overwrite", "keep_times", "device", "runtime", "limits"):
             del relevant[elsewhere]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -151,8 +155,8 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         elif _is_dir(given):
             found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
             for error in unreadable:
-                reason = f"cannot be read ({error.strerror or error})"
-                failures.append((given, BadImageError(f"{error.filename or given}: {reason}")))
+                where = str(error.filename or given)
+                failures.append((where, BadImageError(f"{where}: cannot be read ({error.strerror or error})")))
             if not found and not unreadable:
                 hint = "" if recursive else "; --recursive looks below it, too"
                 failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
@@ -240,14 +244,16 @@ def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple
         if not recursive:
             folders.clear()
         folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
-        found += [
-            path
-            for path in map(Path(here).joinpath, names)
-            if path.suffix.lower() in PICTURE_SUFFIXES
-            and not path.name.startswith(".")
-            and not path.stem.endswith(".restored")
-            and path.is_file()
-        ]
+        for path in map(Path(here).joinpath, names):
+            if (
+                path.suffix.lower() in PICTURE_SUFFIXES
+                and not path.name.startswith(".")
+                and not path.stem.endswith(".restored")
+            ):
+                if path.is_file():
+                    found.append(path)
+                else:
+                    unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
     return sorted(found), unreadable
 
 
@@ -387,16 +393,16 @@ def restore_batch(
 
     show(0)
     if len(waiting) <= 1:
-        worker = _Worker(settings, journal, None, _pixels_in(max_memory_mib))
+        worker = _Worker(settings, journal, None, _limits_in(max_memory_mib, settings.limits))
         for job in waiting:
             yield worker.run(job, show)
         return
 
-    count = _worker_count(workers, max_memory_mib)
+    count = worker_count(workers, max_memory_mib)
     cores = os.cpu_count() or 1
     share = None if max_memory_mib is None else max_memory_mib // count
     too_large: list[Job] = []
-    with _Pool(count, settings, journal, max(1, cores // count), _pixels_in(share)) as pool:
+    with _Pool(count, settings, journal, max(1, cores // count), _limits_in(share, settings.limits)) as pool:
         for outcome in pool.map(waiting, show):
             if count > 1 and share is not None and isinstance(outcome.error, TooLargeError):
                 too_large.append(outcome.job)
@@ -404,31 +410,33 @@ def restore_batch(
             finished += 1
             yield outcome
     if too_large:
-        with _Pool(1, settings, journal, cores, _pixels_in(max_memory_mib)) as pool:
+        with _Pool(1, settings, journal, cores, _limits_in(max_memory_mib, settings.limits)) as pool:
             for outcome in pool.map(too_large, show):
                 finished += 1
                 yield outcome
 
 
-def _worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
+def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
+    """How many processes restore: as many as wanted, one per ``CORES_PER_WORKER`` else, as far as memory goes."""
     count = wanted or max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)
     return count if max_memory_mib is None else max(1, min(count, max_memory_mib // MEMORY_BASE_MIB))
 
 
-def _pixels_in(memory_mib: int | None) -> int:
-    """The largest picture that a worker restores in so much memory."""
+def _limits_in(memory_mib: int | None, limits: Limits) -> Limits:
+    """The same, with the largest picture that a worker restores in so much memory."""
     if memory_mib is None:
-        return MAX_PIXELS
-    return max(1, min(MAX_PIXELS, int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)))
+        return limits
+    pixels = int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)
+    return replace(limits, pixels=max(1, min(limits.pixels, pixels)))
 
 
 class _Worker:
     """Restores one picture after another, from file to file."""
 
-    def __init__(self, settings: Settings, journal: _Journal, threads: int | None, max_pixels: int) -> None:
+    def __init__(self, settings: Settings, journal: _Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
         self._restorer = Restorer(
-            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, max_pixels=max_pixels
+            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, limits=limits
         )
 
     def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:
@@ -448,28 +456,43 @@ class _Worker:
         settings = self._settings
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
-        result = self._restorer.restore(
+        work = self._restorer.begin(
             job.source,
             strength=settings.strength,
             quality=settings.quality,
             consistency=settings.consistency,
             bit_depth=settings.bit_depth,
+            salvage=settings.salvage,
             progress=progress,
         )
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)
-        self._journal.begin(job)
+        begun = False
+
+        def about_to_place() -> None:
+            nonlocal begun
+            begun = True
+            self._journal.begin(job)
+
         try:
-            result.save(target, format=job.format, quality=settings.output_quality, overwrite=overwrite)
-        except OutputError:
-            self._journal.give_up(job)
+            work.save(
+                target,
+                format=job.format,
+                quality=settings.output_quality,
+                overwrite=overwrite,
+                strip=settings.strip,
+                about_to_place=about_to_place,
+            )
+        except UnjpegError:
+            if begun:
+                self._journal.give_up(job)
             raise
         if settings.keep_times and job.target is not None and job.source != "-":
             times = os.stat(job.source)
             os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._journal.finish(job)
-        return result.report
+        return work.report
 
 
 def _make_folder(folder: Path) -> None:
@@ -496,8 +519,8 @@ class _Slot:
 class _Pool:
     """Worker processes, one picture at a time each."""
 
-    def __init__(self, count: int, settings: Settings, journal: _Journal, threads: int, max_pixels: int) -> None:
-        self._making = (settings, journal, threads, max_pixels)
+    def __init__(self, count: int, settings: Settings, journal: _Journal, threads: int, limits: Limits) -> None:
+        self._making = (settings, journal, threads, limits)
         self._slots = [_Slot() for _ in range(count)]
         self._stopped = threading.Event()
 
@@ -538,6 +561,7 @@ class _Pool:
     def _drain(
         self, slot: _Slot, waiting: queue.SimpleQueue[Job], outcomes: queue.SimpleQueue[Outcome | BaseException]
     ) -> None:
+        _hold_ctrl_c(True)  # a terminal sends it to all processes: until a worker can, none shall say something of it
         while not self._stopped.is_set():
             try:
                 job = waiting.get_nowait()
@@ -571,21 +595,51 @@ class _Pool:
 _worker: tuple[_Worker, Synchronized[float]] | None = None
 """In a worker process: what ``_start_worker`` made."""
 
+_at_work = False
+
 
 def _start_worker(
-    settings: Settings, journal: _Journal, threads: int, max_pixels: int, share: Synchronized[float]
+    settings: Settings, journal: _Journal, threads: int, limits: Limits, share: Synchronized[float]
 ) -> None:
     global _worker
-    # As on Ctrl-C, the picture at work is left by an exception, and its temporary file goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    _worker = _Worker(settings, journal, threads, max_pixels), share
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    _hold_ctrl_c(False)
+    _worker = _Worker(settings, journal, threads, limits), share
+
+
+def _leave(*_: object) -> None:
+    """The picture at work is left by an exception, and its temporary file goes. Elsewhere one would be printed."""
+    if _at_work:
+        sys.exit(1)
+    os._exit(1)
+
+
+def _hold_ctrl_c(hold: bool) -> None:
+    """Whether Ctrl-C waits, in this thread and in the processes that it starts."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _die_with_parent() -> None:
+    """A killed batch cannot stop its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job) -> Outcome:
+    global _at_work
     assert _worker is not None
     worker, share = _worker
 
     def progress(done: float) -> None:
         share.value = done
 
-    return worker.run(job, progress)
+    _at_work = True
+    try:
+        return worker.run(job, progress)
+    finally:
+        _at_work = False

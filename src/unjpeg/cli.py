@@ -80,6 +80,9 @@ def run_safely(command: Callable[[], object]) -> None:
     except UnjpegError as error:
         _complain(error)
         sys.exit(2 if isinstance(error, SettingError) else 1)
+    except KeyboardInterrupt:
+        _complain(UnjpegError("interrupted"))
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -130,6 +133,12 @@ def restore(
         Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
     ] = Consistency.auto,
     bit_depth: Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")] = BitDepth.eight,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+    ] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders below folders, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
@@ -144,6 +153,14 @@ def restore(
     max_memory: Annotated[
         int | None, typer.Option(metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]")
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(metavar="COUNT", min=1, help="Largest width times height. [268435456]")
+    ] = None,
+    max_scans: Annotated[int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG. [500]")] = None,
+    max_metadata: Annotated[
+        int | None, typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]")
+    ] = None,
+    max_file: Annotated[int | None, typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]")] = None,
     runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,
 ) -> None:
@@ -152,8 +169,15 @@ def restore(
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
     from unjpeg.batch import Settings, plan, restore_batch
+    from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
 
+    given = {
+        "pixels": max_pixels,
+        "scans": max_scans,
+        "metadata_bytes": None if max_metadata is None else max_metadata * 2**20,
+        "file_bytes": None if max_file is None else max_file * 2**20,
+    }
     settings = Settings(
         model=model,
         runtime=runtime.value if runtime else None,
@@ -163,6 +187,9 @@ def restore(
         consistency=consistency.value,
         bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
         output_quality=output_quality,
+        salvage=salvage,
+        strip=strip,
+        limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
         keep_times=keep_times,
     )
@@ -358,6 +385,49 @@ def adapt(
         seed=seed,
         accelerator=accelerator,
         precision=precision,
+        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+    )
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8484,
+    model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path.")] = "default",
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes that restore. [one per four cores]")
+    ] = None,
+    max_upload: Annotated[int, typer.Option(metavar="MIB", min=1, help="Largest file.")] = 32,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=268, help="Largest picture.")] = 50,
+    max_requests: Annotated[int, typer.Option(min=1, max=10_000, help="At work or waiting at once.")] = 32,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, max=86_400, help="For one step on one picture.")
+    ] = 120,
+    hold: Annotated[
+        int, typer.Option(metavar="MIB", min=0, help="Memory of each process for pictures between requests.")
+    ] = 512,
+    allow_host: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A name that the server is reached by, behind a proxy for instance."),
+    ] = [],  # noqa: B006
+) -> None:
+    """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
+    web = _needs_extra("unjpeg.web.app", "web")
+    from unjpeg.batch import worker_count
+
+    web.serve(
+        host,
+        port,
+        model=model,
+        limits=web.Limits(
+            upload_bytes=max_upload * 2**20,
+            pixels=int(max_megapixels * 1e6),
+            seconds=time_limit,
+            requests=max_requests,
+            held_bytes=hold * 2**20,
+        ),
+        workers=worker_count(workers, None),
+        allowed_hosts=allow_host,
         say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
     )
 

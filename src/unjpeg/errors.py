@@ -4,9 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "BadImageError",
+    "BusyError",
     "ModelError",
     "OutputError",
+    "PictureGoneError",
     "SettingError",
+    "TimeLimitError",
     "TooLargeError",
     "TrainingDataError",
     "TrainingError",
@@ -49,3 +52,15 @@ class SettingError(TrainingError):
 
 class TrainingDataError(TrainingError):
     """A folder of training or test images is missing, empty or unreadable."""
+
+
+class BusyError(UnjpegError):
+    """The server has more to do than it may queue, or could not start in time. Try again later."""
+
+
+class TimeLimitError(UnjpegError):
+    """A request to the server took longer than it may."""
+
+
+class PictureGoneError(UnjpegError):
+    """The server holds no such picture (any more). Send it again."""

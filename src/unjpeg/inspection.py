@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import BadImageError, TooLargeError
-from unjpeg.jpeg import MAX_PIXELS, JpegImage
+from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.picture import FileSource, read_bytes, read_picture
 from unjpeg.projection import Consistency, measure_consistency
 from unjpeg.restore import looks_compressed_twice, shared_restorer
 
-__all__ = ["Inspection", "Verification", "inspect", "verify"]
+__all__ = ["Inspection", "Verification", "inspect", "inspection_of", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Verification:
         return self.consistency.is_consistent
 
 
-def inspect(source: FileSource, *, model: str | Path | None = "default", max_pixels: int = MAX_PIXELS) -> Inspection:
+def inspect(source: FileSource, *, model: str | Path | None = "default", limits: Limits = DEFAULT_LIMITS) -> Inspection:
     """Facts about a JPEG.
 
     Args:
@@ -78,14 +78,18 @@ def inspect(source: FileSource, *, model: str | Path | None = "default", max_pix
         BadImageError: it is no JPEG, or damaged.
         ModelError: the model is not there.
     """
-    picture = read_picture(source, max_pixels=max_pixels)
-    jpeg = picture.jpeg
-    if jpeg is None:
+    picture = read_picture(source, limits=limits)
+    if picture.jpeg is None:
         raise BadImageError(f"{picture.name}: is not a JPEG file, so there is nothing to inspect")
-    quality = jpeg.quality
     read = shared_restorer(str(model)).guide(picture).quality if model is not None else None
+    return inspection_of(picture.name, picture.jpeg, read)
+
+
+def inspection_of(name: str, jpeg: JpegImage, read: int | None) -> Inspection:
+    """Facts about a JPEG that is decoded already, ``read`` being the quality that the network read from it, if any."""
+    quality = jpeg.quality
     return Inspection(
-        name=picture.name,
+        name=name,
         width=jpeg.header.width,
         height=jpeg.header.height,
         colour_space=jpeg.header.colour_space,
@@ -105,7 +109,10 @@ def inspect(source: FileSource, *, model: str | Path | None = "default", max_pix
 
 
 def verify(
-    original: FileSource, restored: FileSource | NDArray[np.uint8] | NDArray[np.uint16], *, max_pixels: int = MAX_PIXELS
+    original: FileSource,
+    restored: FileSource | NDArray[np.uint8] | NDArray[np.uint16],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Verification:
     """Check that a picture could have produced a JPEG file.
 
@@ -116,12 +123,12 @@ def verify(
     Raises:
         BadImageError: either cannot be read, or their sizes differ.
     """
-    data, name = read_bytes(original)
-    jpeg = JpegImage.decode(data, name, max_pixels)
+    data, name = read_bytes(original, limits.file_bytes)
+    jpeg = JpegImage.decode(data, name, limits)
     if isinstance(restored, np.ndarray):
         pixels, restored_name = restored, "array"
     else:
-        pixels, restored_name = _read_at_full_depth(restored, max_pixels)
+        pixels, restored_name = _read_at_full_depth(restored, limits)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{restored_name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
     if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
@@ -134,16 +141,17 @@ def verify(
     return Verification(name, restored_name, consistency)
 
 
-def _read_at_full_depth(source: FileSource, max_pixels: int) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
+def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
     """Pixels without alpha, ``(H, W)`` or ``(H, W, 3)``; Pillow would cut 16-bit RGB down to 8."""
-    data, name = read_bytes(source)
+    data, name = read_bytes(source, limits.file_bytes)
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
+    pyvips.block_untrusted_set(True)  # loaders that their authors do not trust with strangers' files
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="truncated")
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > limits.pixels:
             raise TooLargeError(
-                f"{name}: has {image.width}x{image.height} pixels, more than the limit of {max_pixels:,}"
+                f"{name}: has {image.width}x{image.height} pixels, more than the limit of {limits.pixels:,}"
             )
         if image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16"):
             raise BadImageError(f"{name}: is neither grey nor RGB ({image.interpretation}); it cannot be checked")

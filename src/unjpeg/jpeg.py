@@ -27,13 +27,17 @@ from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.metadata import Metadata
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "MAX_PIXELS",
     "MAX_SCANS",
     "Component",
     "JpegHeader",
     "JpegImage",
+    "Limits",
     "QualityEstimate",
+    "Salvaged",
     "is_jpeg",
+    "salvage",
     "standard_table",
 ]
 
@@ -41,7 +45,33 @@ MAX_PIXELS = 268_435_456
 """Default limit on width times height: 2^28, a 16384 x 16384 picture."""
 
 MAX_SCANS = 500
-"""Limit on a progressive file's scans: encoders write some ten, and each costs a pass over the whole picture."""
+"""Default limit on a file's scans: encoders write some ten, and each costs a pass over the whole picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a file may ask for. All of it is known before anything is decoded.
+
+    Attributes:
+        pixels: width times height.
+        scans: passes over the picture. Large pictures may have fewer: all passes together stay within those that
+            ``LARGE_PICTURE_SCANS`` make over a picture of ``pixels``.
+        metadata_bytes: APPn and comment segments (profiles, EXIF, XMP, further pictures in them) together.
+        file_bytes: the file itself, which is read into memory.
+    """
+
+    pixels: int = MAX_PIXELS
+    scans: int = MAX_SCANS
+    metadata_bytes: int = 2**26
+    file_bytes: int = 2**30
+
+
+DEFAULT_LIMITS = Limits()
+
+LARGE_PICTURE_SCANS = 24
+
+MAX_SEGMENTS = 20_000
+"""Segments that are looked at: a scan needs a few, and 64 MiB of metadata a thousand."""
 
 _START_OF_IMAGE = b"\xff\xd8"
 _RESTORABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended sequential, progressive
@@ -59,11 +89,15 @@ _OTHER_FRAMES = {
 }
 _APP0, _APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xEE, 0xFE, 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+_FILL_BYTES = re.compile(rb"\xff+")
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
 
 # Cameras leave a few bytes, or a run of one value, before the end; anything longer is what damaged data leave over.
 _STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_STRAY_BYTES = 4
+
+_UNDECODED = 128
+"""The level of blocks that libjpeg finds no data for, in each channel."""
 
 _LIBJPEG = "turbo210"
 """What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
@@ -156,13 +190,13 @@ class JpegHeader:
     progressive: bool
 
     @classmethod
-    def parse(cls, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> JpegHeader:
+    def parse(cls, data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> JpegHeader:
         """Read the header.
 
         Raises:
             BadImageError: no JPEG, or its header is damaged.
             UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK.
-            TooLargeError: more than ``max_pixels``.
+            TooLargeError: more pixels than the limit.
         """
         is_jfif, adobe_transform = False, None
         for code, start, end in _segments(data, name):
@@ -178,7 +212,7 @@ class JpegHeader:
                     f"{name}: is a {_OTHER_FRAMES[code]} JPEG, which cannot be restored; save it as a baseline JPEG"
                 )
             elif code in _RESTORABLE_FRAMES:
-                return cls._from_frame(segment, name, code == 0xC2, is_jfif, adobe_transform, max_pixels)
+                return cls._from_frame(segment, name, code == 0xC2, is_jfif, adobe_transform, limits.pixels)
         raise BadImageError(f"{name}: is a damaged JPEG (it has no frame header)")
 
     @classmethod
@@ -266,22 +300,61 @@ class JpegImage:
         return QualityEstimate.of_tables(self.tables[0], chroma)
 
     @classmethod
-    def decode(cls, data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> JpegImage:
+    def decode(cls, data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> JpegImage:
         """Decode a JPEG file's bytes.
 
         Args:
             name: what to call the file in an error message.
+            limits: what asks for more is refused before it is decoded.
 
         Raises:
             BadImageError: and its children, as ``JpegHeader.parse``; also where the data are truncated or corrupt.
         """
-        header = JpegHeader.parse(data, name, max_pixels)
-        if header.progressive:
-            _check_scans(data, name)
+        header = JpegHeader.parse(data, name, limits)
+        _check_segments(data, header, name, limits)
+        # Each block of luma takes a bit at least: what cannot be whole is not worth the memory that its header claims.
+        if len(data) * 8 < header.width * header.height // 64:
+            raise BadImageError(f"{name}: is a damaged JPEG (too short for its {header.width}x{header.height} pixels)")
         pixels, data = _decode_pixels(data, header, name)
         metadata = _read_metadata(data, name)
         components, tables = _read_coefficients(data, header, name)
         return cls(header, pixels, components, tables, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What decodes of a damaged JPEG. Its coefficients are not to be trusted.
+
+    Attributes:
+        pixels: as ``JpegImage``; what is missing is plain grey, or coarse in a progressive file.
+        sound_rows: rows from the top down to the last that holds anything.
+    """
+
+    pixels: NDArray[np.uint8]
+    sound_rows: int
+    metadata: Metadata
+
+
+def salvage(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> Salvaged:
+    """Decode what can be decoded of a JPEG that ``JpegImage.decode`` refuses as damaged.
+
+    Raises:
+        BadImageError: and its children, as ``JpegHeader.parse``; also where nothing decodes.
+    """
+    header = JpegHeader.parse(data, name, limits)
+    _check_segments(data, header, name, limits)
+    space = "GRAY" if header.colour_space == "grey" else "RGB"
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space, strict=False)
+    except ValueError as error:
+        raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged ({error})") from error
+    if space == "GRAY":
+        pixels = pixels[..., 0]
+    missing = (pixels == _UNDECODED).all(axis=tuple(range(1, pixels.ndim)))
+    sound = np.flatnonzero(~missing)
+    if not len(sound):
+        raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged (no block of it decodes)")
+    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, name))
 
 
 def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
@@ -289,13 +362,17 @@ def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
     if not is_jpeg(data):
         raise BadImageError(f"{name}: is not a JPEG")
     position = 2
-    while position + 2 <= len(data):
+    for _ in range(MAX_SEGMENTS):
+        if position + 2 > len(data):
+            return
         if data[position] != 0xFF:
             raise BadImageError(f"{name}: is a damaged JPEG (no marker where one must be, at byte {position})")
+        fill = _FILL_BYTES.match(data, position)
+        assert fill is not None  # there is one at least
+        position = fill.end() - 1
+        if position + 2 > len(data):
+            return
         code = data[position + 1]
-        if code == 0xFF:  # fill byte
-            position += 1
-            continue
         end = position + 2
         if code not in _WITHOUT_LENGTH and code != _END_OF_IMAGE:
             end += max(int.from_bytes(data[end : end + 2]), 2)
@@ -306,6 +383,7 @@ def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
         if code == _END_OF_IMAGE:
             return
         position = end
+    raise UnsupportedImageError(f"{name}: has more than {MAX_SEGMENTS:,} segments")
 
 
 def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None) -> str:
@@ -319,10 +397,22 @@ def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None
     return "RGB" if bytes(spec[0] for spec in specs) == b"RGB" else "YCbCr"
 
 
-def _check_scans(data: bytes, name: str) -> None:
-    scans = sum(code == _START_OF_SCAN for code, _, _ in _segments(data, name))
-    if scans > MAX_SCANS:
-        raise UnsupportedImageError(f"{name}: has {scans} scans, more than the limit of {MAX_SCANS}")
+def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) -> None:
+    scans = metadata_bytes = 0
+    for code, start, end in _segments(data, name):
+        scans += code == _START_OF_SCAN
+        metadata_bytes += end - start if _is_metadata(code) else 0
+    passes = LARGE_PICTURE_SCANS * limits.pixels // (header.width * header.height)
+    if scans > min(limits.scans, passes):
+        raise UnsupportedImageError(f"{name}: has {scans} scans, more than the limit of {min(limits.scans, passes)}")
+    if metadata_bytes > limits.metadata_bytes:
+        raise UnsupportedImageError(
+            f"{name}: has {metadata_bytes:,} bytes of metadata, more than the limit of {limits.metadata_bytes:,}"
+        )
+
+
+def _is_metadata(code: int) -> bool:
+    return 0xE0 <= code <= 0xEF or code == _COMMENT
 
 
 def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> tuple[NDArray[np.uint8], bytes]:
@@ -360,7 +450,7 @@ def _read_metadata(data: bytes, name: str) -> Metadata:
         with _warning_filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of EXIF that Pillow cannot parse: its bytes are carried over all the same
             # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
-            return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
+            return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(_header_of(data, name))))
     except Exception as error:  # Pillow's parsers of damaged metadata raise nearly anything
         raise BadImageError(f"{name}: is a JPEG with damaged metadata ({error})") from error
 
@@ -395,8 +485,17 @@ def _read_coefficients(
     return components, tuple(distinct)
 
 
+def _header_of(data: bytes, name: str) -> bytes:
+    """The file up to its first scan, without fill bytes: Pillow steps over each of those."""
+    kept = [_START_OF_IMAGE]
+    for code, start, end in _segments(data, name):
+        if code == _START_OF_SCAN:
+            kept.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
+            break
+        kept.append(data[start:end])
+    return b"".join(kept)
+
+
 def _without_metadata(data: bytes, name: str) -> bytes:
-    kept = [
-        data[start:end] for code, start, end in _segments(data, name) if not 0xE0 <= code <= 0xEF and code != _COMMENT
-    ]
+    kept = [data[start:end] for code, start, end in _segments(data, name) if not _is_metadata(code)]
     return b"".join((_START_OF_IMAGE, *kept))

@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels: EXIF, colour profile, XMP, comment, resolution.
+"""What a picture's file says beside its pixels: EXIF, colour profile, XMP, IPTC, comment, resolution.
 
 Everything is kept as the bytes that the file holds. An EXIF block in particular is never rewritten, only patched in
 place: camera makers' notes hold offsets from the block's start that nobody outside the maker can correct, so no byte
@@ -8,17 +8,21 @@ may move.
 from __future__ import annotations
 
 import math
+import re
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+from xml.dom import minidom
+from xml.parsers.expat import ExpatError
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, iTXt
 from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["PIXEL_LAYOUT_TAGS", "ExifBlock", "IfdEntry", "Metadata"]
+__all__ = ["PIXEL_LAYOUT_TAGS", "ExifBlock", "IfdEntry", "Metadata", "photoshop_of_iptc"]
 
 _ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT = 0x0112, 0x011A, 0x0128
 _IMAGE_WIDTH, _IMAGE_LENGTH = 0x0100, 0x0101
@@ -26,6 +30,12 @@ _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _XMP, _ICC_PROFILE = 700, 34675
+_IPTC, _PHOTOSHOP = 33723, 34377
+
+_EXTENDED_XMP_HEADER, _PHOTOSHOP_HEADER = b"http://ns.adobe.com/xmp/extension/\0", b"Photoshop 3.0\0"
+_RDF, _XMP_NOTE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://ns.adobe.com/xmp/note/"
+_EXTENSION_NAME = re.compile(rb"HasExtendedXMP\W+([0-9A-Fa-f]{32})")
+_IPTC_RESOURCE, _THUMBNAIL_RESOURCES = 0x0404, frozenset({0x0409, 0x040C})
 
 _SHORT, _LONG = 3, 4
 # Bytes per value of each TIFF field type: BYTE, ASCII, SHORT, LONG, RATIONAL, then the signed, undefined and float
@@ -44,10 +54,10 @@ PIXEL_LAYOUT_TAGS = frozenset(
         347,  # JPEG tables
         *range(512, 522),  # old-style JPEG
         *(530, 532),  # subsampling and reference levels of the YCbCr that the pixels no longer are
-        *(_XMP, _ICC_PROFILE),
+        *(_XMP, _ICC_PROFILE, _IPTC, _PHOTOSHOP),
     }
 )
-"""TIFF tags that say how one particular file stores its pixels (and the two that `Metadata` keeps in fields of their
+"""TIFF tags that say how one particular file stores its pixels (and those that `Metadata` keeps in fields of their
 own): they must not follow the EXIF into another TIFF."""
 
 
@@ -137,9 +147,11 @@ class Metadata:
     Attributes:
         exif: TIFF structure, without the ``Exif\\0\\0`` that JPEG puts before it.
         icc_profile: the ICC profile that gives the pixel values their meaning.
-        xmp: the XMP packet (RDF/XML); the extension packets of a JPEG are not part of it.
+        xmp: the XMP packet (RDF/XML).
         comment: a JPEG's COM segment or its like; no encoding is promised.
         dpi: horizontal and vertical resolution in pixels per inch.
+        extended_xmp: what a JPEG keeps of its XMP in further segments, because one segment ends at 64 KiB.
+        photoshop: Photoshop's image resources (``8BIM``), IPTC among them.
     """
 
     exif: bytes | None = None
@@ -147,6 +159,8 @@ class Metadata:
     xmp: bytes | None = None
     comment: bytes | None = None
     dpi: tuple[float, float] | None = None
+    extended_xmp: bytes | None = None
+    photoshop: bytes | None = None
 
     @property
     def orientation(self) -> int:
@@ -157,6 +171,41 @@ class Metadata:
         except ValueError:
             return 1
         return value if value is not None and 1 <= value <= 8 else 1
+
+    @property
+    def joined_xmp(self) -> bytes | None:
+        """Both parts of the XMP as one packet; the first alone where they are damaged."""
+        if self.xmp is None or self.extended_xmp is None or b"<!" in self.xmp + self.extended_xmp:
+            return self.xmp  # declarations are not allowed in XMP, and could make the parser work without end
+        try:
+            main, further = (minidom.parseString(part) for part in (self.xmp, self.extended_xmp))  # noqa: S318 (see <!)
+            (place,) = main.getElementsByTagNameNS(_RDF, "RDF")
+        except (ExpatError, ValueError):
+            return self.xmp
+        for source in further.getElementsByTagNameNS(_RDF, "RDF"):
+            for child in [node for node in source.childNodes if isinstance(node, minidom.Element)]:
+                _keep_prefixes(child)
+                place.appendChild(main.importNode(child, deep=True))
+        for description in main.getElementsByTagNameNS(_RDF, "Description"):
+            if description.hasAttributeNS(_XMP_NOTE, "HasExtendedXMP"):
+                description.removeAttributeNS(_XMP_NOTE, "HasExtendedXMP")
+        for element in main.getElementsByTagNameNS(_XMP_NOTE, "HasExtendedXMP"):
+            if element.parentNode is not None:
+                element.parentNode.removeChild(element)
+        return "".join(node.toxml() for node in main.childNodes).encode()
+
+    @property
+    def extended_xmp_name(self) -> bytes | None:
+        """The 32 hexadecimal digits that the XMP calls its extension by."""
+        found = _EXTENSION_NAME.search(self.xmp or b"")
+        return found[1] if found else None
+
+    @property
+    def iptc(self) -> bytes | None:
+        """The IPTC records among Photoshop's resources."""
+        with suppress(ValueError):
+            return next((data for kind, data, _ in _resources(self.photoshop or b"") if kind == _IPTC_RESOURCE), None)
+        return None
 
     def with_size(self, width: int, height: int) -> Metadata:
         """The same with the EXIF's tags for the picture's size set, those that exist; damaged EXIF is left alone.
@@ -182,8 +231,12 @@ class Metadata:
     def without_thumbnail(self) -> Metadata:
         """The same with the EXIF's thumbnail unlinked, and blanked if it is a JPEG that nothing else lies in.
 
-        A restored picture's thumbnail would still show the artifacts.
+        A restored picture's thumbnail would still show the artifacts. Photoshop's is dropped.
         """
+        with suppress(ValueError):
+            kept = [whole for kind, _, whole in _resources(self.photoshop or b"") if kind not in _THUMBNAIL_RESOURCES]
+            if len(b"".join(kept)) != len(self.photoshop or b""):
+                return replace(self, photoshop=b"".join(kept) or None).without_thumbnail()
         if self.exif is None:
             return self
         patched = bytearray(self.exif)
@@ -221,13 +274,81 @@ class Metadata:
             exif = _raw_profile(info.get("Raw profile type exif"))
         while exif is not None and exif.startswith(b"Exif\0\0"):  # some writers put it twice
             exif = exif[6:] or None
+        xmp = _as_bytes(info.get("xmp")) or _as_bytes(info.get("XML:com.adobe.xmp"))
         return cls(
             exif=exif,
             icc_profile=_as_bytes(info.get("icc_profile")),
-            xmp=_as_bytes(info.get("xmp")) or _as_bytes(info.get("XML:com.adobe.xmp")),
+            xmp=xmp,
+            extended_xmp=_extended_xmp(image, xmp),
+            photoshop=_photoshop(image),
             comment=_as_bytes(info.get("comment")) or _as_bytes(info.get("Comment")),
             dpi=_resolution(image, exif),
         )
+
+
+def _keep_prefixes(element: minidom.Element) -> None:
+    """Declare on an element the prefixes that it has from its parents, which it is about to leave."""
+    parent = element.parentNode
+    while isinstance(parent, minidom.Element):
+        for name, value in list(parent.attributes.items()):
+            if name.startswith("xmlns") and not element.hasAttribute(name):
+                element.setAttribute(name, value)
+        parent = parent.parentNode
+
+
+def _extended_xmp(image: Image.Image, xmp: bytes | None) -> bytes | None:
+    """A JPEG's further XMP, if it is complete and the packet names it."""
+    parts: dict[int, bytes] = {}
+    size, name = -1, Metadata(xmp=xmp).extended_xmp_name
+    for kind, segment in getattr(image, "applist", ()):
+        if kind == "APP1" and segment.startswith(_EXTENDED_XMP_HEADER):
+            start = len(_EXTENDED_XMP_HEADER)
+            identity, position = segment[start : start + 32], segment[start + 36 : start + 40]
+            if len(position) == 4 and identity == name:
+                size = int.from_bytes(segment[start + 32 : start + 36])
+                parts[int.from_bytes(position)] = segment[start + 40 :]
+    joined = b"".join(parts[position] for position in sorted(parts))
+    return joined if len(joined) == size else None
+
+
+def _photoshop(image: Image.Image) -> bytes | None:
+    if isinstance(image, TiffImageFile):
+        resources = image.tag_v2.get(_PHOTOSHOP)
+        if isinstance(resources, bytes) and resources:
+            return resources
+        iptc = image.tag_v2.get(_IPTC)
+        return photoshop_of_iptc(iptc) if isinstance(iptc, bytes) and iptc else None
+    if isinstance(image, PngImageFile):
+        return _raw_profile(image.info.get("Raw profile type iptc"))
+    header = len(_PHOTOSHOP_HEADER)
+    segments = [
+        segment[header:]
+        for name, segment in getattr(image, "applist", ())
+        if name == "APP13" and segment.startswith(_PHOTOSHOP_HEADER)
+    ]
+    return b"".join(segments) or None
+
+
+def photoshop_of_iptc(iptc: bytes) -> bytes:
+    """Photoshop's resources with nothing but IPTC records."""
+    return b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+
+
+def _resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Kind, data, and the whole entry of each of Photoshop's resources. Raises ValueError where they are damaged."""
+    position = 0
+    while position < len(data):
+        name = position + 6
+        if data[position : position + 4] != b"8BIM" or name >= len(data):
+            raise ValueError("no resource where one must be")
+        size_at = name + (data[name] + 2) // 2 * 2
+        start = size_at + 4
+        end = start + int.from_bytes(data[size_at:start])
+        if end > len(data):
+            raise ValueError("a resource beyond the end")
+        following = min(end + (end - start) % 2, len(data))
+        yield int.from_bytes(data[position + 4 : name]), data[start:end], data[position:following]
+        position = following
 
 
 def _patch(data: bytearray, order: str, entries: list[IfdEntry], values: dict[int, int]) -> None:

@@ -1,8 +1,9 @@
 """Writing a picture: PNG, JPEG, WebP or TIFF with its metadata, whole or not at all.
 
-`write_image` encodes in memory, then puts the file in place in one step, so that a full disk or a kill at any moment
-leaves no half file. Metadata goes in as the bytes it came as: Pillow (libvips for 16-bit PNG) encodes the pixels alone,
-and the segments, chunks and tags around them are written here, because image libraries re-serialise EXIF and so damage
+`write_image` encodes into a file without a name (or a hidden one, where the system has none such) and puts it in place
+in one step, so that a full disk or a kill at any moment leaves no half file. PNG and TIFF are written strip by strip as
+the rows come; JPEG and WebP need them all. Metadata goes in as the bytes it came as: image libraries encode the pixels
+alone, and the segments, chunks and tags around them are written here, because those re-serialise EXIF and so damage
 makers' notes.
 """
 
@@ -12,9 +13,10 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,9 +30,62 @@ from PIL import Image
 from unjpeg.errors import OutputError
 from unjpeg.metadata import PIXEL_LAYOUT_TAGS, ExifBlock, IfdEntry, Metadata
 
-__all__ = ["FORMATS", "Format", "Pixels", "check_target", "format_of", "put_in_place", "write_image"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Pixels",
+    "Rows",
+    "check_target",
+    "format_of",
+    "placed",
+    "put_in_place",
+    "write_image",
+]
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A picture whose rows come from top to bottom, and once only.
+
+    Attributes:
+        shape: ``(H, W)`` grey, ``(H, W, 2)`` grey and alpha, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGB and alpha (not
+            premultiplied).
+        dtype: uint8 or uint16, full range.
+        strips: consecutive rows, each of the picture's width and dtype.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    strips: Iterable[Pixels]
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Rows:
+        """A whole picture."""
+        return cls(pixels.shape, pixels.dtype, (pixels,))
+
+    @property
+    def channels(self) -> int:
+        return self.shape[2] if len(self.shape) == 3 else 1
+
+    def whole(self) -> Pixels:
+        """All rows as one contiguous array."""
+        if isinstance(self.strips, tuple):
+            (pixels,) = self.strips
+            return np.ascontiguousarray(pixels)
+        pixels = np.empty(self.shape, self.dtype)
+        top = 0
+        for strip in self.strips:
+            pixels[top : top + len(strip)] = strip
+            top += len(strip)
+        return pixels
+
+    def cut(self, rows: int) -> Iterator[Pixels]:
+        """The strips, cut so that none but the last of each has more or fewer rows than this."""
+        for strip in self.strips:
+            for top in range(0, len(strip), rows):
+                yield strip[top : top + rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +118,17 @@ FORMATS: Mapping[str, Format] = {
     "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1),
 }
 
-# Share of the raw size and seconds of one core for 12 megapixels of photograph: level 1 37.6 % 1.0 s, 3 35.4 % 1.4 s,
-# 4 33.2 % 1.6 s, 6 32.3 % 4.2 s, 9 31.1 % 30 s; its decoded JPEG at quality 20: 17.7 % 0.5 s, 16.6 % 0.6 s,
-# 15.6 % 0.7 s, 14.8 % 1.3 s, 14.5 % 4.1 s. From 4 to 6 the time doubles at least, for 3 to 5 % of the size.
+# Measured with Pillow, share of the raw size and seconds of one core for 12 megapixels of photograph: level 1 37.6 %
+# 1.0 s, 4 33.2 % 1.6 s, 6 32.3 % 4.2 s, 9 31.1 % 30 s. From 4 to 6 the time doubles at least, for 3 to 5 % of the size.
 _ZLIB_LEVEL = 4
+_PNG_ROWS = 16
+"""Rows filtered at once: what is in work stays in the processor's cache."""
 _JPEG_QUALITY = 95
 # Uncompressed. Readers hold one strip in memory; smaller ones cost compression.
 _TIFF_STRIP_BYTES = 2**18
 _TIFF_MAX_BYTES = 2**32 - 1
 _JPEG_SEGMENT_BYTES = 65533
+_EXTENDED_XMP_STEP = 65400
 
 
 def format_of(path: Path) -> str | None:
@@ -82,61 +139,71 @@ def format_of(path: Path) -> str | None:
 
 def write_image(
     target: Path | BinaryIO,
-    pixels: Pixels,
+    pixels: Pixels | Rows,
     metadata: Metadata,
     *,
     format: str,
     quality: int | None = None,
     overwrite: bool = False,
+    about_to_place: Callable[[], None] | None = None,
 ) -> None:
     """Write a picture, whole or not at all.
 
-    EXIF, ICC profile, XMP, comment and resolution are carried over as they are, where the format has a place for them
-    (WebP has none for a comment and the resolution). The orientation tag stays and the pixels are not turned. A TIFF
-    takes the tags of an intact EXIF block as its own, without a thumbnail; what they say wins over ``dpi`` and
-    ``comment``.
+    EXIF, ICC profile, XMP, IPTC, comment and resolution are carried over as they are, where the format has a place for
+    them (WebP has none for IPTC, a comment and the resolution). XMP in two parts is joined, but not in a JPEG. The
+    orientation tag stays and the pixels are not turned. A TIFF takes the tags of an intact EXIF block as its own,
+    without a thumbnail; what they say wins over ``dpi`` and ``comment``.
 
     Args:
         target: a path, whose folder must exist, or a binary stream, which gets everything in one write.
-        pixels: shape ``(H, W)`` grey, ``(H, W, 2)`` grey and alpha, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGB and alpha
-            (not premultiplied); the dtype is the bit depth, full range.
+        pixels: an array, or rows as they come; see `Rows`. The dtype is the bit depth.
         metadata: what to carry over. Its sizes are not corrected here: see `Metadata.with_size`.
         format: a name in `FORMATS`.
         quality: 1..100; JPEG is 95 without it and always 4:4:4, WebP is lossless without it. PNG and TIFF are
             lossless whatever it is.
         overwrite: whether a file at the path may be replaced.
+        about_to_place: called when the file is complete, before it appears under its name.
 
     Raises:
         OutputError: the format cannot hold the picture, the file exists, or it cannot be written.
         ValueError: the array is no picture.
     """
     name = str(target) if isinstance(target, Path) else "output stream"
-    _check(name, pixels, format, quality)
+    rows = pixels if isinstance(pixels, Rows) else Rows.of(pixels)
+    _check(name, rows, format, quality)
     if isinstance(target, Path):
         check_target(target, overwrite)  # before the encoding, which may take long
+        with placed(target, overwrite, about_to_place) as file:
+            _encode(name, rows, metadata, format, quality, file)
+        return
+    buffer = io.BytesIO()
+    _encode(name, rows, metadata, format, quality, buffer)
+    with _reported(name):
+        target.write(buffer.getbuffer())
+        target.flush()
+
+
+def _encode(name: str, rows: Rows, metadata: Metadata, format: str, quality: int | None, file: BinaryIO) -> None:
     try:
-        data = _ENCODERS[format](pixels if pixels.flags.c_contiguous else pixels.copy(), metadata, quality)
+        _ENCODERS[format](rows, metadata, quality, file)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the file, not of the encoder
         raise OutputError(f"{name}: cannot be written as {format} ({error})") from error
-    if isinstance(target, Path):
-        put_in_place(target, data, overwrite)
-    else:
-        with _reported(name):
-            target.write(data)
-            target.flush()
 
 
-def _check(name: str, pixels: Pixels, format: str, quality: int | None) -> None:
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")
-    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (2, 3, 4))) or pixels.size == 0:
-        raise ValueError(f"pixels must have the shape (H, W) or (H, W, 2 to 4), not {pixels.shape}")
+def _check(name: str, rows: Rows, format: str, quality: int | None) -> None:
+    shape = rows.shape
+    if rows.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"pixels must be uint8 or uint16, not {rows.dtype}")
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (2, 3, 4))) or 0 in shape:
+        raise ValueError(f"pixels must have the shape (H, W) or (H, W, 2 to 4), not {shape}")
     if format not in FORMATS:
         raise OutputError(f"{name}: unknown format '{format}'; choose one of {', '.join(FORMATS)}")
-    holds, depth, side = FORMATS[format], pixels.itemsize * 8, max(pixels.shape[:2])
+    holds, depth, side = FORMATS[format], rows.dtype.itemsize * 8, max(shape[:2])
     if depth not in holds.bit_depths:
         raise OutputError(f"{name}: {format} holds no {depth}-bit pixels; choose 8 bits, or png or tiff")
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not holds.alpha:
+    if rows.channels in (2, 4) and not holds.alpha:
         raise OutputError(
             f"{name}: {format} holds no transparency; choose png, webp or tiff, or drop the alpha channel"
         )
@@ -152,15 +219,16 @@ def _resolution(metadata: Metadata, limit: int) -> tuple[float, float] | None:
     return dpi if dpi is not None and all(0 < value < limit - 1 for value in dpi) else None
 
 
-# Encoders: contiguous pixels, metadata, quality -> the file's bytes. OSError or ValueError, one line, if impossible.
+# Encoders: rows, metadata, quality, and a file that can be sought in. ValueError, or OSError without a number, if the
+# format cannot hold that.
 
 
-def _encode_jpeg(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:
+def _encode_jpeg(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
     buffer = io.BytesIO()
     dpi = _resolution(metadata, 2**16) or (0, 0)  # 0: not stated
     quality = _JPEG_QUALITY if quality is None else quality
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
-    data = buffer.getvalue()
+    Image.fromarray(rows.whole()).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
+    data = buffer.getbuffer()
     segments: list[tuple[int, bytes, str]] = []
     if metadata.exif:
         # More than one segment holds is split the way that readers (Pillow, ExifTool) join it.
@@ -169,6 +237,13 @@ def _encode_jpeg(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
         segments.extend((0xE1, b"Exif\0\0" + piece, "EXIF") for piece in pieces)
     if metadata.xmp:
         segments.append((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + metadata.xmp, "XMP"))
+    if metadata.extended_xmp and metadata.extended_xmp_name:
+        packets = _extended_xmp_segments(metadata.extended_xmp, metadata.extended_xmp_name)
+        segments.extend((0xE1, packet, "extended XMP") for packet in packets)
+    if metadata.photoshop:
+        step = _JPEG_SEGMENT_BYTES - 14
+        pieces = (metadata.photoshop[start : start + step] for start in range(0, len(metadata.photoshop), step))
+        segments.extend((0xED, b"Photoshop 3.0\0" + piece, "IPTC") for piece in pieces)
     if metadata.icc_profile:
         step = _JPEG_SEGMENT_BYTES - 14
         parts = [metadata.icc_profile[start : start + step] for start in range(0, len(metadata.icc_profile), step)]
@@ -184,10 +259,24 @@ def _encode_jpeg(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
             raise ValueError(f"the {what} is too large; choose png, webp or tiff")
         written.append(struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload)
     start = 4 + struct.unpack_from(">H", data, 4)[0]  # after the start of the image and the JFIF segment
-    return b"".join((data[:start], *written, memoryview(data)[start:]))
+    file.write(data[:start])
+    file.write(b"".join(written))
+    file.write(data[start:])
 
 
-def _encode_png(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:  # noqa: ARG001 (lossless)
+def _extended_xmp_segments(packet: bytes, name: bytes) -> Iterator[bytes]:
+    """As Adobe's XMP specification, part 3, has it."""
+    for start in range(0, len(packet), _EXTENDED_XMP_STEP):
+        place = struct.pack(">II", len(packet), start)
+        part = packet[start : start + _EXTENDED_XMP_STEP]
+        yield b"http://ns.adobe.com/xmp/extension/\0" + name + place + part
+
+
+def _encode_png(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:  # noqa: ARG001 (lossless)
+    """Row by row: of the libraries here none takes rows as they come, and Pillow has no 16-bit colour."""
+    height, width = rows.shape[:2]
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[rows.channels]
+    header = struct.pack(">IIBBBBB", width, height, rows.dtype.itemsize * 8, kind, 0, 0, 0)
     chunks = []
     if metadata.icc_profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)))
@@ -197,16 +286,61 @@ def _encode_png(pixels: Pixels, metadata: Metadata, quality: int | None) -> byte
         chunks.append((b"pHYs", struct.pack(">IIB", horizontal, vertical, 1)))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif))
-    if metadata.xmp:
-        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if metadata.joined_xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.joined_xmp))
+    if metadata.photoshop:
+        # PNG has no place for IPTC: text as ImageMagick writes and ExifTool reads it.
+        text = f"\niptc\n{len(metadata.photoshop):8}\n{metadata.photoshop.hex()}\n".encode()
+        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text)))
     if metadata.comment:
         chunks.append(_png_comment(metadata.comment))
-    data = _bare_png8(pixels) if pixels.dtype == np.uint8 else _bare_png16(pixels)
-    written = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    ]
-    start = 33  # after the signature and the header
-    return b"".join((data[:start], *written, memoryview(data)[start:]))
+    file.write(b"\x89PNG\r\n\x1a\n")
+    for name, body in ((b"IHDR", header), *chunks):
+        _write_chunk(file, name, body)
+    compress = zlib.compressobj(_ZLIB_LEVEL)
+    sample_bytes = rows.channels * rows.dtype.itemsize
+    above = np.zeros(width * sample_bytes, np.uint8)
+    for strip in rows.cut(_PNG_ROWS):
+        raw = strip.astype(strip.dtype.newbyteorder(">"), copy=False).reshape(len(strip), -1).view(np.uint8)
+        packed = compress.compress(_png_filtered(raw, above, sample_bytes).tobytes())
+        above = raw[-1]
+        if packed:
+            _write_chunk(file, b"IDAT", packed)
+    _write_chunk(file, b"IDAT", compress.flush())
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: BinaryIO, kind: bytes, body: bytes) -> None:
+    file.write(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind))))
+
+
+def _png_filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Each row as the difference to its best guess, its filter's number in front.
+
+    The best of the filters sub (1), up (2) and Paeth (4) is the one that leaves the least, as libpng chooses.
+
+    Args:
+        rows: bytes, ``(rows, width * step)``.
+        above: the row before the first.
+        step: bytes from one pixel to the next.
+    """
+    up = np.concatenate([above[None], rows[:-1]])
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, step:] = rows[:, :-step]
+    corner[:, step:] = up[:, :-step]
+    to_left = up.astype(np.int16) - corner
+    to_up = left.astype(np.int16) - corner
+    to_corner = np.abs(to_left + to_up)
+    to_left, to_up = np.abs(to_left), np.abs(to_up)
+    paeth = np.where(
+        np.minimum(to_up, to_corner) < to_left, np.where(to_corner < to_up, corner, up), left
+    )  # of equally near ones the left, then the upper
+    guesses = np.stack([rows - left, rows - up, rows - paeth])
+    best = np.minimum(guesses, -guesses).sum(axis=2, dtype=np.int64).argmin(axis=0)
+    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = np.array([1, 2, 4], np.uint8)[best]
+    filtered[:, 1:] = guesses[best, np.arange(len(rows))]
+    return filtered
 
 
 def _png_comment(comment: bytes) -> tuple[bytes, bytes]:
@@ -220,50 +354,20 @@ def _png_comment(comment: bytes) -> tuple[bytes, bytes]:
     return b"iTXt", b"Comment\0\0\0\0\0" + comment
 
 
-def _bare_png8(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=_ZLIB_LEVEL)
-    return buffer.getvalue()
-
-
-def _bare_png16(pixels: Pixels) -> bytes:
-    """Pillow has no 16-bit colour."""
-    import pyvips  # here because it takes long to load, and only this needs it
-
-    height, width, channels = np.atleast_3d(pixels).shape
-    try:
-        image = pyvips.Image.new_from_memory(pixels.data, width, height, channels, "ushort")
-        image = image.copy(interpretation="rgb16" if channels > 2 else "grey16")
-        # On 12 megapixels with noisy low bytes Paeth gives 77 % of the raw size, no filter 98 %, all filters 78 %.
-        data: bytes = image.pngsave_buffer(compression=_ZLIB_LEVEL, filter="paeth", bitdepth=16, keep="none")
-    except pyvips.Error as error:
-        raise OSError(" ".join(str(error).split())) from error
-    # libvips states a resolution always: only the header, the pixels and the end are wanted.
-    parts, position = [data[:8]], 8
-    while position < len(data):
-        end = position + 12 + struct.unpack_from(">I", data, position)[0]
-        if data[position + 4 : position + 8] in (b"IHDR", b"IDAT", b"IEND"):
-            parts.append(data[position:end])
-        position = end
-    return b"".join(parts)
-
-
-def _encode_webp(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(
-        buffer,
+def _encode_webp(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
+    Image.fromarray(rows.whole()).save(
+        file,
         "WEBP",
         lossless=quality is None,
         quality=80 if quality is None else quality,  # lossless: the encoder's effort
         exact=quality is None,  # keeps the colour of transparent pixels
         exif=metadata.exif or b"",
         icc_profile=metadata.icc_profile or b"",
-        xmp=metadata.xmp or b"",
+        xmp=metadata.joined_xmp or b"",
     )
-    return buffer.getvalue()
 
 
-def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:  # noqa: ARG001 (lossless)
+def _encode_tiff(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:  # noqa: ARG001 (lossless)
     """The EXIF block grown into a TIFF: all its bytes stay where they are, so every offset in it stays true.
 
         EXIF block, its header now pointing to the new IFD0 | strips | values | new IFD0
@@ -271,18 +375,18 @@ def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
     The new directory takes over the entries of the block's own, whose values lie in the block.
     """
     base, order, entries = _tiff_base(metadata.exif)
-    height, width, channels = np.atleast_3d(pixels).shape
-    bits = pixels.itemsize * 8
+    height, width = rows.shape[:2]
+    channels, bits = rows.channels, rows.dtype.itemsize * 8
 
-    parts, size = [base], len(base)
+    start, size = file.tell(), len(base)
+    file.write(base)
     offsets, counts = [], []
-    rows = max(1, _TIFF_STRIP_BYTES // (width * channels * pixels.itemsize))
-    for top in range(0, height, rows):
-        strip = _tiff_strip(pixels[top : top + rows], order)
+    strip_rows = max(1, _TIFF_STRIP_BYTES // (width * channels * rows.dtype.itemsize))
+    for pixels in _regrouped(rows, strip_rows):
+        strip = _tiff_strip(pixels, order)
         offsets.append(size)
         counts.append(len(strip))
-        parts.append(strip + bytes(len(strip) % 2))
-        size += len(parts[-1])
+        size += file.write(strip + bytes(len(strip) % 2))
         if size > _TIFF_MAX_BYTES:
             raise ValueError("it would be larger than 4 GiB; choose png")
 
@@ -299,7 +403,7 @@ def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
         259: shorts(8),  # compression: deflate
         262: shorts(1 if channels < 3 else 2),  # photometric interpretation: grey (0 is black) or RGB
         277: shorts(channels),
-        278: longs(rows),
+        278: longs(strip_rows),
         284: shorts(1),  # channels interleaved
         317: shorts(2),  # predictor: difference to the pixel on the left
         # Last of the layout, because they need the strips written.
@@ -310,8 +414,13 @@ def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
         values[338] = shorts(2)  # extra sample: alpha, not premultiplied
     if metadata.icc_profile:
         values[34675] = (7, len(metadata.icc_profile), metadata.icc_profile)
-    if metadata.xmp:
-        values[700] = (1, len(metadata.xmp), metadata.xmp)
+    xmp, iptc = metadata.joined_xmp, metadata.iptc
+    if xmp:
+        values[700] = (1, len(xmp), xmp)
+    if metadata.photoshop:
+        values[34377] = (1, len(metadata.photoshop), metadata.photoshop)
+    if iptc:
+        values[33723] = (7, len(iptc), iptc)
     if metadata.comment and 270 not in entries:
         values[270] = (2, len(metadata.comment) + 1, metadata.comment + b"\0")
     dpi = _resolution(metadata, 2**16)
@@ -325,16 +434,31 @@ def _encode_tiff(pixels: Pixels, metadata: Metadata, quality: int | None) -> byt
         inside = data
         if len(data) > 4:
             inside = struct.pack(f"{order}I", size)
-            parts.append(data + bytes(len(data) % 2))
-            size += len(parts[-1])
+            size += file.write(data + bytes(len(data) % 2))
         entries[tag] = struct.pack(f"{order}HHI4s", tag, field_type, count, inside)
-    parts.append(struct.pack(f"{order}H", len(entries)))
-    parts += [entries[tag] for tag in sorted(entries)]
-    parts.append(bytes(4))  # no further picture: the block's thumbnail stays unlinked
-    if size > _TIFF_MAX_BYTES - 2**20:
+    # No further picture follows: the block's thumbnail stays unlinked.
+    directory = b"".join([struct.pack(f"{order}H", len(entries)), *(entries[tag] for tag in sorted(entries)), bytes(4)])
+    if size + len(directory) > _TIFF_MAX_BYTES:
         raise ValueError("it would be larger than 4 GiB; choose png")
-    parts[0] = base[:4] + struct.pack(f"{order}I", size) + base[8:]
-    return b"".join(parts)
+    file.write(directory)
+    file.seek(start + 4)
+    file.write(struct.pack(f"{order}I", size))
+    file.seek(0, os.SEEK_END)
+
+
+def _regrouped(rows: Rows, count: int) -> Iterator[Pixels]:
+    """Strips of exactly so many rows, but for the last."""
+    held: list[Pixels] = []
+    for strip in rows.cut(count):
+        held.append(strip)
+        joined: Pixels = held[0] if len(held) == 1 else np.concatenate(held, dtype=rows.dtype)  # type: ignore[assignment]
+        if len(joined) >= count:
+            yield joined[:count]
+            held = [joined[count:]] if len(joined) > count else []
+        else:
+            held = [joined]
+    if held:
+        yield held[0]
 
 
 def _tiff_base(exif: bytes | None) -> tuple[bytes, Literal["<", ">"], dict[int, bytes]]:
@@ -369,7 +493,7 @@ def _tiff_strip(rows: Pixels, order: Literal["<", ">"]) -> bytes:
     return zlib.compress(difference.astype(difference.dtype.newbyteorder(order), copy=False).tobytes(), _ZLIB_LEVEL)
 
 
-_ENCODERS: Mapping[str, Callable[[Pixels, Metadata, int | None], bytes]] = {
+_ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] = {
     "png": _encode_png,
     "jpeg": _encode_jpeg,
     "webp": _encode_webp,
@@ -402,16 +526,40 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 def put_in_place(path: Path, data: bytes, overwrite: bool) -> None:
     """Write a file whole or not at all: a kill or a full disk at any time leaves what was there. Raises OutputError."""
+    with placed(path, overwrite) as file:
+        file.write(data)
+
+
+@contextmanager
+def placed(path: Path, overwrite: bool, about_to_place: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    """A file to write to that appears under its name, whole, when the block ends, and never if the block fails.
+
+    Args:
+        path: where it appears.
+        overwrite: whether it may replace a file there.
+        about_to_place: called before it appears.
+
+    Raises:
+        OutputError: it cannot be written, or there is a file already.
+    """
     # Without the target's name, which may be as long as names can be.
     temporary = path.with_name(f".unjpeg-{secrets.token_hex(8)}.partial")
     try:
         with _reported(str(path)):
-            # The mode is subject to the umask, as for any new file (tempfile would make it the owner's alone).
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            with open(os.open(temporary, flags, 0o666), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            file = _nameless(path.parent) or _new_file(temporary)
+            with file:
+                yield file
+                _to_disk(file)
+                if about_to_place:
+                    about_to_place()
+                if not os.path.lexists(temporary):
+                    if not overwrite and _link_open_file(file, path):
+                        return
+                    if not _link_open_file(file, temporary):
+                        with _new_file(temporary) as copy:
+                            file.seek(0)
+                            shutil.copyfileobj(file, copy)
+                            _to_disk(copy)
             if overwrite:
                 os.replace(temporary, path)
             else:
@@ -419,6 +567,41 @@ def put_in_place(path: Path, data: bytes, overwrite: bool) -> None:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+def _nameless(folder: Path) -> BinaryIO | None:
+    """A new file of which a kill leaves nothing; None where there are no such files."""
+    try:
+        return open(os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o666), "w+b")
+    except (OSError, AttributeError):  # Linux has them, but not on every file system
+        return None
+
+
+def _new_file(path: Path) -> BinaryIO:
+    # The mode is subject to the umask, as for any new file (tempfile would make it the owner's alone).
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return open(os.open(path, flags, 0o666), "w+b")
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _link_open_file(file: BinaryIO, path: Path) -> bool:
+    """Give a nameless file a name. False if the system refuses; raises FileExistsError if the name is taken."""
+    try:
+        folder = os.open("/proc/self/fd", os.O_RDONLY)
+        try:
+            # Relative to a folder: without one, Python's link() does not follow links.
+            os.link(str(file.fileno()), path, src_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _link(temporary: Path, path: Path) -> None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
-from unjpeg.jpeg import MAX_PIXELS, JpegImage, is_jpeg
+from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
+from unjpeg.output import Pixels
 
 __all__ = ["FileSource", "Picture", "Source", "read_bytes", "read_picture"]
 
@@ -36,6 +37,8 @@ _FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 # Our own limit on pixels is checked, from the header. A filter for good, since changing filters is not thread-safe.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+_CHUNK_BYTES = 2**24
+
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
 
@@ -48,6 +51,8 @@ class Picture:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8.
         alpha: ``(H, W)`` uint8 or None; never touched.
         jpeg: the file's own knowledge, or None for a blind restoration.
+        sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
+        notes: what a user should know, one sentence each.
     """
 
     name: str
@@ -55,37 +60,45 @@ class Picture:
     alpha: NDArray[np.uint8] | None
     metadata: Metadata
     jpeg: JpegImage | None
+    sound_rows: int | None = None
+    notes: tuple[str, ...] = ()
 
-    def with_alpha(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """Put the alpha channel back beside restored pixels, at their bit depth."""
+    def with_alpha(self, pixels: Pixels, rows: slice) -> Pixels:
+        """Put the alpha channel back beside restored pixels of these rows, at their bit depth."""
         if self.alpha is None:
             return pixels
-        if pixels.dtype == np.uint16:
-            return np.dstack([pixels, self.alpha.astype(np.uint16) * np.uint16(257)])
-        both: NDArray[np.uint8] = np.dstack([pixels, self.alpha])
-        return both
+        alpha = self.alpha[rows]
+        return np.dstack([pixels, alpha if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * np.uint16(257)])
 
 
-def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_damaged: bool = False) -> Picture:
     """Decode anything that can be restored.
 
     Args:
         source: a path, the bytes of a file, a binary stream, or (restored blind) a Pillow image or an array
             ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8.
-        max_pixels: larger pictures are refused, from the header.
+        limits: what asks for more is refused, from the header.
+        salvage_damaged: take what decodes of a damaged JPEG, without its cells.
 
     Raises:
         BadImageError: and its children.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+        return _from_array(source, limits.pixels)
     if isinstance(source, Image.Image):
-        return _from_pillow(source, "image", max_pixels)
-    data, name = read_bytes(source)
+        return _from_pillow(source, "image", limits.pixels)
+    data, name = read_bytes(source, limits.file_bytes)
     if not data:
         raise BadImageError(f"{name}: is empty")
     if is_jpeg(data):
-        jpeg = JpegImage.decode(data, name, max_pixels)
+        try:
+            jpeg = JpegImage.decode(data, name, limits)
+        except (UnsupportedImageError, TooLargeError):
+            raise
+        except BadImageError as error:
+            if not salvage_damaged:
+                raise
+            return _salvaged(data, name, limits, error)
         return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -93,21 +106,45 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         raise TooLargeError(f"{name}: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
-    return _from_pillow(image, name, max_pixels)
+    return _from_pillow(image, name, limits.pixels)
 
 
-def read_bytes(source: FileSource) -> tuple[bytes, str]:
-    """A file's bytes and its name for messages. ``-`` is standard input. Raises BadImageError."""
+def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:
+    saved = salvage(data, name, limits)
+    height = saved.pixels.shape[0]
+    notes: tuple[str, ...] = (
+        "salvaged from a damaged file, and not held to its cells: " + str(damage).removeprefix(f"{name}: "),
+    )
+    if saved.sound_rows < height:
+        notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)
+    return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes)
+
+
+def read_bytes(source: FileSource, max_bytes: int = DEFAULT_LIMITS.file_bytes) -> tuple[bytes, str]:
+    """A file's bytes and its name for messages. ``-`` is standard input.
+
+    Raises:
+        BadImageError: it cannot be read.
+        TooLargeError: it has more than ``max_bytes``, of which no more than that are read.
+    """
+    data, name = _read_at_most(source, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise TooLargeError(f"{name}: has more than the limit of {max_bytes:,} bytes")
+    return data, name
+
+
+def _read_at_most(source: FileSource, count: int) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, "image"
     if isinstance(source, str | os.PathLike):
         if str(source) == "-":
             if sys.stdin is None:
                 raise BadImageError("standard input: is closed")
-            return sys.stdin.buffer.read(), "standard input"
+            return _read(sys.stdin.buffer, count), "standard input"
         path = Path(source)
         try:
-            return path.read_bytes(), str(path)
+            with path.open("rb") as file:
+                return _read(file, count), str(path)
         except FileNotFoundError as error:
             raise BadImageError(f"{path}: no such file") from error
         except IsADirectoryError as error:
@@ -116,10 +153,21 @@ def read_bytes(source: FileSource) -> tuple[bytes, str]:
             raise BadImageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not hasattr(source, "read"):
         raise TypeError(f"cannot restore a {type(source).__name__}: give a path, bytes, a stream, an image or an array")
-    data = source.read()
-    if not isinstance(data, bytes):
-        raise TypeError("cannot restore from a stream of text: open the file in binary mode")
-    return data, str(getattr(source, "name", "stream"))
+    return _read(source, count), str(getattr(source, "name", "stream"))
+
+
+def _read(stream: BinaryIO, count: int) -> bytes:
+    """At most so many bytes; a pipe gives fewer at a time than it has."""
+    parts = []
+    while count > 0:
+        part = stream.read(min(count, _CHUNK_BYTES))
+        if not isinstance(part, bytes):
+            raise TypeError("cannot restore from a stream of text: open the file in binary mode")
+        if not part:
+            break
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
 
 
 def _bits_per_sample(image: Image.Image) -> int:

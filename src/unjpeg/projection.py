@@ -36,7 +36,7 @@ def row_alignment(components: Sequence[Component]) -> int:
 
 
 def project(
-    pixels: NDArray[np.float32], components: Sequence[Component], colour_space: str, top: int = 0
+    pixels: NDArray[np.float32], components: Sequence[Component], colour_space: str, top: int = 0, left: int = 0
 ) -> NDArray[np.float32]:
     """The nearest picture, in each component's own resolution, whose coefficients lie in their cells.
 
@@ -44,17 +44,18 @@ def project(
     that the picture has beyond the chroma's resolution stays.
 
     Args:
-        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, range 0..255, a horizontal strip of the picture at full width.
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, range 0..255: the picture or a rectangle of it, whose sides are
+            multiples of ``alignment`` unless they are the picture's own edges.
         components: of the whole picture.
         colour_space: as ``JpegHeader.colour_space``.
-        top: the strip's first row in the picture, a multiple of ``row_alignment``.
+        top, left: the rectangle's first row and column in the picture, multiples of ``alignment``.
 
     Returns:
         Shaped as ``pixels``, not clipped: clipping can leave the cells, and is the caller's.
     """
     planes = _planes(pixels, colour_space)
     for plane, component in zip(planes, components, strict=True):
-        cells, grown = _cells_of_strip(plane, component, top)
+        cells, grown = _cells_under(plane, component, top, left)
         coefficients = dct_blocks(blocks_from_plane(grown))
         centre = cells * component.table_88
         half = component.table_88 * np.float32(0.5)
@@ -146,7 +147,7 @@ def measure_consistency(
         clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
         for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            cells, grown = _cells_of_strip(plane, component, top)
+            cells, grown = _cells_under(plane, component, top, 0)
             coefficients = dct_blocks(blocks_from_plane(grown))
             off_centre = np.abs(coefficients - cells * component.table_88)
             beyond = (off_centre - tolerance) / component.table_88 - np.float32(0.5)
@@ -210,17 +211,17 @@ def _pixels(planes: list[NDArray[np.float32]], colour_space: str) -> NDArray[np.
     return rgb_from_ycc(np.stack([planes[0] + np.float32(128), planes[1], planes[2]], axis=2))
 
 
-def _cells_of_strip(
-    plane: NDArray[np.float32], component: Component, top: int
+def _cells_under(
+    plane: NDArray[np.float32], component: Component, top: int, left: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The stored coefficients under a strip, and the strip in the component's resolution, grown to whole blocks.
+    """The stored coefficients under a rectangle, and that in the component's resolution, grown to whole blocks.
 
     Grown as libjpeg's encoder does: the right edge is repeated before chroma is averaged down, the bottom one after.
     """
     vertical, horizontal = component.scale
     rows, columns = -(-plane.shape[0] // (BLOCK * vertical)), -(-plane.shape[1] // (BLOCK * horizontal))
-    start = top // (BLOCK * vertical)
-    cells = component.coefficients_VU88[start : start + rows, :columns].astype(np.float32)
+    row, column = top // (BLOCK * vertical), left // (BLOCK * horizontal)
+    cells = component.coefficients_VU88[row : row + rows, column : column + columns].astype(np.float32)
     down = downsample(
         _grown(plane, -(-plane.shape[0] // vertical) * vertical, columns * BLOCK * horizontal), vertical, horizontal
     )

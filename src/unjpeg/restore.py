@@ -2,11 +2,12 @@
 
 ::
 
-    read_picture ─▶ guide ─▶ restore, tile by tile ─▶ strength ─▶ project ─▶ round ─▶ Restored.save
-     picture.py     network.py                                  projection.py         output.py
+    read_picture ─▶ guide ─▶ restore ─▶ strength ─▶ project ─▶ round ─▶ rows, strip by strip ─▶ write_image
+     picture.py     network.py                    projection.py                                   output.py
+                             └────────────── tile by tile ──────────────┘
 
-The picture is worked through in horizontal strips, so that beside the decoded and the restored picture only one strip
-is held in floating point.
+``Restorer.begin`` decodes and guides; its ``Restoration`` restores while it writes, so that beside the decoded picture
+only one tile is held in floating point and one strip of the result. ``Restorer.restore`` holds the whole result.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError, OutputError
-from unjpeg.jpeg import MAX_PIXELS
+from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.metadata import Metadata
 from unjpeg.network import Guidance, Model, ModelFile, Runtime
-from unjpeg.output import format_of, write_image
+from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import project
 
 __all__ = [
     "ConsistencyPolicy",
+    "NetworkOutput",
     "Report",
+    "Restoration",
     "Restored",
     "Restorer",
     "looks_compressed_twice",
@@ -41,14 +44,25 @@ __all__ = [
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
+_Tiles = Iterator[tuple[slice, NDArray[np.float32]]]
+"""(columns, float32 pixels 0..255) of the tiles side by side in some rows, from left to right."""
+
 TILE_CORE = 960
-"""Side of the part of a tile that is kept. A multiple of 32: whole blocks at every chroma sampling, whole strides."""
+"""Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
+strides."""
+
+TILE_MEMORY_BYTES = 400_000_000
+"""What the network may hold of one tile, about: wide networks get smaller tiles."""
+
+SMALLEST_TILE_CORE = 192
 
 HALO = 96
 """Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/results.md."""
 
 PROJECTED_ROWS = 64
 """Rows projected at once: a multiple of 32, as ``TILE_CORE``."""
+
+_DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 
 MAX_GUIDE_WINDOWS = 32
 """Windows that guidance is averaged over: all of a small picture, an even sample of a large one."""
@@ -92,7 +106,7 @@ class Restored:
         report: what was done.
     """
 
-    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    pixels: Pixels
     metadata: Metadata
     report: Report
 
@@ -103,6 +117,7 @@ class Restored:
         format: str | None = None,
         quality: int | None = None,
         overwrite: bool = False,
+        strip: bool = False,
     ) -> None:
         """Write the picture, whole or not at all, with its metadata.
 
@@ -111,19 +126,109 @@ class Restored:
             format: "png", "jpeg", "webp" or "tiff"; by default what the path's suffix says, PNG for a stream.
             quality: of JPEG (95 if not given) and WebP (lossless if not given), 1..100.
             overwrite: replace an existing file.
+            strip: leave out all metadata, and turn the pixels the way that the orientation tag says.
 
         Raises:
             OutputError: it cannot be written there, or not in that format.
         """
-        if isinstance(target, str):
-            target = Path(target)
-        if format is None:
-            format = format_of(target) if isinstance(target, Path) else "png"
-        if format is None:
-            raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
-        height, width = self.pixels.shape[:2]
-        metadata = self.metadata.with_size(width, height).without_thumbnail()
-        write_image(target, self.pixels, metadata, format=format, quality=quality, overwrite=overwrite)
+        _save(Rows.of(self.pixels), self.metadata, target, format, quality, overwrite, strip, None)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOutput:
+    """What the network makes of one picture; strength, consistency and bit depth are chosen after it, again and again.
+
+    Attributes:
+        picture: the picture.
+        pixels: ``(H, W)`` or ``(H, W, 3)`` as the picture's (of a salvaged one: its sound rows), float32, range 0..255
+            but not clipped to it.
+        read_quality: that the network read from the pixels.
+        guided_quality: that guided it.
+    """
+
+    picture: Picture
+    pixels: NDArray[np.float32]
+    read_quality: int
+    guided_quality: int
+
+
+class Restoration:
+    """A picture that is decoded and guided. Its rows are restored when they are asked for, once.
+
+    Attributes:
+        metadata: as the source has it.
+        report: what is done.
+    """
+
+    metadata: Metadata
+    report: Report
+
+    def __init__(self, picture: Picture, rows: Rows, report: Report) -> None:
+        self.metadata, self.report = picture.metadata, report
+        self._rows: Rows | None = rows
+
+    def finish(self) -> Restored:
+        """The whole picture."""
+        return Restored(self._taken().whole(), self.metadata, self.report)
+
+    def save(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        overwrite: bool = False,
+        strip: bool = False,
+        about_to_place: Callable[[], None] | None = None,
+    ) -> None:
+        """Restore and write; PNG and TIFF as the rows are finished. Arguments and errors as ``Restored.save``.
+
+        Args:
+            about_to_place: called when the file is complete, before it appears under its name.
+        """
+        _save(self._taken(), self.metadata, target, format, quality, overwrite, strip, about_to_place)
+
+    def _taken(self) -> Rows:
+        if self._rows is None:
+            raise ValueError("its rows have been taken already")
+        rows, self._rows = self._rows, None
+        return rows
+
+
+def _save(
+    rows: Rows,
+    metadata: Metadata,
+    target: str | Path | BinaryIO,
+    format: str | None,
+    quality: int | None,
+    overwrite: bool,
+    strip: bool,
+    about_to_place: Callable[[], None] | None,
+) -> None:
+    if isinstance(target, str):
+        target = Path(target)
+    if format is None:
+        format = format_of(target) if isinstance(target, Path) else "png"
+    if format is None:
+        raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
+    if strip:
+        if metadata.orientation != 1:
+            rows = Rows.of(_upright(rows.whole(), metadata.orientation))
+        metadata = Metadata()
+    height, width = rows.shape[:2]
+    metadata = metadata.with_size(width, height).without_thumbnail()
+    write_image(
+        target, rows, metadata, format=format, quality=quality, overwrite=overwrite, about_to_place=about_to_place
+    )
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """As EXIF's orientation says that the picture is to be seen."""
+    if orientation in (2, 4, 5, 7):
+        pixels = pixels[:, ::-1]
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]  # quarter turns counter-clockwise
+    turned: Pixels = np.rot90(pixels, turns)
+    return turned
 
 
 class Restorer:
@@ -134,7 +239,7 @@ class Restorer:
         runtime: "openvino" or "onnxruntime"; None chooses by the device.
         device: "cpu", or "cuda" through ONNX Runtime.
         threads: CPU threads; None uses all cores.
-        max_pixels: larger pictures are refused, from the header.
+        limits: what a file may ask for; what asks for more is refused, from the header.
 
     Raises:
         ModelError: the model or the runtime is not there.
@@ -147,10 +252,10 @@ class Restorer:
         runtime: Runtime | None = None,
         device: str = "cpu",
         threads: int | None = None,
-        max_pixels: int = MAX_PIXELS,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.model_file = ModelFile.read(model)
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._load: Callable[[], Model] = lambda: Model(
             self.model_file, runtime=runtime, device=device, threads=threads
         )
@@ -179,6 +284,7 @@ class Restorer:
         quality: int | None = None,
         consistency: ConsistencyPolicy = "auto",
         bit_depth: Literal[8, 16] = 8,
+        salvage: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Restored:
         """Restore one picture.
@@ -191,6 +297,7 @@ class Restorer:
             consistency: "strict" moves the result into the file's quantisation cells, "off" does not, "auto" does
                 unless the pixels look like an earlier, stronger compression that the file does not speak of.
             bit_depth: of the result, 8 or 16.
+            salvage: restore what decodes of a damaged JPEG, without its cells. Rows that are missing stay grey.
             progress: called with the finished share, 0..1, after each strip.
 
         Raises:
@@ -198,83 +305,119 @@ class Restorer:
             ModelError: the model cannot run.
             ValueError: an option is out of its range.
         """
+        return self.begin(
+            source,
+            strength=strength,
+            quality=quality,
+            consistency=consistency,
+            bit_depth=bit_depth,
+            salvage=salvage,
+            progress=progress,
+        ).finish()
+
+    def begin(
+        self,
+        source: Source,
+        *,
+        strength: float = 1.0,
+        quality: int | None = None,
+        consistency: ConsistencyPolicy = "auto",
+        bit_depth: Literal[8, 16] = 8,
+        salvage: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> Restoration:
+        """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         _check_options(strength, quality, consistency, bit_depth)
-        picture = read_picture(source, max_pixels=self._max_pixels)
-        decoded = picture.pixels
-        stated = picture.jpeg.quality.value if picture.jpeg else None
-        pixels: NDArray[np.uint8] | NDArray[np.uint16]
+        picture = read_picture(source, limits=self._limits, salvage_damaged=salvage)
         if strength == 0:
-            pixels = decoded if bit_depth == 8 else decoded.astype(np.uint16) * np.uint16(257)
-            return self._result(picture, pixels, strength, stated, None, None, False, ())
-
-        guidance = self.guide(picture)
-        read = guidance.quality
-        if quality is not None:
-            guidance = self.model.shifted(guidance, quality)
-        projected, notes = _decide_projection(picture, consistency, stated, read)
-
-        maximum = 255 if bit_depth == 8 else 65535
-        pixels = np.empty_like(decoded) if bit_depth == 8 else np.empty(decoded.shape, np.uint16)
-        for top, strip in self._restored_strips(decoded, guidance):
-            rows = slice(top, top + strip.shape[0])
-            if strength != 1:
-                as_decoded = decoded[rows].astype(np.float32)
-                strip = as_decoded + np.float32(strength) * (strip - as_decoded)
-            if projected:
-                assert picture.jpeg is not None
-                for row in range(0, strip.shape[0], PROJECTED_ROWS):  # few rows at a time: small, and in cache
-                    some = slice(row, row + PROJECTED_ROWS)
-                    components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
-                    strip[some] = project(strip[some], components, colour_space, top + row)
-            np.rint(np.clip(strip, 0, 255, out=strip) * np.float32(maximum / 255), out=strip)
-            pixels[rows] = strip.astype(pixels.dtype)
-            if progress:
-                progress(rows.stop / decoded.shape[0])
-        return self._result(
-            picture, pixels, strength, stated, read, read if quality is None else quality, projected, notes
+            return self._restoration(picture, None, None, None, 0, "off", bit_depth, progress)
+        guidance, read = self._guidance(picture, quality)
+        sound = picture.pixels[: picture.sound_rows]
+        return self._restoration(
+            picture,
+            lambda rows: self._restored_tiles(sound, guidance, rows),
+            read,
+            read if quality is None else quality,
+            strength,
+            consistency,
+            bit_depth,
+            progress,
         )
 
-    def guide(self, picture: Picture) -> Guidance:
-        """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
-        windows = [_to_network(window) for window in _guide_windows(picture.pixels, self.model.guide_window)]
-        return self.model.guide(np.concatenate(windows))
+    def run_network(self, picture: Picture, *, quality: int | None = None) -> NetworkOutput:
+        """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
-    def _restored_strips(
-        self, pixels: NDArray[np.uint8], guidance: Guidance
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(first row, float32 pixels 0..255 shaped as the picture's rows), from top to bottom."""
-        height, width = pixels.shape[:2]
-        for top in range(0, height, TILE_CORE):
-            bottom = min(top + TILE_CORE, height)
-            strip = np.empty((bottom - top, *pixels.shape[1:]), np.float32)
-            for left in range(0, width, TILE_CORE):
-                right = min(left + TILE_CORE, width)
-                strip[:, left:right] = self._restored_tile(pixels, guidance, top, bottom, left, right)
-            yield top, strip
+        Args:
+            quality: as for ``restore``.
 
-    def _restored_tile(
-        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int
-    ) -> NDArray[np.float32]:
-        """The network's output for one core, seen with its halo."""
-        height, width = pixels.shape[:2]
-        y0, x0 = max(0, top - HALO), max(0, left - HALO)
-        seen = pixels[y0 : min(height, bottom + HALO), x0 : min(width, right + HALO)]
-        tile = _to_network(_padded(seen, self.model.total_stride))
-        restored = self.model.restore(tile, guidance)[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
-        core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
-        return core * np.float32(255)
+        Raises:
+            ModelError: the model cannot run.
+            ValueError: the quality is out of its range.
+        """
+        _check_options(1.0, quality, "auto", 8)
+        guidance, read = self._guidance(picture, quality)
+        sound = picture.pixels[: picture.sound_rows]
+        pixels = np.empty(sound.shape, np.float32)
+        for top in range(0, sound.shape[0], self._tile_core()):
+            rows = slice(top, min(top + self._tile_core(), sound.shape[0]))
+            for columns, tile in self._restored_tiles(sound, guidance, rows):
+                pixels[rows, columns] = tile
+        return NetworkOutput(picture, pixels, read, read if quality is None else quality)
 
-    def _result(
+    def finish(
+        self,
+        output: NetworkOutput,
+        *,
+        strength: float = 1.0,
+        consistency: ConsistencyPolicy = "auto",
+        bit_depth: Literal[8, 16] = 8,
+    ) -> Restored:
+        """The rest of ``restore``: the same pixels, bit for bit. The output is not changed.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        _check_options(strength, None, consistency, bit_depth)
+        picture = output.picture
+        if strength == 0:
+            return self._restoration(picture, None, None, None, 0, "off", bit_depth, None).finish()
+        whole_width = slice(0, picture.pixels.shape[1])
+        return self._restoration(
+            picture,
+            lambda rows: iter([(whole_width, output.pixels[rows].copy())]),
+            output.read_quality,
+            output.guided_quality,
+            strength,
+            consistency,
+            bit_depth,
+            None,
+        ).finish()
+
+    def _guidance(self, picture: Picture, quality: int | None) -> tuple[Guidance, int]:
+        """The guidance to restore under, and the quality read from the pixels."""
+        guidance = self.guide(picture)
+        return (guidance if quality is None else self.model.shifted(guidance, quality)), guidance.quality
+
+    def _restoration(
         self,
         picture: Picture,
-        pixels: NDArray[np.uint8] | NDArray[np.uint16],
-        strength: float,
-        stated: int | None,
+        tiles: Callable[[slice], _Tiles] | None,
         read: int | None,
         guided: int | None,
-        projected: bool,
-        notes: tuple[str, ...],
-    ) -> Restored:
+        strength: float,
+        consistency: ConsistencyPolicy,
+        bit_depth: int,
+        progress: Callable[[float], None] | None,
+    ) -> Restoration:
+        """From the network's tiles, or from none if the picture stays as decoded."""
+        stated = picture.jpeg.quality.value if picture.jpeg else None
+        projected, notes = False, picture.notes
+        if read is not None:
+            projected, further = _decide_projection(picture, consistency, stated, read)
+            notes += further
+        strips = self._finished_strips(picture, tiles, strength, projected, bit_depth, progress)
+        channels = picture.pixels.shape[2:] if picture.alpha is None else (1 + (picture.pixels[0, 0].size),)
+        rows = Rows((*picture.pixels.shape[:2], *channels), _DTYPES[bit_depth], strips)
         report = Report(
             name=picture.name,
             width=picture.pixels.shape[1],
@@ -288,7 +431,79 @@ class Restorer:
             projected=projected,
             notes=notes,
         )
-        return Restored(picture.with_alpha(pixels), picture.metadata, report)
+        return Restoration(picture, rows, report)
+
+    def guide(self, picture: Picture) -> Guidance:
+        """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
+        pixels = picture.pixels[: picture.sound_rows]
+        windows = [_to_network(window) for window in _guide_windows(pixels, self.model.guide_window)]
+        return self.model.guide(np.concatenate(windows))
+
+    def _finished_strips(
+        self,
+        picture: Picture,
+        tiles: Callable[[slice], _Tiles] | None,
+        strength: float,
+        projected: bool,
+        bit_depth: int,
+        progress: Callable[[float], None] | None,
+    ) -> Iterator[Pixels]:
+        """The result's rows, alpha included, from top to bottom; as decoded without tiles, which it overwrites."""
+        decoded = picture.pixels
+        height = decoded.shape[0]
+        sound = height if picture.sound_rows is None else picture.sound_rows
+        scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
+        core = self._tile_core() if tiles else TILE_CORE
+        for top in range(0, height, core):
+            rows = slice(top, min(top + core, height))
+            strip = decoded[rows] if bit_depth == 8 else decoded[rows].astype(np.uint16) * np.uint16(257)
+            if tiles is not None and top < sound:
+                strip = np.empty_like(strip) if rows.stop <= sound else strip.copy()
+                for columns, tile in tiles(rows):
+                    if strength != 1:
+                        as_decoded = decoded[:sound][rows, columns].astype(np.float32)
+                        tile = as_decoded + np.float32(strength) * (tile - as_decoded)
+                    if projected:
+                        assert picture.jpeg is not None
+                        for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
+                            some = slice(row, row + PROJECTED_ROWS)
+                            components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
+                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start)
+                    np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
+                    strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
+            yield picture.with_alpha(strip, rows)
+            if progress:
+                progress(rows.stop / height)
+
+    def _tile_core(self) -> int:
+        """As large as the network's memory allows."""
+        network: dict[str, Any] = self.model_file.description.get("network", {})
+        # Per pixel: some six maps of the first scale in float32 at once, by measurement (docs/robustness.md).
+        channels = network.get("width", 64) / network.get("stem", 1) ** 2
+        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALO
+        return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
+
+    def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice) -> _Tiles:
+        height, width = pixels.shape[:2]
+        core = self._tile_core()
+        for left in range(0, width, core):
+            right = min(left + core, width)
+            yield (
+                slice(left, right),
+                self._restored_tile(pixels, guidance, rows.start, min(rows.stop, height), left, right),
+            )
+
+    def _restored_tile(
+        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int
+    ) -> NDArray[np.float32]:
+        """The network's output for one core, seen with its halo."""
+        height, width = pixels.shape[:2]
+        y0, x0 = max(0, top - HALO), max(0, left - HALO)
+        seen = pixels[y0 : min(height, bottom + HALO), x0 : min(width, right + HALO)]
+        tile = _to_network(_padded(seen, self.model.total_stride))
+        restored = self.model.restore(tile, guidance)[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
+        core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
+        return core * np.float32(255)
 
 
 def restore(
@@ -299,13 +514,19 @@ def restore(
     quality: int | None = None,
     consistency: ConsistencyPolicy = "auto",
     bit_depth: Literal[8, 16] = 8,
+    salvage: bool = False,
 ) -> Restored:
     """Restore one picture; ``Restorer.restore`` says what the arguments mean.
 
     The model stays loaded between calls.
     """
     return shared_restorer(str(model)).restore(
-        source, strength=strength, quality=quality, consistency=consistency, bit_depth=bit_depth
+        source,
+        strength=strength,
+        quality=quality,
+        consistency=consistency,
+        bit_depth=bit_depth,
+        salvage=salvage,
     )
 
 

@@ -86,14 +86,11 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
     read_picture(file)
     seconds["decode"] = time.perf_counter() - start
     start = time.perf_counter()
-    result = restorer.restore(file)
-    whole = time.perf_counter() - start
-    seconds["project and convert"] = whole - seconds["network"] - seconds["decode"]
-    start = time.perf_counter()
-    result.save(file.with_suffix(".png"), overwrite=True)
-    seconds["write png"] = time.perf_counter() - start
-    total = whole + seconds["write png"]
-    megapixels = result.report.width * result.report.height / 1e6
+    work = restorer.begin(file)
+    work.save(file.with_suffix(".png"), overwrite=True)
+    total = time.perf_counter() - start
+    seconds["project, convert and write png"] = total - seconds["network"] - seconds["decode"]
+    megapixels = work.report.width * work.report.height / 1e6
     return {
         "megapixels": megapixels,
         "runtime": runtime,
@@ -149,7 +146,14 @@ def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) ->
 
 
 def _restored(restorer: Restorer, pixels: Any, guidance: Any) -> Any:
-    return np.concatenate([strip for _, strip in restorer._restored_strips(pixels, guidance)])
+    height, core = pixels.shape[0], restorer._tile_core()
+    strips = (slice(top, min(top + core, height)) for top in range(0, height, core))
+    return np.concatenate(
+        [
+            np.concatenate([tile for _, tile in restorer._restored_tiles(pixels, guidance, rows)], axis=1)
+            for rows in strips
+        ]
+    )
 
 
 def _enlarged(photo: Path, megapixels: float) -> bytes:

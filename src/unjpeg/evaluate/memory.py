@@ -1,0 +1,89 @@
+"""Peak memory of the command ``unjpeg restore``, by the picture's size.
+
+``python -m unjpeg.evaluate.memory`` restores a JPEG of each size in a process of its own, as a user would, asks the
+system for that process' peak resident memory, and appends to ``results/memory.json``. docs/robustness.md has the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import simplejpeg
+import typer
+from PIL import Image
+
+from unjpeg.cli import run_safely
+from unjpeg.evaluate.benchmark import machine
+
+__all__ = ["main", "measure_restoration"]
+
+
+def main(
+    photo: Annotated[Path, typer.Option(help="A picture; it is repeated to the sizes measured.")],
+    out: Annotated[Path, typer.Option(help="Folder of memory.json.")] = Path("results"),
+    model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
+    megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = [1, 12, 100],  # noqa: B006
+    sampling: Annotated[str, typer.Option(help="420, 422 or 444.")] = "420",
+    options: Annotated[str, typer.Option(help="For unjpeg restore, as one argument.")] = "",
+    suffix: Annotated[str, typer.Option(help="Of the output.")] = ".png",
+) -> None:
+    """Measure the peak memory of restoring large pictures."""
+    record_path = out / "memory.json"
+    record: dict[str, Any] = json.loads(record_path.read_text()) if record_path.exists() else {"runs": []}
+    record["machine"] = machine()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in megapixels:
+            source, target = Path(folder, "large.jpg"), Path(folder, f"restored{suffix}")
+            source.write_bytes(_enlarged(photo, size, sampling))
+            run = measure_restoration(source, target, model, options.split())
+            record["runs"].append(
+                {"megapixels": size, "sampling": sampling, "model": Path(model).stem, "output": suffix, **run}
+            )
+            print(json.dumps(record["runs"][-1]), flush=True)
+            target.unlink()
+    record_path.write_text(json.dumps(record, indent=1))
+
+
+def measure_restoration(source: Path, target: Path, model: str, options: list[str]) -> dict[str, Any]:
+    """Restore a file through the command and say what it took.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    command = [sys.executable, "-m", "unjpeg", "restore", str(source), "-o", str(target), "--model", model, *options]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"unjpeg restore failed: {said.strip()}")
+    return {
+        "options": " ".join(options),
+        "source_bytes": source.stat().st_size,
+        "peak_mib": round(usage.ru_maxrss / 1024),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _enlarged(photo: Path, megapixels: float, sampling: str) -> bytes:
+    """The picture repeated to a square of that size, as a JPEG of quality 30."""
+    with Image.open(photo) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    side = round((megapixels * 1e6) ** 0.5)
+    repeated = np.tile(pixels, (-(-side // pixels.shape[0]), -(-side // pixels.shape[1]), 1))[:side, :side]
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(repeated), 30, colorsubsampling=sampling)
+    return data
+
+
+if __name__ == "__main__":
+    run_safely(lambda: typer.run(main))

@@ -1,0 +1,453 @@
+"""The HTTP side: who may ask, what is refused, which worker does it. docs/web.md lists the addresses.
+
+Uploads are the bytes of a request's body, read into memory up to a limit: no file name, path or form is taken from a
+client, and nothing that a client sends is opened, served or kept as a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import ipaddress
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unjpeg.errors import (
+    BadImageError,
+    BusyError,
+    OutputError,
+    PictureGoneError,
+    TimeLimitError,
+    TooLargeError,
+    UnjpegError,
+    UnsupportedImageError,
+)
+from unjpeg.network import ModelFile
+from unjpeg.output import FORMATS
+from unjpeg.version import __version__
+from unjpeg.web import darkroom
+from unjpeg.web.darkroom import FileKind, Look
+from unjpeg.web.workers import Limits, Workers
+
+__all__ = ["create_app", "serve"]
+
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/zip.js": ("zip.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/examples/kitten.jpg": ("examples/kitten.jpg", "image/jpeg"),
+    "/examples/kitten-saved-twice.jpg": ("examples/kitten-saved-twice.jpg", "image/jpeg"),
+}
+"""Everything that the page consists of, by address: no folder is served."""
+
+_MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff"}
+
+_STATUS: tuple[tuple[type[UnjpegError], int], ...] = (
+    (TooLargeError, 413),
+    (UnsupportedImageError, 415),
+    (BadImageError, 422),
+    (OutputError, 422),
+    (PictureGoneError, 404),
+    (BusyError, 503),
+    (TimeLimitError, 504),
+    (UnjpegError, 500),
+)
+"""The first that fits counts."""
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+_RETRY_SECONDS = 2
+_EXPIRE_EVERY_SECONDS = 30
+_SPARE_CONNECTIONS = 200
+"""Beyond the requests at work: idle browsers, and those who are told that the server is busy."""
+
+_KEY = r"^\d{1,4}-[\w-]{22}$"
+
+
+class LookQuery(BaseModel):
+    """How to restore."""
+
+    model_config = ConfigDict(extra="forbid")
+    strength: float = Field(1.0, ge=0, le=1, allow_inf_nan=False, description="0 decodes only, 1 restores fully.")
+    quality: int | None = Field(
+        None, ge=1, le=100, description="Restore as if it looked like this JPEG quality: lower is smoother."
+    )
+    consistency: Literal["auto", "strict", "off"] = Field(
+        "auto", description="Keep the result among the pictures that could have produced the file."
+    )
+
+    def look(self) -> Look:
+        return Look(self.strength, self.quality, self.consistency)
+
+
+class FileQuery(LookQuery):
+    """How to restore, and into what file."""
+
+    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    bit_depth: Annotated[Literal[8, 16], BeforeValidator(int)] = Field(8, description="16 for PNG and TIFF only.")
+    output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
+
+    def kind(self) -> FileKind:
+        if self.bit_depth not in FORMATS[self.format].bit_depths:
+            raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
+        return FileKind(self.format, self.bit_depth, self.output_quality)
+
+
+class ResidualQuery(LookQuery):
+    """How to restore, and how much to amplify the difference."""
+
+    gain: float = Field(8.0, ge=1, le=64, allow_inf_nan=False, description="Middle grey plus this times the change.")
+
+
+Key = Annotated[str, Path(pattern=_KEY, description="As `POST api/pictures` gave it.")]
+
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself, as it is: no form around it.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class _Guard:
+    """In front of everything: whose requests are taken, and the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str]) -> None:
+        self._app, self._allowed_hosts = app, allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        if not self._is_host_allowed(headers.get("host", "")):
+            problem = "the server does not know itself by this name; start it with --allow-host NAME"
+            await _error(421, "HostError", problem)(scope, receive, send_with_headers)
+        elif scope["method"] not in ("GET", "HEAD") and _is_cross_site(headers):
+            problem = "requests of other sites' pages are refused"
+            await _error(403, "CrossSiteError", problem)(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+    def _is_host_allowed(self, host: str) -> bool:
+        """Numeric addresses, localhost and what was allowed: another name may be a stranger's page's."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self._allowed_hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _is_cross_site(headers: Headers) -> bool:
+    """Whether a browser sends this for a page from elsewhere; programs say nothing about that."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    if status == 503:
+        headers = {"retry-after": str(_RETRY_SECONDS), **(headers or {})}
+    return JSONResponse({"error": {"kind": kind, "message": message}}, status, headers)
+
+
+def create_app(
+    model: str = "default",
+    *,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    workers: int = 1,
+    threads: int | None = None,
+    allowed_hosts: Sequence[str] = (),
+) -> FastAPI:
+    """The application, for any ASGI server, in one process of it: pictures are held per process.
+
+    Args:
+        model: a shipped model's name or a model file's path.
+        workers: processes that restore, one picture at a time each.
+        threads: CPU threads of each; by default the cores are shared out.
+        allowed_hosts: names that the server is reached by, beside numeric addresses and localhost.
+
+    Raises:
+        ModelError: the model is not there.
+    """
+    description = ModelFile.read(model).description
+    team: Workers | None = None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        nonlocal team
+        share = threads or max(1, (os.cpu_count() or 1) // workers)
+        team = Workers(model, count=workers, threads=share, limits=limits)
+        chores = [asyncio.create_task(team.warm_up()), asyncio.create_task(team.expire(_EXPIRE_EVERY_SECONDS))]
+        try:
+            yield
+        finally:
+            for chore in chores:
+                chore.cancel()
+            team.stop()
+
+    app = FastAPI(
+        title="unjpeg",
+        version=__version__,
+        summary="Takes compression artifacts out of JPEG images.",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
+    )
+    app.add_middleware(_Guard, allowed_hosts=frozenset({"localhost", *(name.lower() for name in allowed_hosts)}))
+    _answer_errors(app)
+    _add_page(app)
+
+    def the_team() -> Workers:
+        assert team is not None, "the application has not been started"
+        return team
+
+    async def on_upload(request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
+        data = await _read_upload(request, limits)
+        number = the_team().idlest()  # only now: while they are sent, many uploads would all find the same one
+        return await the_team().run(number, function, data, *arguments, abandoned=request.is_disconnected)
+
+    async def on_held(request: Request, key: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        number = int(key.partition("-")[0])
+        if number >= the_team().count:
+            raise PictureGoneError("this picture is no longer held; send it again")
+        with the_team().admitted():
+            return await the_team().run(number, function, key, *arguments, abandoned=request.is_disconnected)
+
+    @app.get("/api/health", tags=["server"])
+    async def health() -> dict[str, Any]:
+        """Whether the server is there, how busy it is, and its limits."""
+        return {
+            "status": "ok",
+            "version": __version__,
+            "model": description["name"],
+            "workers": the_team().count,
+            "requests_at_work": the_team().at_work,
+            "limits": asdict(limits),
+        }
+
+    @app.post("/api/restore", tags=["one request"], openapi_extra=_UPLOAD, response_class=Response)
+    async def restore(request: Request, query: Annotated[FileQuery, Query()]) -> Response:
+        """A file in, the restored file out. The report is in the header `unjpeg-report`, as JSON."""
+        kind = query.kind()
+        with the_team().admitted():
+            data, report = await on_upload(request, darkroom.restore_once, query.look(), kind)
+        return _file_response(data, kind.format, {"unjpeg-report": json.dumps(report)})
+
+    @app.post("/api/inspect", tags=["one request"], openapi_extra=_UPLOAD)
+    async def inspect(request: Request) -> dict[str, Any]:
+        """What a file says about itself, in figures and in words."""
+        with the_team().admitted():
+            facts: dict[str, Any] = await on_upload(request, darkroom.inspect_once)
+        return facts
+
+    @app.post("/api/pictures", tags=["held pictures"], openapi_extra=_UPLOAD, status_code=201)
+    async def open_picture(request: Request) -> dict[str, Any]:
+        """Send a picture, to render it more than once. What `inspect` says, and the key to ask by."""
+        with the_team().admitted():
+            data = await _read_upload(request, limits)
+            number = the_team().idlest()
+            key = f"{number}-{secrets.token_urlsafe(16)}"
+            facts: dict[str, Any] = await the_team().run(
+                number, darkroom.open_picture, data, key, abandoned=request.is_disconnected
+            )
+        return {"key": key, **facts}
+
+    @app.get("/api/pictures/{key}/decoded", tags=["held pictures"], response_class=Response)
+    async def decoded(request: Request, key: Key) -> Response:
+        """The picture as the file has it: a PNG to look at, upright."""
+        return _view(await on_held(request, key, darkroom.show_picture, "decoded", Look(), 1.0))
+
+    @app.get("/api/pictures/{key}/restored", tags=["held pictures"], response_class=Response)
+    async def restored(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> Response:
+        """The result: a PNG to look at, upright, without metadata."""
+        return _view(await on_held(request, key, darkroom.show_picture, "restored", query.look(), 1.0))
+
+    @app.get("/api/pictures/{key}/residual", tags=["held pictures"], response_class=Response)
+    async def residual(request: Request, key: Key, query: Annotated[ResidualQuery, Query()]) -> Response:
+        """What was changed, amplified, around middle grey: a PNG to look at, upright."""
+        return _view(await on_held(request, key, darkroom.show_picture, "residual", query.look(), query.gain))
+
+    @app.get("/api/pictures/{key}/check", tags=["held pictures"])
+    async def check(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> dict[str, Any]:
+        """What was done, and what `verify` says of the result, in figures and in words."""
+        facts: dict[str, Any] = await on_held(request, key, darkroom.check_picture, query.look())
+        return facts
+
+    @app.get("/api/pictures/{key}/file", tags=["held pictures"], response_class=Response)
+    async def file(request: Request, key: Key, query: Annotated[FileQuery, Query()]) -> Response:
+        """The result as a file, with the metadata: what `POST api/restore` answers."""
+        kind = query.kind()
+        return _file_response(await on_held(request, key, darkroom.save_picture, query.look(), kind), kind.format)
+
+    @app.delete("/api/pictures/{key}", tags=["held pictures"], status_code=204)
+    async def close_picture(request: Request, key: Key) -> None:
+        """Forget a picture now; unused ones are forgotten by themselves."""
+        await on_held(request, key, darkroom.close_picture)
+
+    return app
+
+
+def _view(png: bytes) -> Response:
+    return Response(png, media_type="image/png")
+
+
+def _file_response(data: bytes, format: str, headers: dict[str, str] | None = None) -> Response:
+    disposition = f'attachment; filename="restored{FORMATS[format].suffix}"'
+    return Response(
+        data, media_type=_MEDIA_TYPES[format], headers={"content-disposition": disposition, **(headers or {})}
+    )
+
+
+async def _read_upload(request: Request, limits: Limits) -> bytes:
+    """The body, no longer than it may be and no later."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(415, "send the file itself as the body, not a form (curl: --data-binary @photo.jpg)")
+    too_long = TooLargeError(f"this file: has more than the limit of {limits.upload_bytes:,} bytes")
+    if int(request.headers.get("content-length", 0)) > limits.upload_bytes:
+        raise too_long
+    data = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limits.upload_bytes:
+                    raise too_long
+    except TimeoutError:
+        raise HTTPException(408, f"the file did not arrive within {limits.seconds:.0f} seconds") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the file did not arrive whole") from None
+    return bytes(data)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error is JSON of one shape."""
+
+    async def ours(_: Request, error: Exception) -> Response:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        return _error(status, type(error).__name__, str(error))
+
+    async def not_valid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        problems = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        return _error(422, "ParameterError", "; ".join(problems))
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        return _error(error.status_code, "RequestError", error.detail, error.headers)
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return _error(500, "InternalError", f"the server failed ({type(error).__name__})")
+
+    app.add_exception_handler(UnjpegError, ours)
+    app.add_exception_handler(RequestValidationError, not_valid)
+    app.add_exception_handler(StarletteHTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = importlib.resources.files("unjpeg.web") / "page"
+
+    def add(address: str, data: bytes, media_type: str) -> None:
+        async def part() -> Response:
+            return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
+
+        app.add_api_route(address, part, methods=["GET", "HEAD"], include_in_schema=False)
+
+    for address, (name, media_type) in _PAGE.items():
+        add(address, (folder / name).read_bytes(), media_type)
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    model: str = "default",
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    workers: int = 1,
+    allowed_hosts: Sequence[str] = (),
+    say: Callable[[str], None],
+) -> None:
+    """Answer requests until interrupted.
+
+    Args:
+        host, port: where to listen; port 0 takes a free one.
+        say: told the address, and what to be careful of.
+
+    Raises:
+        ModelError: the model is not there.
+        OutputError: the address cannot be listened on.
+    """
+    app = create_app(model, limits=limits, workers=workers, allowed_hosts=allowed_hosts)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(
+            f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
+        ) from error
+    shown = f"[{host}]" if ":" in host else host
+    say(f"open http://{shown}:{listener.getsockname()[1]}/ in a browser; Ctrl-C ends it")
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        say("anybody who reaches this address can use it: there is no password (see docs/web.md)")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        limit_concurrency=limits.requests + _SPARE_CONNECTIONS,
+        timeout_graceful_shutdown=1,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        say("ended")
+    finally:
+        listener.close()

@@ -1,0 +1,120 @@
+"""What ``inspect`` and ``verify`` say, in words a photographer understands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unjpeg.inspection import Inspection
+from unjpeg.picture import Picture
+from unjpeg.projection import Consistency
+from unjpeg.restore import Report
+
+__all__ = ["Fact", "check_in_words", "file_in_words"]
+
+_OTHER_SCALE = 0.1
+"""From this distance to the standard tables on, a program's own scale was used: cameras, editors."""
+
+_COMPRESSION = (
+    (25, "very strong compression, the damage is plain to see"),
+    (50, "strong compression, the damage shows"),
+    (75, "medium compression, the damage shows up close"),
+    (90, "light compression, hardly any damage"),
+    (101, "very light compression, next to no damage"),
+)
+
+_COLOUR_DETAIL = {
+    "grey": "Black and white: the file stores no colour.",
+    "4:4:4": "Stored for every pixel (4:4:4).",
+    "4:2:2": "Stored for every second pixel of a row (4:2:2).",
+    "4:4:0": "Stored for every second row (4:4:0).",
+    "4:2:0": "Stored for every fourth pixel (4:2:0), as most cameras and websites do.",
+    "4:1:1": "Stored for every fourth pixel of a row (4:1:1).",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing to know.
+
+    Attributes:
+        title: what it is about, a word or three.
+        text: one or two sentences.
+        tone: "plain", "good" or "careful", for how to set it.
+    """
+
+    title: str
+    text: str
+    tone: str = "plain"
+
+
+def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]:
+    """About a file as it came. ``inspection`` is None if it is no JPEG, and has a read quality otherwise."""
+    height, width = picture.pixels.shape[:2]
+    facts = [Fact("Size", f"{width} x {height} pixels, {_megapixels(width * height)}.")]
+    if inspection is None:
+        text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
+        facts.append(Fact("Kind of file", text, "careful"))
+    else:
+        facts += [
+            Fact("Saved at", _saved_at(inspection)),
+            _looks_like(inspection),
+            Fact("Colour detail", _COLOUR_DETAIL.get(inspection.subsampling, f"Stored as {inspection.subsampling}.")),
+        ]
+    metadata = picture.metadata
+    there = (("camera data (EXIF)", metadata.exif), ("colour profile", metadata.icc_profile), ("XMP", metadata.xmp))
+    carried = [name for name, block in there if block is not None]
+    facts.append(Fact("Also in the file", f"{_listed(carried)}: kept in the download." if carried else "Nothing."))
+    return facts
+
+
+def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact]:
+    """About a result. ``consistency`` is None if the source was no JPEG."""
+    facts = []
+    if consistency is None:
+        facts.append(Fact("True to the file?", "Cannot be said: only a JPEG tells what it was made from.", "careful"))
+    elif not consistency.can_tell:
+        text = "Cannot be said: the picture is too small, or pure black and white everywhere."
+        facts.append(Fact("True to the file?", text, "careful"))
+    elif consistency.is_consistent:
+        text = (
+            "Yes. Nothing in this result contradicts your file: saved again the same way, it could give that very JPEG."
+        )
+        facts.append(Fact("True to the file?", text, "good"))
+    else:
+        text = f"Not quite: {_share(1 - consistency.share_inside)} of its details go beyond what your file allows."
+        facts.append(Fact("True to the file?", text, "careful"))
+    if not report.projected and report.notes:
+        text = (
+            f"It looks like quality {report.read_quality}, but was saved at {report.stated_quality}: probably "
+            "compressed twice. The file then does not tell the whole truth, so the result is not held to it."
+        )
+        facts.append(Fact("Saved twice", text, "careful"))
+    return facts
+
+
+def _saved_at(inspection: Inspection) -> str:
+    quality = inspection.stated_quality
+    words = next(words for below, words in _COMPRESSION if quality < below)
+    about = "about " if inspection.table_distance >= _OTHER_SCALE else ""
+    return f"JPEG quality {about}{quality} of 100: {words}."
+
+
+def _looks_like(inspection: Inspection) -> Fact:
+    read, stated = inspection.read_quality, inspection.stated_quality
+    if inspection.looks_compressed_twice:
+        text = f"Quality {read}, much worse than the {stated} it was saved at: it was probably compressed before."
+        return Fact("Looks like", text, "careful")
+    return Fact("Looks like", f"Quality {read}, judged by the pixels alone.")
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:.1f} megapixels" if pixels >= 50_000 else "tiny"
+
+
+def _share(share: float) -> str:
+    return f"{share * 100:.1f} %" if share >= 0.001 else "less than 0.1 %"
+
+
+def _listed(names: list[str]) -> str:
+    text = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return text[0].upper() + text[1:]

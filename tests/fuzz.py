@@ -1,0 +1,201 @@
+"""Fuzzing for as long as wanted: mutated files through inspect, verify and restore in a process that may die.
+
+``python tests/fuzz.py --count 20000 --seed 1`` (``make fuzz``) gives every file to a child process and counts what must
+not be: crashes (the child died), hangs (more than ten seconds of processor time, or five minutes), errors that are not
+the package's own, outputs left half-written, originals changed. Any of them ends in exit code 1 and leaves the file in
+``--keep``. With ``--coverage`` atheris chooses the mutations that reach new code (``pip install 'unjpeg[fuzz]'``) in
+this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from PIL import Image
+
+if "--coverage" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["unjpeg"]):
+        import unjpeg.inspection
+else:
+    import unjpeg
+from mutations import mutated, seeds
+from unjpeg.jpeg import Limits
+
+HANG_SECONDS = 10
+PATIENCE_SECONDS = 300
+LIMITS = Limits(pixels=2**24)
+SEEDS = seeds()
+NAMES = sorted(SEEDS)
+SMALL = 250_000
+"""Pixels up to which a file is restored by the network; larger ones are only decoded and written."""
+
+
+def fuzzed_file(seed: int, number: int) -> bytes:
+    """The number-th file of a series."""
+    choice = random.Random(f"{seed}/{number}")  # not the sum: series would overlap
+    return mutated(SEEDS[choice.choice(NAMES)], SEEDS[choice.choice(NAMES)], choice)
+
+
+def fate_of(data: bytes, folder: Path, restorer: unjpeg.Restorer) -> str:
+    """Give one file to everything; say what became of it."""
+    source, target = folder / "fuzzed.jpg", folder / "fuzzed.png"
+    source.write_bytes(data)
+    target.unlink(missing_ok=True)
+    fate = "restored"
+    try:
+        unjpeg.inspect(source, model=None, limits=LIMITS)
+        work = restorer.begin(source)
+        if work.report.width * work.report.height > SMALL:
+            work = restorer.begin(source, strength=0)
+        work.save(target)
+        unjpeg.verify(source, target, limits=LIMITS)
+    except unjpeg.UnjpegError as error:
+        fate = "refused" if "\n" not in str(error) else "a message of several lines"
+    except Exception as error:  # what must not be
+        fate = f"not ours: {type(error).__name__}: {error}"
+    if fate == "refused":
+        try:
+            restorer.begin(source, strength=0, salvage=True).save(target, overwrite=True)
+            fate = "salvaged"
+        except unjpeg.UnjpegError:
+            pass
+        except Exception as error:
+            fate = f"not ours: {type(error).__name__}: {error}"
+    if target.exists():
+        try:
+            with Image.open(target) as image:
+                image.load()
+        except OSError:
+            fate = "half-written"
+    if {path.name for path in folder.iterdir()} - {source.name, target.name}:
+        fate = "left something behind"
+    if source.read_bytes() != data:
+        fate = "original changed"
+    return fate
+
+
+def child(seed: int, first: int, count: int) -> None:
+    """One line before each file, one after."""
+    restorer = unjpeg.Restorer(Path(__file__).parent / "data" / "tiny.unjpeg", threads=1, limits=LIMITS)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(first, count):
+            print(json.dumps({"number": number}), flush=True)
+            print(json.dumps({"fate": fate_of(fuzzed_file(seed, number), Path(folder), restorer)}), flush=True)
+
+
+def series(seed: int, count: int, keep: Path, until: float) -> Counter[str]:
+    """A series through child processes until a time; a dead or stuck one is replaced at the next file."""
+    fates: Counter[str] = Counter()
+    number = 0
+    while number < count and time.monotonic() < until:
+        command = [sys.executable, __file__, "--child", "--seed", str(seed), "--first", str(number)]
+        process = subprocess.Popen([*command, "--count", str(count)], stdout=subprocess.PIPE)
+        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=_forward, args=(process, lines), daemon=True).start()
+        started, used = time.monotonic(), float("inf")  # it may take its time to start
+        while number < count and time.monotonic() < until:
+            try:
+                line = lines.get(timeout=1)
+            except queue.Empty:
+                if _cpu_seconds(process.pid) < used + HANG_SECONDS and time.monotonic() < started + PATIENCE_SECONDS:
+                    continue
+                fate = "hang"
+                process.kill()
+            else:
+                if not line:
+                    fate = f"crash ({process.wait()})"
+                else:
+                    said: dict[str, Any] = json.loads(line)
+                    if "number" in said:
+                        started, used = time.monotonic(), _cpu_seconds(process.pid)
+                        continue
+                    fate = said["fate"]
+            fates[fate.split(":")[0]] += 1
+            if fate not in ("restored", "refused", "salvaged"):
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{seed}-{number}.jpg").write_bytes(fuzzed_file(seed, number))
+                print(f"{seed}-{number}.jpg: {fate}", flush=True)
+            number += 1
+            if process.poll() is not None or fate == "hang":
+                break
+        process.kill()
+        process.wait()
+    return fates
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a process so far, where the system says; a busy machine makes any file seem to hang by the clock."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _forward(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put(b"")
+
+
+def by_coverage(count: int) -> None:
+    """Let atheris look for new paths through the Python code; it ends the process at the first failure."""
+    restorer = unjpeg.Restorer(Path(__file__).parent / "data" / "tiny.unjpeg", threads=1, limits=LIMITS)
+    restorer.restore(SEEDS["sampling grey"])  # compiles the network
+    folder = Path(tempfile.mkdtemp())
+
+    def one(data: bytes) -> None:
+        choice = random.Random(hashlib.sha256(data).digest())
+        for file in (data, mutated(SEEDS[choice.choice(NAMES)], data or b"\xff\xd8", choice)):
+            fate = fate_of(file, folder, restorer)
+            if fate not in ("restored", "refused", "salvaged"):
+                raise AssertionError(fate)
+
+    corpus = Path(tempfile.mkdtemp())
+    for name, data in SEEDS.items():
+        (corpus / name).write_bytes(data)
+    atheris.Setup([sys.argv[0], f"-runs={count}", f"-timeout={PATIENCE_SECONDS}", str(corpus)], one)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--minutes", type=float, default=60, help="end there, whatever the count")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
+    parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.seed, options.first, options.count)
+    elif options.coverage:
+        by_coverage(options.count)
+    else:
+        start = time.monotonic()
+        fates = series(options.seed, options.count, options.keep, start + 60 * options.minutes)
+        print(json.dumps({"files": fates.total(), **fates, "seconds": round(time.monotonic() - start)}))
+        sys.exit(0 if set(fates) <= {"restored", "refused", "salvaged"} else 1)
+
+
+if __name__ == "__main__":
+    main()
