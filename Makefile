@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export UNJPEG_DATA ?= ../shared/data
 
+# In a process of their own: behind all the others, one of them ends with a segmentation fault that is not understood yet.
+WEB_TESTS := tests/test_web.py tests/test_web_load.py
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-web check bench long fuzz faults audit format clean
 
@@ -15,7 +18,8 @@ demo: $(VENV)/installed ## Set up, restore a bundled JPEG, and draw a before/aft
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev ## Set up with the test and training extras, run all tests
-	$(BIN)/python -m pytest -m "not browser"
+	$(BIN)/python -m pytest -m "not browser" $(addprefix --ignore=,$(WEB_TESTS))
+	$(BIN)/python -m pytest -m "not browser" $(WEB_TESTS)
 
 test-web: $(VENV)/installed-browser ## Try the page in a headless Chromium (Debian's package chromium)
 	$(BIN)/python -m pytest -m browser
