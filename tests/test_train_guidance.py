@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from unjpeg.models import Dagn, DagnConfig
+from unjpeg.restore import guide_windows
 from unjpeg.train.config import DagnTraining, EncoderTraining, Recipe
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
-from unjpeg.train.guidance import QUALITIES, PictureGuidance, _windows
+from unjpeg.train.guidance import QUALITY_LEVELS, PictureGuidance
 from unjpeg.train.run import TrainingImages, to_unit_range
 
 WINDOW = 32
@@ -34,19 +35,19 @@ def test_measured_guidance_is_the_mean_over_the_windows(network: Dagn, images: T
     measured = PictureGuidance.measure(network, images.training, WINDOW, torch.device("cpu"))
     assert len(measured.sensitive) == len(images.training)
     picture, level = 3, 2
-    windows = [compress_jpeg(cut, QUALITIES[level]) for cut in _windows(images.training[picture], WINDOW, 8)]
+    windows = [compress_jpeg(cut, QUALITY_LEVELS[level]) for cut in guide_windows(images.training[picture], WINDOW, 8)]
     with torch.no_grad():
         expected = network.guide(to_unit_range(torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)))
-    guidance = measured.at(torch.tensor([picture]), torch.tensor([QUALITIES[level]]))
+    guidance = measured.at(torch.tensor([picture]), torch.tensor([QUALITY_LEVELS[level]]))
     torch.testing.assert_close(guidance.insensitive[0], expected.insensitive.mean(0))
     torch.testing.assert_close(guidance.sensitive[0], expected.sensitive.mean(0))
 
 
 def test_qualities_between_are_interpolated_and_those_beyond_held() -> None:
-    table = torch.arange(2 * len(QUALITIES), dtype=torch.float32).reshape(2, -1, 1)
+    table = torch.arange(2 * len(QUALITY_LEVELS), dtype=torch.float32).reshape(2, -1, 1)
     measured = PictureGuidance(table, -table)
     guidance = measured.at(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 30, 30, 37, 100]))
-    n = len(QUALITIES)
+    n = len(QUALITY_LEVELS)
     expected = torch.tensor([0.0, 3.0, n + 3.0, n + 3.7, n + 10.0])
     torch.testing.assert_close(guidance.insensitive[:, 0], expected)
     torch.testing.assert_close(guidance.sensitive[:, 0], -expected)
@@ -56,7 +57,7 @@ def test_qualities_between_are_interpolated_and_those_beyond_held() -> None:
 def test_windows_lie_on_the_grid_inside_the_picture(shape: tuple[int, int]) -> None:
     row, column = np.mgrid[: shape[0], : shape[1]]
     picture: NDArray[np.uint8] = np.stack([row % 8, column % 8, row * 0], axis=2).astype(np.uint8)
-    windows = _windows(picture, WINDOW, 8)
+    windows = list(guide_windows(picture, WINDOW, 8))
     assert 1 <= len(windows) <= 8
     for window in windows:
         assert window.shape == (WINDOW, WINDOW, 3)

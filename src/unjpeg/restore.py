@@ -37,9 +37,11 @@ __all__ = [
     "Restoration",
     "Restored",
     "Restorer",
+    "guide_windows",
     "looks_compressed_twice",
     "restore",
     "shared_restorer",
+    "upright",
 ]
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
@@ -213,7 +215,7 @@ def _save(
         raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
     if strip:
         if metadata.orientation != 1:
-            rows = Rows.of(_upright(rows.whole(), metadata.orientation))
+            rows = Rows.of(upright(rows.whole(), metadata.orientation))
         metadata = Metadata()
     height, width = rows.shape[:2]
     metadata = metadata.with_size(width, height).without_thumbnail()
@@ -222,8 +224,8 @@ def _save(
     )
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """As EXIF's orientation says that the picture is to be seen."""
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """The picture as EXIF's orientation, 1..8, says that it is to be seen. Shape: ``(H, W)`` or ``(H, W, C)``."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[:, ::-1]
     turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]  # quarter turns counter-clockwise
@@ -436,7 +438,7 @@ class Restorer:
     def guide(self, picture: Picture) -> Guidance:
         """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
         pixels = picture.pixels[: picture.sound_rows]
-        windows = [_to_network(window) for window in _guide_windows(pixels, self.model.guide_window)]
+        windows = [_to_network(window) for window in guide_windows(pixels, self.model.guide_window)]
         return self.model.guide(np.concatenate(windows))
 
     def _finished_strips(
@@ -478,7 +480,7 @@ class Restorer:
     def _tile_core(self) -> int:
         """As large as the network's memory allows."""
         network: dict[str, Any] = self.model_file.description.get("network", {})
-        # Per pixel: some six maps of the first scale in float32 at once, by measurement (docs/robustness.md).
+        # A rule of thumb: some six maps of the first scale in float32 at once. Wide networks have not been measured.
         channels = network.get("width", 64) / network.get("stem", 1) ** 2
         side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALO
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
@@ -565,16 +567,19 @@ def _decide_projection(
     return True, ()
 
 
-def _guide_windows(pixels: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
-    """Windows on the 16x16 grid of 4:2:0's blocks, spread evenly over the picture."""
+def guide_windows(pixels: NDArray[np.uint8], side: int, most: int = MAX_GUIDE_WINDOWS) -> Iterator[NDArray[np.uint8]]:
+    """At most so many windows on the 16x16 grid of 4:2:0's blocks, spread evenly over the picture.
+
+    Shape: ``(H, W)`` or ``(H, W, 3)`` to windows of ``side`` x ``side`` pixels; smaller pictures are mirrored.
+    """
     pixels = _mirrored_to(pixels, side)
     height, width = pixels.shape[:2]
     across, down = -(-width // side), -(-height // side)
-    if across * down > MAX_GUIDE_WINDOWS:
+    if across * down > most:
         # As many rows to columns as the picture has, within the budget, and never none.
-        down = min(down, MAX_GUIDE_WINDOWS, max(1, int((MAX_GUIDE_WINDOWS * down / across) ** 0.5)))
-        across = min(across, MAX_GUIDE_WINDOWS // down)
-        down = min(down, MAX_GUIDE_WINDOWS // across)
+        down = min(down, most, max(1, int((most * down / across) ** 0.5)))
+        across = min(across, most // down)
+        down = min(down, most // across)
     for top in _even_starts(height - side, down):
         for left in _even_starts(width - side, across):
             yield pixels[top : top + side, left : left + side]

@@ -61,7 +61,7 @@ class DagnConfig:
             ("detail": see ``Detail``), which learns faster: docs/training-log.md. The encoders always see RGB.
         skips: where the encoder's features join the decoder: "before" a stage's transposed convolution, those of the
             same resolution (published, Eq. 11), or "after" it, those of the finer scale, so that the stage's blocks
-            see them. "after" learns several times faster: docs/training-log.md.
+            see them, as in the networks that learned fastest: docs/training-log.md.
         encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.

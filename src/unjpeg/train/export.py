@@ -25,13 +25,13 @@ from unjpeg.models import Dagn, DagnConfig, Guidance
 from unjpeg.network import FORMAT_VERSION, Model, ModelFile
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
 
 __all__ = ["QUALITY_LEVELS", "export_checkpoint", "export_network", "load_exported", "load_network"]
 
 OPSET = 18
-QUALITY_LEVELS = (5, *range(10, 101, 10))
 _PREFIX = "network."
 
 

@@ -12,27 +12,27 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unjpeg.models import Dagn, Guidance
 from unjpeg.models.autoencoder import pool
+from unjpeg.restore import guide_windows
 from unjpeg.train.data import ImageStore
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.run import to_unit_range
 
-__all__ = ["PictureGuidance"]
+__all__ = ["QUALITY_LEVELS", "PictureGuidance"]
 
-QUALITIES: Final = (5, *range(10, 101, 10))
+QUALITY_LEVELS: Final = (5, *range(10, 101, 10))
 WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PictureGuidance:
-    """Mean features of every picture at the qualities ``QUALITIES``.
+    """Mean features of every picture at the qualities ``QUALITY_LEVELS``.
 
     Attributes:
-        insensitive, sensitive: ``(pictures, len(QUALITIES), features)``.
+        insensitive, sensitive: ``(pictures, len(QUALITY_LEVELS), features)``.
     """
 
     insensitive: Tensor
@@ -44,18 +44,18 @@ class PictureGuidance:
         """Compress ``WINDOWS`` windows of every picture at every quality and let the frozen encoders see them.
 
         Args:
-            window: their side in pixels; smaller pictures are seen whole, mirrored at their ends.
+            window: their side in pixels; placed as when a picture is restored.
         """
         network.eval()
         insensitive, sensitive = [], []
         for number in range(len(pictures)):
-            windows = _windows(pictures[number], window, WINDOWS)
-            for quality in QUALITIES:
+            windows = list(guide_windows(pictures[number], window, WINDOWS))
+            for quality in QUALITY_LEVELS:
                 batch = np.stack([compress_jpeg(cut, quality) for cut in windows])
                 image = to_unit_range(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device))
                 insensitive.append(pool(network.insensitive_encoder(image)).mean(0).cpu())
                 sensitive.append(pool(network.sensitive_encoder(image)).mean(0).cpu())
-        shape = len(pictures), len(QUALITIES), -1
+        shape = len(pictures), len(QUALITY_LEVELS), -1
         return cls(torch.stack(insensitive).reshape(shape), torch.stack(sensitive).reshape(shape))
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class PictureGuidance:
 
         Shape: ``pictures`` (their numbers) and ``qualities`` ``(N,)`` to vectors ``(N, features)``.
         """
-        levels = torch.tensor(QUALITIES, dtype=torch.float32)
+        levels = torch.tensor(QUALITY_LEVELS, dtype=torch.float32)
         place = qualities.to(torch.float32).clamp(levels[0], levels[-1])
         upper = torch.searchsorted(levels, place).clamp(1, len(levels) - 1)
         share = ((place - levels[upper - 1]) / (levels[upper] - levels[upper - 1]))[:, None]
@@ -89,18 +89,3 @@ class PictureGuidance:
             for table in (self.insensitive, self.sensitive)
         )
         return Guidance(insensitive, sensitive, torch.zeros(len(pictures), 1, 1))
-
-
-def _windows(picture: NDArray[np.uint8], side: int, count: int) -> list[NDArray[np.uint8]]:
-    """Windows on the compression grid, spread over the picture."""
-    height, width = picture.shape[:2]
-    if min(height, width) < side:
-        picture = np.pad(picture, ((0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)), mode="symmetric")
-        height, width = picture.shape[:2]
-    columns = max(1, min(round((count * width / height) ** 0.5), count))
-    rows = max(1, count // columns)
-
-    def starts(length: int, pieces: int) -> list[int]:
-        return [int(start) // 8 * 8 for start in np.linspace(0, length - side, pieces)]
-
-    return [picture[y : y + side, x : x + side] for y in starts(height, rows) for x in starts(width, columns)]

@@ -59,7 +59,10 @@ def small() -> Recipe:
 
 
 def default() -> Recipe:
-    """The shipped ``default`` model: half resolution inside, and what learned faster (docs/training-log.md)."""
+    """For the next ``default`` model: half resolution inside, and what learned faster (docs/training-log.md).
+
+    The shipped one was trained by an earlier recipe.
+    """
     return Recipe(
         name="default",
         network=DagnConfig(

@@ -23,7 +23,7 @@ from unjpeg.inspection import inspection_of
 from unjpeg.jpeg import Limits
 from unjpeg.picture import Picture, read_picture
 from unjpeg.projection import measure_consistency
-from unjpeg.restore import ConsistencyPolicy, NetworkOutput, Restored, Restorer
+from unjpeg.restore import ConsistencyPolicy, NetworkOutput, Restored, Restorer, upright
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
 __all__ = [
@@ -47,17 +47,6 @@ View = Literal["decoded", "restored", "residual"]
 
 _SHOWN_PNG_LEVEL = 1
 """Of zlib: views are sent once and thrown away; level 4, the files', takes half as long again."""
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation: what to do to stored pixels to see them upright."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +132,7 @@ class Darkroom:
             pixels = self._render(held, look).pixels
         else:
             pixels, profile = _residual(held.picture.pixels, self._render(held, look).pixels, gain), None
-        image = Image.fromarray(pixels)
-        turn = _TURNS.get(held.picture.metadata.orientation)
-        if turn is not None:
-            image = image.transpose(turn)
+        image = Image.fromarray(upright(pixels, held.picture.metadata.orientation))
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=_SHOWN_PNG_LEVEL, icc_profile=profile)
         return buffer.getvalue()
