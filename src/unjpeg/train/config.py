@@ -112,6 +112,7 @@ class DagnTraining:
             has no fusion.
         guide_window: side of the windows that guidance is taken from; ``None`` is ``patch``.
         candidates: patches cut for each one that is trained on, the most detailed; 1 is all that are cut.
+        shrink, patterns: shares of the patches that are halved, and that are no photographs: see ``PairedPatches``.
         weight_decay: decoupled; 0 is plain Adam or Muon.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
@@ -126,6 +127,8 @@ class DagnTraining:
     guidance: Literal["patch", "picture"] = "patch"
     guide_window: int | None = None
     candidates: int = 1
+    shrink: float = 0.0
+    patterns: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
@@ -137,6 +140,9 @@ class DagnTraining:
         _require_positive(
             self, "steps", "batch", "patch", "candidates", "micro_batches", "checkpoint_every", "validate_every"
         )
+        for name in ("shrink", "patterns"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

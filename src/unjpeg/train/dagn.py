@@ -11,19 +11,28 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
-from unjpeg.models import Dagn, Guidance
+from unjpeg.models import Dagn
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
+from unjpeg.train.patterns import draw_pattern
 from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
 
-__all__ = ["VALIDATION_QUALITIES", "dead_share", "restoration_loss", "train_dagn", "validation_psnr_db"]
+__all__ = [
+    "VALIDATION_QUALITIES",
+    "dead_share",
+    "pattern_gain_db",
+    "restoration_loss",
+    "train_dagn",
+    "validation_psnr_db",
+]
 
 VALIDATION_QUALITIES = (10, 20, 30, 40)
 VALIDATION_SIDE = 192
+PATTERN_QUALITIES = (10, 50, 90)
 GUIDANCE = ("insensitive_guider", "sensitive_guider", "fusion")
 
 
@@ -82,6 +91,8 @@ def train_dagn(
             degradation=config.degradation,
             seed=recipe.seed + 1,
             candidates=config.candidates,
+            shrink=config.shrink,
+            patterns=config.patterns,
         ),
         first_step=first,
         steps=config.steps,
@@ -92,6 +103,7 @@ def train_dagn(
         world_size=fabric.world_size,
     )
     crops = images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
+    patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
     log = RunLog(fabric, out / "tensorboard", "dagn")
     samples = log.batches(loader)
     metrics = dict(resumed.metrics) if resumed else {}
@@ -105,9 +117,7 @@ def train_dagn(
             sample = next(samples)
             compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
             original = to_unit_range(sample.original.to(fabric.device, non_blocking=True))
-            guidance = pictures.at(sample.picture, sample.quality) if pictures else None
-            if guidance:
-                guidance = Guidance(*(part.to(fabric.device, non_blocking=True) for part in guidance))
+            guidance = pictures.of(network, sample, compressed) if pictures else None
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
                 loss = restoration_loss(model(compressed, guidance), original, config)
                 fabric.backward(loss / config.micro_batches)
@@ -127,6 +137,7 @@ def train_dagn(
             logged = done
         if done % config.validate_every == 0 or last:
             metrics = validation_psnr_db(average.module, crops, fabric.device)
+            metrics |= pattern_gain_db(average.module, patterns, fabric.device)
             dead = dead_share(average.module, crops, fabric.device)
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
@@ -171,11 +182,22 @@ def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.dev
         values = []
         for crop in crops:
             restored = _restore(network, compress_jpeg(crop, quality), device)
-            truth = torch.from_numpy(crop).permute(2, 0, 1).to(device, torch.float32)
-            squared = ((restored * 255).round().clamp(0, 255) - truth).square().mean()
-            values.append(float(-10 * torch.log10(squared / 255**2)))
+            values.append(_psnr_db((restored * 255).round().clamp(0, 255), _levels(crop, device)))
         out[f"psnr_db_q{quality}"] = float(np.mean(values))
     return out
+
+
+@torch.no_grad()
+def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
+    """PSNR that restoring patterns gains over their JPEGs: the mean and the worst. Nothing if there are none."""
+    network.eval()
+    gains = []
+    for number, pattern in enumerate(patterns):
+        compressed = compress_jpeg(pattern, PATTERN_QUALITIES[number % len(PATTERN_QUALITIES)])
+        restored = (_restore(network, compressed, device) * 255).round().clamp(0, 255)
+        truth = _levels(pattern, device)
+        gains.append(_psnr_db(restored, truth) - _psnr_db(_levels(compressed, device), truth))
+    return {"gain_db_patterns": float(np.mean(gains)), "worst_gain_db_patterns": min(gains)} if gains else {}
 
 
 @torch.no_grad()
@@ -202,6 +224,15 @@ def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> 
         hook.remove()
     channels = torch.cat(list(fired.values()))
     return float((channels < 0.02).float().mean())
+
+
+def _levels(pixels: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).to(device, torch.float32)
+
+
+def _psnr_db(a: Tensor, b: Tensor) -> float:
+    """Of levels 0..255; equal pictures count as differing by a hundredth of a level."""
+    return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-4) / 255**2))
 
 
 def _restore(network: Dagn, pixels: np.ndarray, device: torch.device) -> Tensor:

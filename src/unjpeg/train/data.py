@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unjpeg.datasets import image_files, resolved
 from unjpeg.errors import TrainingDataError
 from unjpeg.train.degrade import JpegDegradation
+from unjpeg.train.patterns import draw_pattern
 
 __all__ = ["ImageFolder", "ImageStore", "PairedPatches", "Sample", "sample_loader"]
 
@@ -132,7 +133,7 @@ class Sample:
     """A batch (or one item) of training pairs.
 
     Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100;
-    ``picture`` ``(N,)``, the number of the picture that a pair was cut from.
+    ``picture`` ``(N,)``, the number of the picture that a pair was cut from or lies in, -1 for a pattern by itself.
     """
 
     compressed: Tensor
@@ -161,6 +162,9 @@ class PairedPatches(Dataset[_Pair]):
         resize: scale the whole image to ``patch`` x ``patch`` instead of cutting (section IV-A2).
         candidates: so many patches are cut from the image, and the one with the most detail is taken: the others of a
             sky teach little.
+        shrink: the share of patches that are cut at twice the side and halved: finer structures than the images have.
+        patterns: the share of patches that are replaced by a pattern (``patterns``): half of them lie in the image
+            that was drawn, half by themselves.
         degradation: what turns an original into its compressed version.
         seed: with the sample's number it decides everything.
     """
@@ -175,9 +179,12 @@ class PairedPatches(Dataset[_Pair]):
         seed: int,
         resize: bool = False,
         candidates: int = 1,
+        shrink: float = 0.0,
+        patterns: float = 0.0,
     ) -> None:
         self._store = store
         self._candidates = candidates
+        self._shrink, self._patterns = shrink, patterns
         self._cumulative = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
         self._patch, self._resize = patch, resize
         self._degradation, self._seed = degradation, seed
@@ -193,6 +200,10 @@ class PairedPatches(Dataset[_Pair]):
             original = self._cut(image, rng)
         else:
             original = max((self._cut(image, rng) for _ in range(self._candidates)), key=_detail)
+        if self._patterns and rng.random() < self._patterns:
+            original = draw_pattern(original, rng)
+            if rng.random() < 0.5:
+                picture = -1
         original = np.rot90(original, int(rng.integers(4)))
         if rng.random() < 0.5:
             original = original[:, ::-1]
@@ -201,12 +212,15 @@ class PairedPatches(Dataset[_Pair]):
         return compressed, original, quality, picture
 
     def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        side = self._patch
+        # With nothing to shrink no number is drawn: samples stay those of earlier trainings.
+        halved = self._shrink > 0 and rng.random() < self._shrink
+        side = 2 * self._patch if halved else self._patch
         if min(image.shape[:2]) < side:
             pad = [(0, max(side - n, 0)) for n in image.shape[:2]]
             image = np.pad(image, (*pad, (0, 0)), mode="symmetric")
         top, left = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
-        return image[top : top + side, left : left + side]
+        cut = image[top : top + side, left : left + side]
+        return self._scaled(cut) if halved else cut
 
     def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(Image.fromarray(image).resize((self._patch, self._patch), Image.Resampling.BICUBIC))

@@ -17,7 +17,7 @@ from torch import Tensor
 from unjpeg.models import Dagn, Guidance
 from unjpeg.models.autoencoder import pool
 from unjpeg.restore import guide_windows
-from unjpeg.train.data import ImageStore
+from unjpeg.train.data import ImageStore, Sample
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.run import to_unit_range
 
@@ -74,6 +74,22 @@ class PictureGuidance:
             weight, bias = guider.first.weight, guider.first.bias
             weight.div_(spread.to(weight.device))
             bias.sub_(weight @ features.mean(dim=0).to(weight.device))
+
+    def of(self, network: Dagn, sample: Sample, compressed: Tensor) -> Guidance:
+        """Guidance of a batch: of the pictures its patches lie in, a patch's own where it lies in none.
+
+        Args:
+            compressed: the batch's compressed patches as the network sees them, ``(N, 3, H, W)``, range 0..1.
+        """
+        guidance = Guidance(
+            *(part.to(compressed.device) for part in self.at(sample.picture.clamp(min=0), sample.quality))
+        )
+        alone = (sample.picture < 0).to(compressed.device)
+        if alone.any():
+            own = network.guide(compressed[alone])
+            guidance.insensitive[alone] = own.insensitive
+            guidance.sensitive[alone] = own.sensitive
+        return guidance
 
     def at(self, pictures: Tensor, qualities: Tensor) -> Guidance:
         """Guidance of some pictures, interpolated between the measured qualities. There is no fusion matrix in it.

@@ -100,6 +100,8 @@ def default() -> Recipe:
             guidance="picture",
             guide_window=96,
             candidates=3,
+            shrink=0.3,
+            patterns=0.08,
             gradient_clip=1.0,
             ema_decay=0.999,
             checkpoint_every=500,

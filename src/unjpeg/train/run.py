@@ -74,7 +74,15 @@ class TrainingImages:
         return cls(store, held_out, weights.tolist(), manifest)
 
     def patches(
-        self, *, patch: int, degradation: JpegDegradation, seed: int, resize: bool = False, candidates: int = 1
+        self,
+        *,
+        patch: int,
+        degradation: JpegDegradation,
+        seed: int,
+        resize: bool = False,
+        candidates: int = 1,
+        shrink: float = 0.0,
+        patterns: float = 0.0,
     ) -> PairedPatches:
         """Endless training pairs: see ``PairedPatches``."""
         return PairedPatches(
@@ -85,6 +93,8 @@ class TrainingImages:
             seed=seed,
             resize=resize,
             candidates=candidates,
+            shrink=shrink,
+            patterns=patterns,
         )
 
     def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
