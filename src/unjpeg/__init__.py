@@ -7,6 +7,7 @@
 
 from unjpeg.errors import (
     BadImageError,
+    MeasurementError,
     ModelError,
     OutputError,
     SettingError,
@@ -23,6 +24,7 @@ from unjpeg.version import __version__
 __all__ = [
     "BadImageError",
     "Inspection",
+    "MeasurementError",
     "ModelError",
     "OutputError",
     "Report",

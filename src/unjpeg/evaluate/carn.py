@@ -31,8 +31,9 @@ from PIL import Image, ImageDraw
 
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
-from unjpeg.evaluate.benchmark import load_images, machine
+from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
+from unjpeg.evaluate.pairs import load_images
 from unjpeg.models import Backbone, DiscriminatorConfig
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.carn import make_backbone, restore_pixels, stored

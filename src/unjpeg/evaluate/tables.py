@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unjpeg.evaluate import carn_tables
-from unjpeg.evaluate.printed import ABLATION, COSTS, LIVE1_DAGN
+from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1
 
 __all__ = ["main", "tables", "with_tables"]
 
@@ -82,7 +82,7 @@ def _short(record: Mapping[str, Any]) -> str:
         [
             ["JPEG", *(f"{jpeg[q]['psnr_db']:.2f}" for q in qualities)],
             ["unjpeg, `default`", *(f"**{ours[q]['psnr_db']:.2f}**" for q in qualities)],
-            ["DAGN as printed (110 M parameters)", *(f"{LIVE1_DAGN[int(q)][0]:.2f}" for q in qualities)],
+            ["DAGN as printed (110 M parameters)", *(f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in qualities)],
         ],
     )
 
