@@ -62,7 +62,8 @@ class Darker(Method):
 
 
 def command(*arguments: str | Path, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+    rounds = () if "--rounds" in arguments else ("--rounds", "0")
+    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments), *rounds])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
@@ -239,7 +240,7 @@ def test_results_take_their_original_s_shape() -> None:
 
 
 def without_circumstances(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("timings", "commit", "machine")}
+    return {key: value for key, value in record.items() if key not in ("costs", "commit", "machine")}
 
 
 def test_a_run_measures_every_picture_with_every_method(originals: Path, tmp_path: Path) -> None:
@@ -273,7 +274,6 @@ def test_a_run_measures_every_picture_with_every_method(originals: Path, tmp_pat
     sizes = [len(encode_jpeg(pixels, 10)) for _, pixels in load_images(originals)]
     pixels = sum(pixels.shape[0] * pixels.shape[1] for _, pixels in load_images(originals))
     assert at_10["bits_per_pixel"] == pytest.approx(8 * sum(sizes) / pixels)
-    assert record["timings"].keys() == {"jpeg", "darker"}
     assert load_results(tmp_path / "out" / "results.json")["rows"] == rows
 
 

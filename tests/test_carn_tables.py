@@ -15,7 +15,6 @@ from conftest import synthetic_photo
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate import carn as commands
 from unjpeg.evaluate import carn_tables, codecs
-from unjpeg.evaluate.carn import crop_strip, most_damaged, residual_map
 from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation
@@ -98,36 +97,6 @@ def test_probe_and_figures(data: Path) -> None:
     assert names == [f"carn-tiny-bsd68-q{q}-{what}.png" for q in (10, 70) for what in ("crops", "residuals")]
     with pytest.raises(TrainingDataError, match="no picture 7"):
         run(data, "figures", "--out", str(data / "images"), "--set", "bsd68", "--image", "7")
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
-
-
-def test_residual_map_is_the_logarithm_of_fig_1() -> None:
-    original = np.zeros((1, 4), np.uint8)
-    restored = np.array([[0, 3, 15, 200]], np.uint8)
-    by_hand = [0, np.log(4) / np.log(16) * 255, 255, 255]
-    np.testing.assert_allclose(residual_map(restored, original, 15)[0], by_hand, atol=0.5)
-    np.testing.assert_array_equal(residual_map(original, restored, 15), residual_map(restored, original, 15))
-    assert not residual_map(original, original, 0).any()
-
-
-def test_most_damaged_window_is_found() -> None:
-    original = np.full((64, 80), 100, np.uint8)
-    decoded = original.copy()
-    decoded[42, 61] = 0
-    top, left = most_damaged(original, decoded, 16)
-    assert (top % 8, left % 8) == (0, 0)
-    assert top <= 42 < top + 16
-    assert left <= 61 < left + 16
-    assert most_damaged(original, original, 200) == (0, 0)
-
-
-def test_crops_stand_side_by_side() -> None:
-    original = grey_photo(64, 0)
-    strip = crop_strip(original, {"JPEG": compress_jpeg(original, 10), "ours": original - original // 9}, 32)
-    assert strip.height > 64
-    assert strip.width >= 3 * 64
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

@@ -383,6 +383,11 @@ def benchmark(
     ] = [],  # noqa: B006
     metric: Annotated[list[str], typer.Option(metavar="NAME", help="[all]")] = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each set.")] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Timed rounds, methods taking turns; 0 leaves costs out.")] = 3,
+    show: Annotated[list[str], typer.Option(metavar="NAME", help="Pictures to show in the report.")] = [],  # noqa: B006
+    real: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="Pictures without originals, to show before and after.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
     _needs_extra("unjpeg.evaluate.command", "evaluate").benchmark(
@@ -392,6 +397,9 @@ def benchmark(
         metric,
         out,
         limit=limit,
+        rounds=rounds,
+        pictures=show,
+        real=real,
         show=typer.echo,
         say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
     )

@@ -3,7 +3,7 @@
 ``run`` is what ``unjpeg benchmark`` calls. It keeps a journal (``OUT/rows.jsonl``, a line for each picture, degradation
 and method), so that an interrupted run goes on where it was, and a changed picture, model or program is measured anew.
 ``OUT/results.json`` is made from it, in the order of the pictures: the same command gives the same file, but for its
-``timings``, its commit and its machine.
+costs, its commit and its machine.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import itertools
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from unjpeg.errors import MeasurementError, UnjpegError
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
@@ -46,7 +43,6 @@ class Row:
         figures: by metric, and ``CONSISTENCY`` for JPEG files; empty if it failed.
         size_bytes: of the compressed file.
         megapixels: of the original.
-        seconds: of the method, once.
         error: why there are no figures.
     """
 
@@ -59,7 +55,6 @@ class Row:
     figures: dict[str, float]
     size_bytes: int
     megapixels: float
-    seconds: float
     error: str | None = None
 
     @property
@@ -101,14 +96,11 @@ def measured(
                     yield _row(where, subject, made, method, metrics)
                 except (UnjpegError, ValueError, MemoryError) as error:
                     reason = " ".join(str(error).split()) or type(error).__name__
-                    yield Row(*where, "", {}, 0, 0.0, 0.0, reason)
+                    yield Row(*where, "", {}, 0, 0.0, reason)
 
 
 def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, metrics: Sequence[str]) -> Row:
-    start = time.perf_counter()
-    pixels = method.restore(pair.file)
-    seconds = time.perf_counter() - start
-    pixels = shaped_as(pixels, pair.original)
+    pixels = shaped_as(method.restore(pair.file), pair.original)
     figures = {name: METRICS[name](pixels, pair.original) for name in metrics}
     if pair.file[:2] == b"\xff\xd8":
         verification = verify(pair.file, pixels)
@@ -117,7 +109,7 @@ def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, m
             "consistent": float(verification.is_consistent),
         }
     megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
-    return Row(*where, subject.checksum, figures, len(pair.file), megapixels, seconds)  # type: ignore[call-arg, arg-type]
+    return Row(*where, subject.checksum, figures, len(pair.file), megapixels)  # type: ignore[call-arg, arg-type]
 
 
 def run(
@@ -134,7 +126,7 @@ def run(
 
     Returns:
         What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``summary``
-        (see ``summarised``), ``rows``, ``errors``, ``timings``.
+        (see ``summarised``), ``rows`` and ``errors``.
 
     Raises:
         TrainingDataError: a set is not there.
@@ -190,7 +182,6 @@ def _record(
             for row in rows
             if row.error is not None
         ],
-        "timings": _timings(good),
     }
 
 
@@ -283,14 +274,6 @@ def _journal(path: Path) -> dict[tuple[str, ...], Row]:
         with path.open("a", encoding="utf-8") as journal:
             journal.write("\n")
     return rows
-
-
-def _timings(rows: Iterable[Row]) -> dict[str, float]:
-    """Median seconds per megapixel of each method, each picture once, one after the other."""
-    return {
-        name: float(np.median([row["seconds"] / row["megapixels"] for row in of_one]))
-        for (name,), of_one in _grouped([asdict(row) for row in rows], "method")
-    }
 
 
 def _grouped(

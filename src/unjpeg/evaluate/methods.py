@@ -148,6 +148,9 @@ class Command(Method):
         name: in tables.
         command: for the shell, with ``{input}`` and ``{output}`` or ``{output.SUFFIX}`` where the paths go.
 
+    Attributes:
+        suffix: of the file that it writes.
+
     Raises:
         SettingError: it does not say where its input and output go.
         MeasurementError: its program is not installed.
@@ -158,7 +161,7 @@ class Command(Method):
         if "{input}" not in command or len(found) != 1:
             raise SettingError(f"{name}: a command needs {{input}} and one {{output}} or {{output.SUFFIX}}")
         self.name, self.spec = name, f"{name}={command}"
-        self._command, self._suffix = command, found[0] or ".png"
+        self._command, self.suffix = command, found[0] or ".png"
         try:
             words = shlex.split(command)
         except ValueError as error:
@@ -171,13 +174,17 @@ class Command(Method):
 
     def restore(self, file: bytes) -> Pixels:
         with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, f"in{_suffix_of(file)}"), Path(folder, f"out{self._suffix}")
+            source, target = Path(folder, f"in{_suffix_of(file)}"), Path(folder, f"out{self.suffix}")
             source.write_bytes(file)
-            line = _OUTPUT.sub(lambda _: shlex.quote(str(target)), self._command)
-            self._run(line.replace("{input}", shlex.quote(str(source))))
+            self._run(self.command_line(source, target))
             if not target.is_file():
                 raise MeasurementError(f"{self.name}: wrote no {target.name}")
             return read_picture(target.read_bytes()).pixels
+
+    def command_line(self, source: Path, target: Path) -> str:
+        """For the shell. ``target`` should end in ``suffix``."""
+        line = _OUTPUT.sub(lambda _: shlex.quote(str(target)), self._command)
+        return line.replace("{input}", shlex.quote(str(source)))
 
     def _run(self, line: str) -> None:
         process = subprocess.Popen(
