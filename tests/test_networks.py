@@ -18,12 +18,13 @@ pytest.importorskip("skimage")
 
 from jpegs import decoded, encoded, picture
 from unjpeg.dct import ycc_from_rgb
-from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.errors import MeasurementError, SettingError, TrainingError
 from unjpeg.evaluate.methods import method_by_name
 from unjpeg.evaluate.networks import BackboneMethod, SpandrelMethod
 from unjpeg.models import ArCnnConfig, DnCnnConfig, RdnConfig
 from unjpeg.train.carn import BackboneConfig, make_backbone, restore_pixels, stored
 from unjpeg.train.checkpoint import Checkpoint
+from unjpeg.train.compared import COMPARED, train_compared
 
 GREY, COLOUR = encoded(picture(25, 34)[..., 1], "grey", quality=20), encoded(picture(25, 34), quality=20)
 
@@ -151,3 +152,31 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Checkpoint(tensors, 1, config, {}).save(tmp_path / f"{name}.safetensors")
         with pytest.raises(MeasurementError, match="no network that can be measured"):
             method_by_name(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_the_compared_networks_train_and_are_measured(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "runs" / "mine.safetensors"
+    train_compared("tiny", [str(image_folder)], [10, 40], out, accelerator="cpu")
+    metrics = Checkpoint.load(out).metrics
+    assert metrics.keys() == {"psnr_db_q10", "psnr_db_q40"}
+    assert metrics["psnr_db_q10"] < metrics["psnr_db_q40"]
+    method = method_by_name(str(out))
+    assert method.name == "mine"
+    assert method.restore(COLOUR).shape == decoded(COLOUR).shape
+    before = out.read_bytes()
+    train_compared("tiny", [str(image_folder)], [10, 40], out, accelerator="cpu")
+    assert out.read_bytes() == before  # it was finished
+    with pytest.raises(TrainingError, match=r"mine\.safetensors"):
+        train_compared("tiny", [str(image_folder)], [20], out, accelerator="cpu")
+    with pytest.raises(SettingError, match="no network 'vdsr'"):
+        train_compared("vdsr", [str(image_folder)], [20], out)
+
+
+def test_every_compared_network_is_of_its_kind() -> None:
+    kinds = {name: type(recipe().backbone) for name, recipe in COMPARED.items()}
+    assert kinds == {"arcnn": ArCnnConfig, "dncnn": DnCnnConfig, "rdn": RdnConfig, "tiny": DnCnnConfig}
+    for recipe in COMPARED.values():
+        make_backbone(recipe().backbone)

@@ -90,8 +90,8 @@ def test_residual_map_is_the_logarithm_of_fig_1() -> None:
     np.testing.assert_allclose(residual_map(restored, original, 15)[0], by_hand, atol=0.5)
     np.testing.assert_array_equal(residual_map(original, restored, 15), residual_map(restored, original, 15))
     assert not residual_map(original, original, 0).any()
-    colour = [np.repeat(pixels[..., None], 3, axis=2) for pixels in (restored, original)]
-    np.testing.assert_array_equal(residual_map(*colour, 15), residual_map(restored, original, 15))
+    one, other = (np.repeat(pixels[..., None], 3, axis=2) for pixels in (restored, original))
+    np.testing.assert_array_equal(residual_map(one, other, 15), residual_map(restored, original, 15))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -30,6 +30,9 @@ __all__ = ["JOURNAL", "RESULTS", "Row", "load_results", "machine", "measured", "
 JOURNAL = "rows.jsonl"
 RESULTS = "results.json"
 
+DECIMALS = 6
+"""Of stored figures: more than anybody prints, and files stay readable."""
+
 CONSISTENCY = ("share_inside", "consistent")
 """Figures of JPEG files only: the share of coefficients in their cells, and whether ``unjpeg verify`` would agree."""
 
@@ -101,11 +104,11 @@ def measured(
 
 def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, metrics: Sequence[str]) -> Row:
     pixels = shaped_as(method.restore(pair.file), pair.original)
-    figures = {name: METRICS[name](pixels, pair.original) for name in metrics}
+    figures = {name: round(METRICS[name](pixels, pair.original), DECIMALS) for name in metrics}
     if pair.file[:2] == b"\xff\xd8":
         verification = verify(pair.file, pixels)
         figures |= {
-            "share_inside": verification.consistency.share_inside,
+            "share_inside": round(verification.consistency.share_inside, DECIMALS),
             "consistent": float(verification.is_consistent),
         }
     megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
@@ -251,10 +254,17 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result file whole or not at all."""
+    """Write a result file whole or not at all, each row of a list on a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    parts = []
+    for key, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
+        else:
+            text = json.dumps(value, indent=1)
+        parts.append(f"{json.dumps(key)}: {text}")
+    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     os.replace(partial, path)
 
 
