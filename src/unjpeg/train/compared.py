@@ -1,8 +1,8 @@
 """ARCNN, DnCNN and RDN as a benchmark compares them: supervised, on the luma of whole JPEGs.
 
 ``python -m unjpeg.train.compared arcnn --data DIR --out runs/compared/arcnn.safetensors`` trains one, or goes on with
-it; ``unjpeg benchmark --method runs/compared/arcnn.safetensors`` measures it. One network serves all qualities; the papers'
-ARCNN and DnCNN were trained for each quality apart (``--quality 10``), and for far longer.
+it; ``unjpeg benchmark --method runs/compared/arcnn.safetensors`` measures it. One network serves all qualities; the
+papers' ARCNN and DnCNN were trained for each quality apart (``--quality 10``), and for far longer.
 """
 
 from __future__ import annotations
