@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export UNJPEG_DATA ?= ../shared/data
 BENCHMARK := $(BIN)/unjpeg benchmark
-METHODS = --method jpeg --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
-  $(patsubst %,--method %,$(wildcard runs/compared/*.safetensors)) --method printed:ARCNN --method printed:QGAC \
+METHODS_RUN = --method jpeg --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
+  $(patsubst %,--method %,$(wildcard runs/compared/*.safetensors))
+METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
 
 .DEFAULT_GOAL := help
@@ -39,6 +40,8 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
+	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
+	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables
 

@@ -33,6 +33,8 @@ def tables(results: Path) -> dict[str, str]:
         "methods-bsds500": _from_file(results / "bsds500.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
         "method-costs": cost_table(live1).markdown(),
+        "contours": _from_file(results / "downstream-contours.json", _contours),
+        "text": _from_file(results / "downstream-text.json", _text),
         **_cost(results / "cost.json"),
         "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
@@ -100,8 +102,7 @@ def _quality(record: Mapping[str, Any]) -> str:
         jpeg, ours = figures["methods"]["jpeg"], figures["methods"]["default"]
         gain = figures["differences"]["default - jpeg"]["psnr_db"]
         worse = f"{gain['lower']} of {gain['pictures']}"
-        gained = f"{gain['mean']:+.2f} ({gain['low']:+.2f} .. {gain['high']:+.2f})"
-        rows.append([quality, _figures(jpeg), _figures(ours), gained, worse])
+        rows.append([quality, _figures(jpeg), _figures(ours), _interval(gain, 2), worse])
     return _table(["quality", "JPEG", "`default`", "gain, dB (95 %)", "worse than JPEG"], rows)
 
 
@@ -130,6 +131,29 @@ def _projection(record: Mapping[str, Any]) -> str:
         ],
         rows,
     )
+
+
+def _contours(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gains = [_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")]
+            rows.append([degradation, method, f"{figures['ods']:.3f}", gains[0], f"{figures['ois']:.3f}", gains[1]])
+    return _table([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gain = figures.get("gains", {}).get("character_error_rate")
+            more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
+            rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
+    return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+
+
+def _interval(value: Mapping[str, float], digits: int) -> str:
+    return f"{value['mean']:+.{digits}f} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
 
 
 def _methods(record: Mapping[str, Any]) -> str:
