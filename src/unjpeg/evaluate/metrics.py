@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import uniform_filter
 from skimage.metrics import structural_similarity
+from ssimulacra2 import compute_ssimulacra2
 
 from unjpeg.dct import RGB_TO_YCC
 
@@ -109,8 +110,6 @@ def ssimulacra2(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> flo
     compare within a table.
     """
     _check(restored, original)
-    from ssimulacra2 import compute_ssimulacra2
-
     files = [io.BytesIO(), io.BytesIO()]
     for pixels, file in zip((original, restored), files, strict=True):
         Image.fromarray(pixels).save(file, "BMP")  # it takes files only

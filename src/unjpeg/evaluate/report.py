@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from unjpeg.datasets import image_files
+from unjpeg.datasets import DATA_SETS, data_set, image_files
 from unjpeg.errors import MeasurementError, UnjpegError
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
 from unjpeg.evaluate.metrics import METRICS
@@ -58,7 +58,7 @@ class Section:
 def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
     """Every method and degradation of a set: each metric's mean, and the first metric's gain with its interval.
 
-    Printed rows stand among them where the paper has that set and quality, and say that they are printed.
+    Printed rows stand among them where the whole set was measured and the paper has it at that quality.
     """
     summary = record["summary"][set_name]
     metrics = [name for name in METRICS if name in record["metrics"]]
@@ -77,7 +77,8 @@ def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
                     "" if gain is None else f"{gain['lower']} of {gain['pictures']}",
                 )
             )
-        rows += [(degradation, *row) for row in _printed_rows(record, set_name, degradation, metrics)]
+        if set_name in DATA_SETS and data_set(set_name).count == figures["pictures"]:
+            rows += [(degradation, *row) for row in _printed_rows(record, set_name, degradation, metrics)]
     return Table(("degradation", "method", *metrics, f"{lead} gained (95 %)", "worse"), tuple(rows))
 
 
@@ -170,7 +171,7 @@ def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) 
     page = _PAGE.replace("TITLE", html.escape(title)).replace("BODY", "\n".join(body))
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page, encoding="utf-8")
-    stacked(images).save(out / "report.png")
+    ImageOps.expand(stacked(images), 24, "white").save(out / "report.png")
 
 
 _PAGE = """<!doctype html>

@@ -27,6 +27,9 @@ ZOOM = 3
 """How much larger a detail is shown, and how much more around it."""
 
 GAP = 6
+PAGE = 1560
+"""Width in pixels that rows are wrapped at."""
+
 TEXT = 13
 FRAME = (255, 40, 40)
 
@@ -102,19 +105,15 @@ def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
 
 
 def side_by_side(panels: Sequence[Panel]) -> Image.Image:
-    """Panels in a row, their lines below."""
+    """Panels in rows that are no wider than a page, their lines below."""
     font = ImageFont.load_default(TEXT)
-    widths = [max([panel.image.width, *(int(font.getlength(line)) + 2 for line in panel.lines)]) for panel in panels]
-    height = max(panel.image.height for panel in panels)
-    lines = max(len(panel.lines) for panel in panels)
-    sheet = Image.new("RGB", (sum(widths) + GAP * (len(panels) - 1), height + lines * (TEXT + 4) + 4), "white")
-    draw, left = ImageDraw.Draw(sheet), 0
-    for panel, width in zip(panels, widths, strict=True):
-        sheet.paste(panel.image.convert("RGB"), (left, 0))
-        for number, line in enumerate(panel.lines):
-            draw.text((left, height + 3 + number * (TEXT + 4)), line, fill="black", font=font)
-        left += width + GAP
-    return sheet
+    rows: list[list[tuple[Panel, int]]] = [[]]
+    for panel in panels:
+        width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in panel.lines)])
+        if rows[-1] and sum(w + GAP for _, w in rows[-1]) + width > PAGE:
+            rows.append([])
+        rows[-1].append((panel, width))
+    return stacked([_row(row, font) for row in rows], GAP)
 
 
 def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
@@ -134,6 +133,21 @@ def heading(text: str, size: int = 20) -> Image.Image:
     image = Image.new("RGB", (int(font.getlength(text)) + 4, size + 10), "white")
     ImageDraw.Draw(image).text((0, 2), text, fill="black", font=font)
     return image
+
+
+def _row(panels: Sequence[tuple[Panel, int]], font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+    """Panels, each with its width."""
+    height = max(panel.image.height for panel, _ in panels)
+    lines = max(len(panel.lines) for panel, _ in panels)
+    width = sum(width + GAP for _, width in panels) - GAP
+    sheet = Image.new("RGB", (width, height + lines * (TEXT + 4) + 4), "white")
+    draw, left = ImageDraw.Draw(sheet), 0
+    for panel, width in panels:
+        sheet.paste(panel.image.convert("RGB"), (left, 0))
+        for number, line in enumerate(panel.lines):
+            draw.text((left, height + 3 + number * (TEXT + 4)), line, fill="black", font=font)
+        left += width + GAP
+    return sheet
 
 
 def _detail(pixels: Pixels, corner: tuple[int, int], side: int) -> Image.Image:

@@ -32,7 +32,7 @@ def tables(results: Path) -> dict[str, str]:
         "methods-live1": _methods(live1),
         "methods-bsds500": _from_file(results / "bsds500.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
-        "method-costs": cost_table(live1).markdown(),
+        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
         "text": _from_file(results / "downstream-text.json", _text),
         **_cost(results / "cost.json"),
