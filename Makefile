@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export UNJPEG_DATA ?= ../shared/data
+BENCHMARK := $(BIN)/unjpeg benchmark
+METHODS_RUN = --method jpeg --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
+  $(patsubst %,--method %,$(wildcard runs/compared/*.safetensors))
+METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
+  --method printed:FBCNN --method printed:DAGN
 
 # In a process of their own: behind all the others, one of them ends with a segmentation fault that is not understood yet.
 WEB_TESTS := tests/test_web.py tests/test_web_load.py
@@ -35,8 +40,15 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
-	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results
-	$(BIN)/python -m unjpeg.evaluate.benchmark --data $(UNJPEG_DATA) --out results --set live1 --encoder mozjpeg
+	$(BENCHMARK) live1 $(METHODS) --method default@off --quality 10,20,30,40,70,90,95,100 --out runs/bench/live1
+	cp runs/bench/live1/results.json results/live1.json
+	$(BENCHMARK) bsds500 $(METHODS) --out runs/bench/bsds500
+	cp runs/bench/bsds500/results.json results/bsds500.json
+	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
+	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
+	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
+	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
+	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables
 

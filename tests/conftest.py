@@ -32,6 +32,7 @@ NEED_TORCH = (
     "complexity",
     "decoupling",
     "models",
+    "networks",
     "settings",
     "train",
     "train_data",

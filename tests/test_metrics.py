@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,19 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from jpegs import decoded, encoded, picture
+from jpegs import decoded, encoded, picture, saved
 
 pytest.importorskip("skimage")
 
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.benchmark import EncoderName, encode_jpeg, load_images, mean_row, measure
-from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.inspection import inspect, verify
-from unjpeg.restore import Restorer
-
-METRICS: list[Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]] = [psnr_db, ssim, psnr_b_db]
+from unjpeg.dct import ycc_from_rgb
+from unjpeg.evaluate.benchmark import measured
+from unjpeg.evaluate.methods import Decoder
+from unjpeg.evaluate.metrics import (
+    METRICS,
+    Metric,
+    psnr_b_db,
+    psnr_db,
+    psnr_luma_db,
+    psnr_matlab_luma_db,
+    ssim,
+    ssim_jdec,
+    ssim_matlab_luma,
+    ssimulacra2,
+)
+from unjpeg.evaluate.pairs import Degradation, TestSet
 
 sizes = st.tuples(st.integers(11, 50), st.integers(11, 50))
 seeds = st.integers(0, 2**31)
@@ -117,6 +126,73 @@ def test_psnr_b_sees_the_grid() -> None:
     assert psnr_b_db(np.roll(blocks, 4, axis=(0, 1)), flat) == psnr_db(blocks, flat)
 
 
+def ssim_by_windows(x: NDArray[np.float64], y: NDArray[np.float64], window: NDArray[np.float64]) -> float:
+    """One plane, one window after the other, with the window's own weights; inside the picture only."""
+    side = len(window)
+    found = []
+    for top in range(x.shape[0] - side + 1):
+        for left in range(x.shape[1] - side + 1):
+            a, b = (plane[top : top + side, left : left + side] for plane in (x, y))
+            mean_a, mean_b = (window * a).sum(), (window * b).sum()
+            variance = (window * (a - mean_a) ** 2).sum() + (window * (b - mean_b) ** 2).sum()
+            covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+            c1, c2 = 2.55**2, 7.65**2
+            found.append(
+                (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))
+            )
+    return float(np.mean(found))
+
+
+def matlab_luma(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    luma: NDArray[np.float64] = np.rint(16 + pixels.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255)
+    return luma
+
+
+@pytest.mark.parametrize("seed", [3, 40, 80])
+def test_ssim_is_fbccn_s_and_jdec_s_is_of_plain_windows(seed: int) -> None:
+    """FBCNN: 11x11 Gaussian, sigma 1.5; JDEC and QGAC: plain 8x8; both inside the picture, channel by channel."""
+    restored, original = pair((19, 23), seed, grey=False)
+    profile = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    gaussian = np.outer(profile, profile) / np.outer(profile, profile).sum()
+    channels = [(restored[..., i].astype(float), original[..., i].astype(float)) for i in range(3)]
+    assert ssim(restored, original) == pytest.approx(
+        np.mean([ssim_by_windows(*c, gaussian) for c in channels]), abs=1e-6
+    )
+    plain = np.full((8, 8), 1 / 64)
+    expected = np.mean([ssim_by_windows(*c, plain) for c in channels])
+    assert ssim_jdec(restored, original) == pytest.approx(expected, abs=1e-9)
+    lumas = matlab_luma(restored), matlab_luma(original)
+    assert ssim_matlab_luma(restored, original) == pytest.approx(ssim_by_windows(*lumas, gaussian), abs=1e-6)
+
+
+def test_luma_psnrs_are_of_their_luma() -> None:
+    restored, original = pair((40, 50), 7, grey=False)
+    lumas = [ycc_from_rgb(pixels.astype(np.float32))[..., 0].astype(float) for pixels in (restored, original)]
+    assert psnr_luma_db(restored, original) == pytest.approx(
+        peak_signal_noise_ratio(lumas[1], lumas[0], data_range=255),  # type: ignore[no-untyped-call]
+        abs=1e-4,
+    )
+    expected = peak_signal_noise_ratio(matlab_luma(original), matlab_luma(restored), data_range=255)  # type: ignore[no-untyped-call]
+    assert psnr_matlab_luma_db(restored, original) == pytest.approx(expected, abs=1e-9)
+    # MATLAB's range is narrower by 219 / 255, so the same error weighs less.
+    assert psnr_matlab_luma_db(restored, original) - psnr_luma_db(restored, original) == pytest.approx(1.32, abs=0.1)
+    grey, its_original = pair((40, 50), 7, grey=True)
+    assert psnr_luma_db(grey, its_original) == psnr_matlab_luma_db(grey, its_original) == psnr_db(grey, its_original)
+
+
+def test_ssimulacra2_knows_equal_pictures_and_its_arguments_order() -> None:
+    original = picture(64, 64, 2)
+    assert ssimulacra2(original, original) == pytest.approx(100)
+    restored = decoded(encoded(original, quality=20))
+    assert ssimulacra2(restored, original) != ssimulacra2(original, restored)  # it asks what the second one has lost
+    from ssimulacra2 import compute_ssimulacra2
+
+    files = [io.BytesIO(saved(pixels, "PNG")) for pixels in (original, restored)]
+    assert ssimulacra2(restored, original) == compute_ssimulacra2(*files)
+    grey = original[..., 1]
+    assert ssimulacra2(grey, grey) == pytest.approx(100)
+
+
 def test_equal_pictures() -> None:
     one = picture(20, 30)
     assert psnr_db(one, one) == math.inf
@@ -127,7 +203,7 @@ def test_equal_pictures() -> None:
 def test_more_noise_is_worse_by_every_metric() -> None:
     original = picture(40, 40, 3)
     files = [decoded(encoded(original, quality=quality)) for quality in (5, 20, 60, 95)]
-    for metric in METRICS:
+    for metric in METRICS.values():
         values = [metric(restored, original) for restored in files]
         assert values == sorted(values)
 
@@ -144,9 +220,9 @@ def test_psnr_b_of_pictures_with_hardly_an_edge(size: tuple[int, int]) -> None:
     assert psnr_b_db(restored, original) <= psnr_db(restored, original)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", METRICS.values())
 def test_only_uint8_pictures_of_equal_shape_are_compared(
-    metric: Callable[[NDArray[np.uint8], NDArray[np.uint8]], float],
+    metric: Metric,
 ) -> None:
     one = picture(20, 20)
     for other in (picture(20, 21), one[..., 0], one.astype(np.float32), one.astype(np.uint16)):
@@ -156,68 +232,22 @@ def test_only_uint8_pictures_of_equal_shape_are_compared(
             metric(other, one)  # type: ignore[arg-type]
 
 
-# The benchmark
-
-
-def test_measure_compares_decoded_and_restored(tiny_restorer: Restorer) -> None:
-    images = [(f"{seed}.png", picture(40, 48, seed)) for seed in range(2)]
-    rows = list(measure(images, tiny_restorer, [10, 90], ["strict", "off"]))
-    assert len(rows) == 2 * 2 * 3
-    for row in rows:
-        if row.method == "jpeg":
-            original = dict(images)[row.image]
-            jpeg = decoded(encode_jpeg(original, row.quality))
-            assert (row.psnr_db, row.psnr_b_db) == (psnr_db(jpeg, original), psnr_b_db(jpeg, original))
-            assert row.ssim == ssim(jpeg, original)
-            assert row.seconds == 0
-        else:
-            assert row.seconds > 0
-    strict = [row for row in rows if row.method == "tiny, consistency strict"]
-    assert all(row.consistent and row.share_inside == 1 for row in strict)
-    mean = mean_row(rows, "jpeg", 10)
-    expected = [row.psnr_db for row in rows if row.method == "jpeg" and row.quality == 10]
-    assert mean["psnr_db"] == pytest.approx(np.mean(expected))
-    without = list(measure(images[:1], None, [50], with_ssim=False))
-    assert len(without) == 1
-    assert math.isnan(without[0].ssim)
-
-
-def test_a_trellis_leaves_the_cells() -> None:
-    noise = np.random.default_rng(0).normal(0, 12, (128, 128, 3))
-    original = np.clip(picture(128, 128, low=60, high=190) + noise, 20, 235).astype(np.uint8)
-    files = {encoder: encode_jpeg(original, 75, encoder) for encoder in get_args(EncoderName)}
-    shares = {encoder: verify(file, original).consistency.share_inside for encoder, file in files.items()}
-    assert shares["libjpeg"] > 0.99
-    assert shares["mozjpeg"] < shares["libjpeg"] - 0.005
-    assert len(files["mozjpeg"]) < len(files["libjpeg"])
-    assert inspect(files["mozjpeg"], model=None).subsampling == "4:2:0"
-
-
-def test_load_images(image_folder: Path, tmp_path: Path) -> None:
-    (image_folder / "notes.txt").write_text("no picture")
-    loaded = list(load_images(image_folder))
-    assert [name for name, _ in loaded] == [f"picture-{i}.png" for i in range(6)]
-    assert all(pixels.dtype == np.uint8 and pixels.ndim == 3 for _, pixels in loaded)
-    (tmp_path / "empty").mkdir()
-    for empty in (tmp_path / "missing", tmp_path / "empty"):
-        with pytest.raises(TrainingDataError, match=r"no images|no such folder"):
-            list(load_images(empty))
-
-
 # Calibration: the published tables' rows of the decoded JPEG, to the digits they print. Two figures lie at the edge
 # between two last digits (24.205 for a printed 24.20, 26.965 for 26.96), hence a little more than half a digit.
 
 
-def jpeg_row(folder: Path, quality: int, *, with_ssim: bool) -> dict[str, float]:
+def jpeg_row(name: str, quality: int, metrics: Sequence[str], data_root: Path) -> dict[str, float]:
+    folder = data_root / "test" / name
     if not folder.is_dir():
         pytest.skip(f"no test set in {folder}")
-    return mean_row(list(measure(load_images(folder), None, [quality], with_ssim=with_ssim)), "jpeg", quality)
+    rows = list(measured(TestSet(name, folder), [Degradation("jpeg", quality)], [Decoder()], metrics))
+    return {metric: float(np.mean([row.figures[metric] for row in rows])) for metric in metrics}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("quality", "printed"), [(10, (25.69, 0.743, 24.20)), (40, (30.28, 0.882, 28.84))])
 def test_calibration_on_live1(quality: int, printed: tuple[float, float, float], data_root: Path) -> None:
-    row = jpeg_row(data_root / "test" / "live1", quality, with_ssim=True)
+    row = jpeg_row("live1", quality, ["psnr_db", "psnr_b_db", "ssim"], data_root)
     assert (row["psnr_db"], row["psnr_b_db"]) == pytest.approx((printed[0], printed[2]), abs=0.0055)
     assert row["ssim"] == pytest.approx(printed[1], abs=0.00055)
 
@@ -228,5 +258,5 @@ def test_calibration_on_live1(quality: int, printed: tuple[float, float, float],
     [("bsd68", 10, 26.96), ("bsd68", 70, 34.07), ("set12", 10, 27.65), ("set12", 70, 35.0)],
 )
 def test_calibration_on_grey_sets(name: str, quality: int, printed: float, data_root: Path) -> None:
-    row = jpeg_row(data_root / "test" / name, quality, with_ssim=False)
+    row = jpeg_row(name, quality, ["psnr_db"], data_root)
     assert row["psnr_db"] == pytest.approx(printed, abs=0.0055)

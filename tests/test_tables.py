@@ -20,14 +20,14 @@ def test_tables_are_made_from_the_results(document: str) -> None:
 
 
 def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
-    for name in ("live1-default.json", "cost.json"):
+    for name in ("live1.json", "cost.json"):
         (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
     made = tables(tmp_path)
     assert {made[name] for name in ("networks", "ablation", "lambdas", "stage1")} == {"Not measured yet."}
 
 
 def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
-    for name in ("live1-default.json", "cost.json"):
+    for name in ("live1.json", "cost.json"):
         (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
     names = ["base", "CIGM", "CSGM", "CFM", "all"]
     gains = {name: {"mean": 0.1, "low": 0.05, "high": 0.15, "seed_deviation": 0.02} for name in names[1:]}

@@ -33,8 +33,9 @@ from unjpeg.train import dagn as dagn_loop
 from unjpeg.train import encoders as encoders_loop
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe, json_ready
-from unjpeg.train.dagn import dead_share, restoration_loss, train_dagn
+from unjpeg.train.dagn import dead_share, pattern_gain_db, restoration_loss, train_dagn
 from unjpeg.train.data import ImageFolder
+from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.encoders import (
     LOG_PROBABILITY_FLOOR,
     DecoupledEncoders,
@@ -402,6 +403,24 @@ def test_channels_that_never_fire_are_counted(norm: Norm) -> None:
     after = dead_share(network, crops, torch.device("cpu"))
     assert after - before == pytest.approx(config.bottleneck_channels / (blocks + guiders), abs=0.02)
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_what_patterns_gain_is_the_difference_to_their_jpegs() -> None:
+    network = Dagn(small_recipe().network)
+    nn.init.zeros_(network.tail.weight)
+    patterns = [np.random.default_rng(n).integers(0, 256, (32, 32, 3), np.uint8) for n in range(4)]
+    assert pattern_gain_db(network, [], torch.device("cpu")) == {}
+    untouched = pattern_gain_db(network, patterns, torch.device("cpu"))
+    assert untouched["gain_db_patterns"] == pytest.approx(0, abs=1e-4)
+    assert network.tail.bias is not None
+    nn.init.constant_(network.tail.bias, 10.0)
+    white = pattern_gain_db(network, patterns, torch.device("cpu"))
+    expected = []
+    for pattern, quality in zip(patterns, (10, 50, 90, 10), strict=True):
+        jpeg, truth = compress_jpeg(pattern, quality).astype(float), pattern.astype(float)
+        expected.append(10 * np.log10(np.square(jpeg - truth).mean() / np.square(255 - truth).mean()))
+    assert white["gain_db_patterns"] == pytest.approx(np.mean(expected), abs=1e-3)
+    assert white["worst_gain_db_patterns"] == pytest.approx(min(expected), abs=1e-3)
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from unjpeg.errors import TrainingDataError
 from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation, sample_loader
 from unjpeg.train.degrade import JpegDegradation, compress_jpeg
+from unjpeg.train.patterns import PATTERNS, draw_pattern
 from unjpeg.train.run import TrainingImages
 
 Pixels = NDArray[np.uint8]
@@ -31,6 +33,8 @@ def open_patches(
     seed: int = 7,
     resize: bool = False,
     candidates: int = 1,
+    shrink: float = 0.0,
+    patterns: float = 0.0,
     degradation: JpegDegradation | None = None,
 ) -> PairedPatches:
     store = ImageStore(ImageFolder(folder).files(), folder.parent / "cache")
@@ -43,6 +47,8 @@ def open_patches(
         seed=seed,
         resize=resize,
         candidates=candidates,
+        shrink=shrink,
+        patterns=patterns,
     )
 
 
@@ -500,3 +506,53 @@ def test_the_most_detailed_of_the_candidates_is_taken(image_folder: Path) -> Non
     # The same picture and the same first patch, so never less, up to the turning that follows.
     assert all(b >= a - 1e-9 for a, b in zip(plain, chosen, strict=True))
     assert np.mean(chosen) > 1.1 * np.mean(plain)
+
+
+def test_a_halved_patch_is_twice_the_side_scaled_down(image_folder: Path, pictures: list[Pixels]) -> None:
+    _, original, _, number = open_patches(image_folder, patch=16, shrink=1.0)[5]
+    picture = pictures[number]
+    height, width = (n - 32 + 1 for n in picture.shape[:2])
+    candidates = (
+        np.asarray(Image.fromarray(picture[y : y + 32, x : x + 32]).resize((16, 16), Image.Resampling.BICUBIC))
+        for y in range(height)
+        for x in range(width)
+    )
+    turned = [np.rot90(flipped, turns) for flipped in (original, original[:, ::-1]) for turns in range(4)]
+    assert any(np.array_equal(cut, patch) for cut in candidates for patch in turned)
+
+
+def test_patterns_come_as_often_as_asked_and_half_of_them_alone(image_folder: Path) -> None:
+    samples = open_patches(image_folder, patch=16, patterns=0.5)
+    without = open_patches(image_folder, patch=16)
+    numbers = range(400)
+    changed = [not np.array_equal(np.sort(samples[n][1], None), np.sort(without[n][1], None)) for n in numbers]
+    alone = [samples[n][3] == -1 for n in numbers]
+    assert 0.4 < np.mean(changed) < 0.6
+    assert 0.17 < np.mean(alone) < 0.33
+    assert all(was for was, by_itself in zip(changed, alone, strict=True) if by_itself)
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_patterns_are_pictures_that_differ_from_draw_to_draw(kind: str, photo: Pixels) -> None:
+    patch = photo[:40, :56]
+    drawn = [PATTERNS[kind](patch, np.random.default_rng(n)) for n in range(12)]
+    assert all(p.shape == patch.shape and p.dtype == np.uint8 for p in drawn)
+    assert len({p.tobytes() for p in drawn}) > len(drawn) / 2
+    assert np.array_equal(drawn[3], PATTERNS[kind](patch, np.random.default_rng(3)))
+
+
+def test_every_kind_of_pattern_is_drawn(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+
+    def noting(kind: str) -> Callable[[Pixels, np.random.Generator], Pixels]:
+        def draw(patch: Pixels, _: np.random.Generator) -> Pixels:
+            seen.add(kind)
+            return patch
+
+        return draw
+
+    for kind in PATTERNS:
+        monkeypatch.setitem(PATTERNS, kind, noting(kind))
+    for number in range(200):
+        draw_pattern(photo, np.random.default_rng(number))
+    assert seen == set(PATTERNS)

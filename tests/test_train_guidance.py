@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unjpeg.models import Dagn, DagnConfig
 from unjpeg.restore import guide_windows
 from unjpeg.train.config import DagnTraining, EncoderTraining, Recipe
-from unjpeg.train.data import ImageFolder
+from unjpeg.train.data import ImageFolder, Sample
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.guidance import QUALITY_LEVELS, PictureGuidance
 from unjpeg.train.run import TrainingImages, to_unit_range
@@ -51,6 +51,17 @@ def test_qualities_between_are_interpolated_and_those_beyond_held() -> None:
     expected = torch.tensor([0.0, 3.0, n + 3.0, n + 3.7, n + 10.0])
     torch.testing.assert_close(guidance.insensitive[:, 0], expected)
     torch.testing.assert_close(guidance.sensitive[:, 0], -expected)
+
+
+def test_a_patch_that_lies_in_no_picture_guides_itself(network: Dagn, images: TrainingImages) -> None:
+    measured = PictureGuidance.measure(network, images.training, WINDOW, torch.device("cpu"))
+    compressed = torch.rand(3, 3, WINDOW, WINDOW)
+    quality = torch.tensor([30, 30, 70])
+    sample = Sample(compressed, compressed, quality, torch.tensor([2, -1, 0]))
+    guidance = measured.of(network, sample, compressed)
+    theirs, own = measured.at(torch.tensor([2, 0, 0]), quality), network.guide(compressed)
+    for got, picture, itself in zip(guidance[:2], theirs[:2], own[:2], strict=True):
+        torch.testing.assert_close(got, torch.stack([picture[0], itself[1], picture[2]]))
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (100, 70), (33, 400), (20, 90), (9, 9)])

@@ -82,7 +82,7 @@ def test_lower_quality_smooths_more(default: Restorer) -> None:
 
 @pytest.mark.parametrize("quality", [10, 20, 40, 60, 80, 95])
 def test_quality_is_read_from_the_pixels(default: Restorer, quality: int) -> None:
-    from unjpeg.evaluate.benchmark import encode_jpeg
+    from unjpeg.evaluate.pairs import encode_jpeg
     from unjpeg.picture import read_picture
 
     original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))

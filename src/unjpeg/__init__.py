@@ -8,6 +8,7 @@
 from unjpeg.errors import (
     BadImageError,
     BusyError,
+    MeasurementError,
     ModelError,
     OutputError,
     PictureGoneError,
@@ -29,6 +30,7 @@ __all__ = [
     "BusyError",
     "Inspection",
     "Limits",
+    "MeasurementError",
     "ModelError",
     "OutputError",
     "PictureGoneError",

@@ -432,6 +432,53 @@ def serve(
     )
 
 
+@app.command()
+def benchmark(
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATASET", help="Data sets, folders of originals, or COMPRESSED=ORIGINALS folders."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Results and report; goes on with what is there.")],
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method", metavar="M", help="jpeg, a model, a program, NAME=COMMAND, a network's file, printed:ROW."
+        ),
+    ] = ["jpeg", "default"],  # noqa: B006
+    quality: Annotated[str, typer.Option(metavar="Q,Q", help="JPEG qualities.")] = "10,20,30,40",
+    sampling: Annotated[str, typer.Option(help="Chroma of those: 4:2:0, 4:2:2 or 4:4:4.")] = "4:2:0",
+    degradation: Annotated[
+        list[str],
+        typer.Option(metavar="D", help="Instead of --quality: webp-20, avif-30, jpeg-90-after-30-shift-3-5, ..."),
+    ] = [],  # noqa: B006
+    metric: Annotated[list[str], typer.Option(metavar="NAME", help="[all]")] = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each set.")] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Timed rounds, methods taking turns; 0 leaves costs out.")] = 3,
+    show: Annotated[list[str], typer.Option(metavar="NAME", help="Pictures to show in the report.")] = [],  # noqa: B006
+    real: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="Pictures without originals, to show before and after.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
+    _needs_extra("unjpeg.evaluate.command", "evaluate").benchmark(
+        data,
+        method,
+        degradation or [_jpeg_degradation(q, sampling) for q in quality.split(",")],
+        metric,
+        out,
+        limit=limit,
+        rounds=rounds,
+        pictures=show,
+        real=real,
+        show=typer.echo,
+        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+    )
+
+
+def _jpeg_degradation(quality: str, sampling: str) -> str:
+    return f"jpeg-{quality.strip()}" + ("" if sampling == "4:2:0" else f"-{sampling}")
+
+
 @contextmanager
 def _progress_bar(total: int, *, hidden: bool) -> Iterator[Callable[[float], None]]:
     """A function that takes the number of finished pictures; a bar on a terminal, silence in a pipe."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BadImageError",
     "BusyError",
+    "MeasurementError",
     "ModelError",
     "OutputError",
     "PictureGoneError",
@@ -40,6 +41,10 @@ class OutputError(UnjpegError):
 
 class ModelError(UnjpegError):
     """A model file is missing, damaged, of another version, or cannot run on the device asked for."""
+
+
+class MeasurementError(UnjpegError):
+    """A benchmark cannot run: a program or an extra is missing, or what it made cannot be compared."""
 
 
 class TrainingError(UnjpegError):

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +22,11 @@ from lightning.fabric import Fabric
 
 from unjpeg.cli import run_safely
 from unjpeg.datasets import resolved
-from unjpeg.evaluate.benchmark import load_images, machine, measure
-from unjpeg.restore import Restorer
+from unjpeg.errors import BadImageError
+from unjpeg.evaluate.benchmark import machine, measured, write_json
+from unjpeg.evaluate.methods import Decoder, UnjpegModel
+from unjpeg.evaluate.pairs import Degradation, TestSet
+from unjpeg.evaluate.statistics import interval
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import Recipe, with_settings
 from unjpeg.train.dagn import train_dagn
@@ -143,33 +145,34 @@ def run_variant(
             return stored
     model = variant.stage2 / "model.unjpeg"
     export_checkpoint(checkpoint, images, model, name=variant.name, guide_window=variant.recipe.dagn.patch)
-    restorer = Restorer(model)
+    methods = (Decoder(), UnjpegModel(model, "off"))
+    degradations = {Degradation("jpeg", quality).name: quality for quality in qualities}
     rows = []
     for set_name, folder in sets.items():
-        decoded: dict[tuple[str, int], dict[str, float]] = {}
-        pictures = islice(load_images(folder), limit)
-        for measurement in measure(pictures, restorer, qualities, ("off",)):
-            figures = {metric: round(getattr(measurement, metric), 5) for metric in METRICS}
-            where = measurement.image, measurement.quality
-            if measurement.method == "jpeg":
-                decoded[where] = {f"jpeg_{metric}": value for metric, value in figures.items()}
-                continue
+        found = measured(
+            TestSet(set_name, folder), [*map(Degradation.parse, degradations)], methods, METRICS, limit=limit
+        )
+        for decoded, restored in zip(found, found, strict=True):  # one after the other
+            for row in (decoded, restored):
+                if row.error is not None:
+                    raise BadImageError(f"{row.set}/{row.image}: {row.error}")
+            figures = {metric: round(restored.figures[metric], 5) for metric in METRICS}
             rows.append(
                 {
                     "variant": variant.name,
                     "seed": variant.recipe.seed,
                     "set": set_name,
-                    "image": measurement.image,
-                    "quality": measurement.quality,
+                    "image": restored.image,
+                    "quality": degradations[restored.degradation],
                     **figures,
-                    **decoded[where],
+                    **{f"jpeg_{metric}": round(decoded.figures[metric], 5) for metric in METRICS},
                 }
             )
-    _write_json(record_path, {"asked": asked, "rows": rows})
+    write_json(record_path, {"asked": asked, "rows": rows})
     return rows
 
 
-def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str, resamples: int = 10_000) -> Gain:
+def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
     """The gain of one variant over another.
 
     Args:
@@ -188,10 +191,9 @@ def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str, resamples: 
         [[table[variant][seed, image] - table[base][seed, image] for image in images] for seed in seeds]
     )
     per_image = difference_SI.mean(axis=0)
-    drawn = np.random.default_rng(0).integers(len(images), size=(resamples, len(images)))
-    low, high = np.quantile(per_image[drawn].mean(axis=1), (0.025, 0.975))
+    whole = interval(per_image.tolist())
     deviation = float(difference_SI.mean(axis=1).std(ddof=1)) if len(seeds) > 1 else None
-    return Gain(float(per_image.mean()), float(low), float(high), deviation)
+    return Gain(whole.mean, whole.low, whole.high, deviation)
 
 
 def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def main(
         "rows": rows,
     }
     path = out / f"ablation-{study.value}-{name or chosen.name}.json"
-    _write_json(path, record)
+    write_json(path, record)
     print(f"wrote {path}")
     for set_name, per_quality in record["summary"].items():
         for q, figures in per_quality.items():
@@ -304,13 +306,6 @@ def main(
 def _signed(value: Mapping[str, Any]) -> str:
     seeds = "" if value["seed_deviation"] is None else f" ±{value['seed_deviation']:.3f}"
     return f"{value['mean']:+.3f}{seeds} [{value['low']:+.3f}, {value['high']:+.3f}]"
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(path)
 
 
 if __name__ == "__main__":

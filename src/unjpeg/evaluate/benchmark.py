@@ -1,180 +1,243 @@
-"""Measure what ships: JPEG files made from a test set go through ``Restorer.restore``, and the result is compared.
+"""Any method on any pictures: figures that hold, picture by picture, and how sure their means are.
 
-``python -m unjpeg.evaluate.benchmark --data DIR --out DIR`` writes one JSON file per test set, with every image's
-figures, the model's hash, the commit and the machine. Those files are what the documentation's tables are made from.
+``run`` is what ``unjpeg benchmark`` calls. It keeps a journal (``OUT/rows.jsonl``, a line for each picture, degradation
+and method), so that an interrupted run goes on where it was, and a changed picture, model or program is measured anew.
+``OUT/results.json`` is made from it, in the order of the pictures: the same command gives the same file, but for its
+costs, its commit and its machine.
 """
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 import os
 import platform
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-import typer
-from numpy.typing import NDArray
-from PIL import Image
-
-from unjpeg.cli import run_safely
-from unjpeg.datasets import image_files, resolved
-from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
+from unjpeg.errors import MeasurementError, UnjpegError
+from unjpeg.evaluate.methods import Method, Printed, shaped_as
+from unjpeg.evaluate.metrics import METRICS
+from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
+from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import verify
-from unjpeg.restore import ConsistencyPolicy, Restorer
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["EncoderName", "Measurement", "encode_jpeg", "load_images", "main", "mean_row", "measure"]
+__all__ = ["JOURNAL", "RESULTS", "Row", "load_results", "machine", "measured", "run", "summarised", "write_json"]
 
-EncoderName = Literal["libjpeg", "mozjpeg"]
+JOURNAL = "rows.jsonl"
+RESULTS = "results.json"
 
-QUALITIES = (10, 20, 30, 40, 70, 90, 95, 100)
+DECIMALS = 6
+"""Of stored figures: more than anybody prints, and files stay readable."""
+
+CONSISTENCY = ("share_inside", "consistent")
+"""Figures of JPEG files only: the share of coefficients in their cells, and whether ``unjpeg verify`` would agree."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One picture, one quality, one method.
+class Row:
+    """One picture, one degradation, one method.
 
     Attributes:
-        method: "jpeg" (as decoded), or the model's name with its consistency policy.
-        share_inside: of the result's coefficients in the file's cells, as ``unjpeg verify`` counts them.
-        consistent: what ``unjpeg verify`` would say.
-        seconds: of ``Restorer.restore``, decoding included; 0 for "jpeg".
+        checksum: of the original.
+        figures: by metric, and ``CONSISTENCY`` for JPEG files; empty if it failed.
+        size_bytes: of the compressed file.
+        megapixels: of the original.
+        error: why there are no figures.
     """
 
+    set: str
     image: str
-    quality: int
+    degradation: str
     method: str
-    psnr_db: float
-    ssim: float
-    psnr_b_db: float
-    share_inside: float
-    consistent: bool
-    seconds: float
+    identity: str
+    checksum: str
+    figures: dict[str, float]
+    size_bytes: int
+    megapixels: float
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What a row is of: it stands for the same measurement in another run."""
+        return (self.set, self.image, self.degradation, self.method, self.identity, self.checksum)
 
 
-def load_images(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Names and pixels (grey or RGB) of a test set, sorted by name. Raises TrainingDataError if there is none."""
-    for file in image_files(folder):
-        with Image.open(file) as image:
-            yield file.name, np.asarray(image if image.mode == "L" else image.convert("RGB"))
+def measured(
+    test_set: TestSet,
+    degradations: Sequence[Degradation],
+    methods: Sequence[Method],
+    metrics: Sequence[str],
+    *,
+    limit: int | None = None,
+    known: Mapping[tuple[str, ...], Row] | None = None,
+) -> Iterator[Row]:
+    """A row for every picture, degradation and method, in this order.
 
-
-def encode_jpeg(pixels: NDArray[np.uint8], quality: int, encoder: EncoderName = "libjpeg") -> bytes:
-    """A JPEG file, 4:2:0, standard tables.
+    A picture that cannot be read, and one that a method fails on, gives rows with an error.
 
     Args:
-        encoder: "libjpeg", which the published tables' JPEG row comes from, or "mozjpeg", whose trellis search moves
-            coefficients out of the original's cells to save bytes.
+        metrics: names from ``METRICS``.
+        limit: only the first pictures.
+        known: rows that need not be measured again.
     """
-    if encoder == "mozjpeg":
-        import pyvips  # its wheels bring mozjpeg
-
-        image = pyvips.Image.new_from_array(pixels)
-        file: bytes = image.jpegsave_buffer(
-            Q=quality, subsample_mode="on", trellis_quant=True, overshoot_deringing=True
-        )
-        return file
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return buffer.getvalue()
-
-
-def measure(
-    images: Iterable[tuple[str, NDArray[np.uint8]]],
-    restorer: Restorer | None,
-    qualities: Sequence[int],
-    policies: Sequence[ConsistencyPolicy] = ("auto",),
-    with_ssim: bool = True,
-    encoder: EncoderName = "libjpeg",
-) -> Iterator[Measurement]:
-    """The decoded JPEG's figures, then the restorer's (if any) under each consistency policy."""
-    for name, original in images:
-        for quality in qualities:
-            file = encode_jpeg(original, quality, encoder)
-            decoded = np.asarray(Image.open(io.BytesIO(file)))
-            results = [("jpeg", decoded, 0.0)]
-            for policy in policies if restorer else ():
-                assert restorer is not None
-                start = time.perf_counter()
-                restored = restorer.restore(file, consistency=policy)
-                seconds = time.perf_counter() - start
-                label = f"{restorer.model_file.description['name']}, consistency {policy}"
-                results.append((label, restored.pixels.astype(np.uint8, copy=False), seconds))
-            for method, pixels, seconds in results:
-                verification = verify(file, pixels)
-                yield Measurement(
-                    image=name,
-                    quality=quality,
-                    method=method,
-                    psnr_db=psnr_db(pixels, original),
-                    ssim=ssim(pixels, original) if with_ssim else float("nan"),
-                    psnr_b_db=psnr_b_db(pixels, original),
-                    share_inside=verification.consistency.share_inside,
-                    consistent=verification.is_consistent,
-                    seconds=seconds,
-                )
+    known = known or {}
+    for subject in test_set.subjects(degradations, limit):
+        for degradation in subject.degradations:
+            made: Pair | None = None
+            for method in methods:
+                where = (test_set.name, subject.name, degradation, method.name, method.identity)
+                try:
+                    row = known.get((*where, subject.checksum))
+                    if row is not None and row.error is None and set(metrics) <= row.figures.keys():
+                        yield row
+                        continue
+                    made = made or subject.pair(degradation)
+                    yield _row(where, subject, made, method, metrics)
+                except (UnjpegError, ValueError, MemoryError) as error:
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    yield Row(*where, "", {}, 0, 0.0, reason)
 
 
-def mean_row(rows: Iterable[Measurement], method: str, quality: int) -> dict[str, float]:
-    """Mean over the images of each figure."""
-    chosen = [row for row in rows if row.method == method and row.quality == quality]
-    fields = ("psnr_db", "ssim", "psnr_b_db", "share_inside", "consistent", "seconds")
-    return {field: float(np.mean([getattr(row, field) for row in chosen])) for field in fields}
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="Folder that holds test/<set>.")] = Path("../shared/data"),
-    out: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("results"),
-    sets: Annotated[list[str], typer.Option("--set", help="Data sets, or folders of pictures.")] = ["live1", "bsds500"],  # noqa: B006
-    model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
-    quality: Annotated[list[int], typer.Option(help="JPEG qualities.")] = list(QUALITIES),  # noqa: B006
-    policy: Annotated[list[str], typer.Option(help="Consistency policies.")] = ["auto", "off"],  # noqa: B006
-    encoder: Annotated[str, typer.Option(help="What makes the JPEG files: libjpeg or mozjpeg.")] = "libjpeg",
-) -> None:
-    """Measure a model on test sets and print the tables."""
-    if encoder not in get_args(EncoderName):
-        raise typer.BadParameter(f"--encoder must be one of {', '.join(get_args(EncoderName))}")
-    restorer = Restorer(model)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in sets:
-        rows = []
-        beside = data / "test" / name
-        images = list(load_images(beside if beside.is_dir() else resolved(name)))
-        name = Path(name).name
-        for row in measure(images, restorer, quality, policy, encoder=encoder):  # type: ignore[arg-type]
-            rows.append(row)
-            if sys.stderr.isatty():
-                print(f"\r{name}: {len(rows)}", end="", file=sys.stderr)
-        methods = list(dict.fromkeys(row.method for row in rows))
-        summary = {method: {q: mean_row(rows, method, q) for q in quality} for method in methods}
-        record: dict[str, Any] = {
-            "set": name,
-            "images": len(images),
-            "encoder": encoder,
-            "model": restorer.model_file.description["name"],
-            "model_hash": restorer.model_file.hash,
-            "unjpeg": __version__,
-            "commit": source_commit(),
-            "machine": machine(),
-            "summary": summary,
-            "rows": [asdict(row) for row in rows],
+def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, metrics: Sequence[str]) -> Row:
+    pixels = shaped_as(method.restore(pair.file), pair.original)
+    figures = {name: round(METRICS[name](pixels, pair.original), DECIMALS) for name in metrics}
+    if pair.file[:2] == b"\xff\xd8":
+        verification = verify(pair.file, pixels)
+        figures |= {
+            "share_inside": round(verification.consistency.share_inside, DECIMALS),
+            "consistent": float(verification.is_consistent),
         }
-        stem = f"{name}-{record['model']}" + ("" if encoder == "libjpeg" else f"-{encoder}")
-        (out / f"{stem}.json").write_text(json.dumps(record, indent=1))
-        print(f"\n{name} ({len(images)} images): PSNR dB / SSIM / PSNR-B dB, share of coefficients in their cells")
-        for method in methods:
-            for q in quality:
-                mean = summary[method][q]
-                print(
-                    f"  {method:30s} QF {q:3d}  {mean['psnr_db']:.2f} / {mean['ssim']:.3f} / {mean['psnr_b_db']:.2f}"
-                    f"   {mean['share_inside']:.4f}  consistent {mean['consistent']:.2f}"
-                )
+    megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
+    return Row(*where, subject.checksum, figures, len(pair.file), megapixels)  # type: ignore[call-arg, arg-type]
+
+
+def run(
+    sets: Sequence[TestSet],
+    degradations: Sequence[Degradation],
+    methods: Sequence[Method],
+    metrics: Sequence[str],
+    out: Path,
+    *,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure everything, or what an earlier run has left, and write ``results.json``.
+
+    Returns:
+        What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``summary``
+        (see ``summarised``), ``rows`` and ``errors``.
+
+    Raises:
+        TrainingDataError: a set is not there.
+        MeasurementError: two methods or two sets share a name, or nothing could be measured.
+    """
+    for kind, names in (("methods", [m.name for m in methods]), ("sets", [s.name for s in sets])):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise MeasurementError(f"two {kind} are called {', '.join(sorted(twice))}; measure them apart")
+    out.mkdir(parents=True, exist_ok=True)
+    runnable = [method for method in methods if not isinstance(method, Printed)]
+    known = _journal(out / JOURNAL)
+    rows: list[Row] = []
+    with (out / JOURNAL).open("a", encoding="utf-8") as journal:
+        for test_set in sets:
+            for row in measured(test_set, degradations, runnable, metrics, limit=limit, known=known):
+                rows.append(row)
+                if row.error is not None:
+                    say(f"{row.set}/{row.image}, {row.degradation}, {row.method}: {row.error}")
+                elif known.get(row.key) is not row:
+                    journal.write(json.dumps(asdict(row)) + "\n")
+                    journal.flush()
+    if all(row.error is not None for row in rows):
+        raise MeasurementError(f"nothing could be measured; the first reason: {rows[0].error}")
+    record = _record(sets, methods, metrics, rows)
+    write_json(out / RESULTS, record)
+    return record
+
+
+def _record(
+    sets: Sequence[TestSet], methods: Sequence[Method], metrics: Sequence[str], rows: Sequence[Row]
+) -> dict[str, Any]:
+    good = [row for row in rows if row.error is None]
+    degradations = list(dict.fromkeys(row.degradation for row in rows))
+    kept = ("set", "image", "degradation", "method", "size_bytes", "megapixels")
+    plain = [
+        {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _of(row, metrics)}
+        for row in good
+    ]
+    return {
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "machine": machine(),
+        "sets": {s.name: len({row.image for row in good if row.set == s.name}) for s in sets},
+        "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
+        "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
+        "degradations": degradations,
+        "metrics": list(metrics),
+        "summary": summarised(plain),
+        "rows": plain,
+        "errors": [
+            {name: getattr(row, name) for name in ("set", "image", "degradation", "method", "error")}
+            for row in rows
+            if row.error is not None
+        ],
+    }
+
+
+def _of(row: Row, metrics: Sequence[str]) -> list[str]:
+    return [name for name in (*metrics, *CONSISTENCY) if name in row.figures]
+
+
+def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means, intervals and paired differences, over the pictures that every method has restored.
+
+    Returns:
+        ``[set][degradation]`` with ``pictures``, ``bits_per_pixel``, ``methods`` (``[method][metric]`` to an
+        ``Interval``) and ``differences`` (``["a - b"][metric]`` to a ``Difference``).
+    """
+    out: dict[str, Any] = {}
+    for (set_name, degradation), group in _grouped(rows, "set", "degradation"):
+        by_method = {name: {r["image"]: r for r in of_one} for (name,), of_one in _grouped(group, "method")}
+        everywhere = set.intersection(*(set(images) for images in by_method.values()))
+        images = [image for image in dict.fromkeys(r["image"] for r in group) if image in everywhere]
+        if not images:
+            continue
+        names = [
+            name
+            for name in (*METRICS, *CONSISTENCY)
+            if all(name in by_method[method][image] for method in by_method for image in images)
+        ]
+        values = {
+            method: {name: [float(of_one[image][name]) for image in images] for name in names}
+            for method, of_one in by_method.items()
+        }
+        means = {method: {name: asdict(interval(of_one[name])) for name in names} for method, of_one in values.items()}
+        first = next(iter(by_method.values()))
+        size_bits = sum(8 * first[image]["size_bytes"] for image in images)
+        differences = {
+            f"{ours} - {theirs}": {name: asdict(difference(values[ours][name], values[theirs][name])) for name in names}
+            for theirs, ours in itertools.combinations(values, 2)
+        }
+        out.setdefault(set_name, {})[degradation] = {
+            "pictures": len(images),
+            "bits_per_pixel": size_bits / sum(1e6 * first[image]["megapixels"] for image in images),
+            "methods": means,
+            "differences": differences,
+        }
+    return out
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """A ``results.json``. Raises MeasurementError if it cannot be read."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"{path}: is no readable result file ({error})") from error
+    return record
 
 
 def machine() -> dict[str, Any]:
@@ -190,5 +253,43 @@ def machine() -> dict[str, Any]:
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-if __name__ == "__main__":
-    run_safely(lambda: typer.run(main))
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a result file whole or not at all, each row of a list on a line of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    parts = []
+    for key, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
+        else:
+            text = json.dumps(value, indent=1)
+        parts.append(f"{json.dumps(key)}: {text}")
+    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _journal(path: Path) -> dict[tuple[str, ...], Row]:
+    """What earlier runs have measured; a line that a kill has cut off is left out, and ended."""
+    rows: dict[tuple[str, ...], Row] = {}
+    if not path.exists():
+        return rows
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        try:
+            row = Row(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        rows[row.key] = row
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as journal:
+            journal.write("\n")
+    return rows
+
+
+def _grouped(
+    rows: Iterable[Mapping[str, Any]], *fields: str
+) -> Iterator[tuple[tuple[Any, ...], list[Mapping[str, Any]]]]:
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
+    yield from groups.items()

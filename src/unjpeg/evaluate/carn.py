@@ -27,12 +27,14 @@ import torch
 import typer
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
-from unjpeg.evaluate.benchmark import load_images, machine
+from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
+from unjpeg.evaluate.pairs import load_images
+from unjpeg.evaluate.sheets import crop_sheet, residual_sheet
 from unjpeg.models import Backbone, DiscriminatorConfig
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.carn import make_backbone, restore_pixels, stored
@@ -43,7 +45,7 @@ from unjpeg.train.pipeline import make_fabric, open_images
 from unjpeg.train.probe import domain_accuracy
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["TARGET_SHARES", "app", "crop_strip", "most_damaged", "open_pictures", "residual_map", "table1", "table2"]
+__all__ = ["TARGET_SHARES", "app", "open_pictures", "table1", "table2"]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -247,61 +249,9 @@ def figures(
             decoded = compress_jpeg(original, test)
             shown = {"JPEG": decoded} | {label: restore_pixels(net, decoded) for label, net in networks.items()}
             stem = f"carn-{session.recipe.name}-{name}-q{test}"
-            crop_strip(original, shown, side).save(out / f"{stem}-crops.png")
-            _residual_strip(original, shown).save(out / f"{stem}-residuals.png")
+            crop_sheet(original, shown, side).save(out / f"{stem}-crops.png")
+            residual_sheet(original, shown).save(out / f"{stem}-residuals.png")
             typer.echo(f"wrote {out / stem}-crops.png and -residuals.png")
-
-
-def residual_map(restored: Pixels, original: Pixels, brightest: float) -> Pixels:
-    """``log(|restored - original| + 1)`` of Fig. 1, ``(H, W)`` uint8; ``brightest`` (in levels of 255) is white."""
-    error = np.abs(restored.astype(np.float64) - original)
-    share = np.log1p(error) / np.log1p(max(brightest, 1.0))
-    out: Pixels = (np.clip(share, 0, 1) * 255).round().astype(np.uint8)
-    return out
-
-
-def most_damaged(original: Pixels, decoded: Pixels, side: int) -> tuple[int, int]:
-    """Top left corner of the window, on the grid of 8, in which compression lost most; deterministic."""
-    error = np.square(decoded.astype(np.float64) - original)
-    total = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tops, lefts = (np.arange(0, max(1, n - side + 1), 8) for n in original.shape)
-    bottoms, rights = (np.minimum(s + side, n) for s, n in zip((tops, lefts), original.shape, strict=True))
-    sums = total[np.ix_(bottoms, rights)] - total[np.ix_(tops, rights)]
-    sums += total[np.ix_(tops, lefts)] - total[np.ix_(bottoms, lefts)]
-    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
-    return int(tops[row]), int(lefts[column])
-
-
-def crop_strip(original: Pixels, shown: dict[str, Pixels], side: int) -> Image.Image:
-    """The most damaged detail of each version beside the original's, its whole picture's figures below it."""
-    top, left = most_damaged(original, shown["JPEG"], side)
-    window = slice(top, top + side), slice(left, left + side)
-    panels = [("original", "", original[window])]
-    for name, pixels in shown.items():
-        found = (psnr_db(pixels, original), psnr_b_db(pixels, original), ssim(pixels, original))
-        panels.append((name, "{:.2f} / {:.2f} / {:.3f}".format(*found), pixels[window]))
-    return _strip(panels, scale=2)
-
-
-def _residual_strip(original: Pixels, shown: dict[str, Pixels]) -> Image.Image:
-    errors = [np.abs(pixels.astype(np.int64) - original) for pixels in shown.values()]
-    brightest = float(np.quantile(np.stack(errors), 0.999))  # one scale for all, not set by a single pixel
-    return _strip([(name, "", residual_map(pixels, original, brightest)) for name, pixels in shown.items()], scale=1)
-
-
-def _strip(panels: Sequence[tuple[str, str, Pixels]], scale: int) -> Image.Image:
-    gap, text = 4, 28
-    height, width = (max(n * scale, m) for n, m in zip(panels[0][2].shape, (1, 150), strict=True))
-    strip = Image.new("L", (len(panels) * (width + gap) - gap, height + text), 255)
-    draw = ImageDraw.Draw(strip)
-    for number, (name, figures_, pixels) in enumerate(panels):
-        left = number * (width + gap)
-        large = Image.fromarray(pixels).resize(
-            (pixels.shape[1] * scale, pixels.shape[0] * scale), Image.Resampling.NEAREST
-        )
-        strip.paste(large, (left, 0))
-        draw.text((left, height + 2), f"{name}\n{figures_}", fill=0)
-    return strip
 
 
 def _probed(session: _Session, seed: int, trained: bool) -> Iterator[tuple[str, Backbone]]:

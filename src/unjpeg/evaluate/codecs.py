@@ -7,7 +7,6 @@ model: on the very files that it was adapted to (as a user would) and on a test 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable
@@ -17,26 +16,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from PIL import Image
 
 from unjpeg.cli import run_safely
-from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.benchmark import load_images, machine
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.restore import Restorer
+from unjpeg.evaluate.pairs import Degradation, Pair, Pixels, load_images
 from unjpeg.train.adapt import DEFAULT_ADAPTATION, adapt_model
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["encode", "main", "measure"]
+__all__ = ["main", "measure"]
 
 DATA = Path(os.environ.get("UNJPEG_DATA", "../shared/data"))
 
-Pixels = NDArray[np.uint8]
-
 
 def main(
-    codec: Annotated[list[str], typer.Option(help="webp-QUALITY, avif-QUALITY or jpeg-QUALITY.")] = [  # noqa: B006
+    codec: Annotated[list[str], typer.Option(help="A degradation: webp-20, avif-30, jpeg-10.")] = [  # noqa: B006
         "webp-20",
         "avif-30",
     ],
@@ -60,9 +55,10 @@ def main(
     """Adapt a model to other codecs and measure what it gains."""
     rows: list[dict[str, Any]] = []
     for name in codec:
+        degradation = Degradation.parse(name)
         truths = dict(load_images(data / originals))
         target = work / f"{name}-target"
-        _write_target(truths, name, target)
+        _write_target(truths, degradation, target)
         report = adapt_model(
             model,
             target,
@@ -72,14 +68,14 @@ def main(
             seed=seed,
             say=typer.echo,
         )
-        restorers = {"decoder": None, "unadapted": Restorer(model), "adapted": Restorer(report.model)}
-        for label, pictures in (("the target itself", truths), (test, dict(load_images(data / "test" / test)))):
-            files = {image: (encode(pixels, name), pixels) for image, pixels in pictures.items()}
-            figures = {method: measure(files.values(), restorer) for method, restorer in restorers.items()}
-            row = {"codec": name, "set": label, "images": len(files), **figures}
+        methods = {"decoder": Decoder(), "unadapted": UnjpegModel(model), "adapted": UnjpegModel(report.model)}
+        for which, pictures in (("the target itself", truths), (test, dict(load_images(data / "test" / test)))):
+            files = [degradation.apply(pixels) for pixels in pictures.values()]
+            figures = {label: measure(files, method) for label, method in methods.items()}
+            row = {"codec": name, "set": which, "images": len(files), **figures}
             rows.append(row | {key: value for key, value in asdict(report).items() if key != "left_out"})
             typer.echo(
-                f"{name} on {label}: "
+                f"{name} on {which}: "
                 + ", ".join(f"{method} {found['psnr_db']:.3f} dB" for method, found in figures.items())
             )
     record = {
@@ -97,43 +93,23 @@ def main(
     (out / "adapt-codecs.json").write_text(json.dumps(record, indent=1))
 
 
-def encode(pixels: Pixels, codec: str) -> bytes:
-    """A picture as a file. Raises TrainingDataError for a codec that is none.
-
-    Args:
-        codec: format and its encoder's quality, as "webp-20".
-    """
-    format, _, quality = codec.partition("-")
-    if format not in ("webp", "avif", "jpeg") or not quality.isdecimal() or not 0 <= int(quality) <= 100:
-        raise TrainingDataError(f"{codec}: no such codec; write webp-20, avif-30 or jpeg-10")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format, quality=int(quality))
-    return buffer.getvalue()
-
-
-def measure(files: Iterable[tuple[bytes, Pixels]], restorer: Restorer | None) -> dict[str, float]:
-    """Means over (file, original) of the restored pictures' figures; of the decoded ones without a restorer."""
+def measure(files: Iterable[Pair], method: Method) -> dict[str, float]:
+    """Means over the files of the restored pictures' figures."""
     found = []
-    for data, original in files:
-        if restorer is None:
-            image = Image.open(io.BytesIO(data))
-            pixels = np.asarray(image.convert("L" if original.ndim == 2 else "RGB"))
-        else:
-            restored = restorer.restore(data).pixels.astype(np.uint8, copy=False)
-            pixels = restored[..., 0] if original.ndim == 2 and restored.ndim == 3 else restored
-        found.append((psnr_db(pixels, original), psnr_b_db(pixels, original), ssim(pixels, original)))
+    for pair in files:
+        pixels = shaped_as(method.restore(pair.file), pair.original)
+        found.append((psnr_db(pixels, pair.original), psnr_b_db(pixels, pair.original), ssim(pixels, pair.original)))
     names = ("psnr_db", "psnr_b_db", "ssim")
     return {name: float(np.mean(values)) for name, values in zip(names, zip(*found, strict=True), strict=True)}
 
 
-def _write_target(originals: dict[str, Pixels], codec: str, folder: Path) -> None:
+def _write_target(originals: dict[str, Pixels], degradation: Degradation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = codec.partition("-")[0]
     for name, pixels in originals.items():
-        file = folder / f"{Path(name).stem}.{suffix}"
+        file = folder / f"{Path(name).stem}.{degradation.codec}"
         if not file.exists():
             partial = file.with_suffix(".partial")
-            partial.write_bytes(encode(pixels, codec))
+            partial.write_bytes(degradation.apply(pixels).file)
             os.replace(partial, file)
 
 

@@ -23,7 +23,8 @@ import typer
 from PIL import Image
 
 from unjpeg.cli import run_safely
-from unjpeg.evaluate.benchmark import encode_jpeg, load_images, machine
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 

@@ -27,7 +27,8 @@ from torch.nn import functional
 from unjpeg.cli import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import load_images, machine
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.pairs import load_images
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select

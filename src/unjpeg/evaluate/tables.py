@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from unjpeg.evaluate import carn_tables
-from unjpeg.evaluate.printed import ABLATION, COSTS, LIVE1_DAGN
+from unjpeg.evaluate.benchmark import load_results
+from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1
+from unjpeg.evaluate.report import cost_table, metric_table
 
 __all__ = ["main", "tables", "with_tables"]
 
@@ -22,16 +24,17 @@ DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md", "docs/carn-d
 
 def tables(results: Path) -> dict[str, str]:
     """Each table's Markdown, by the name that its place in the documents has."""
-    files = {
-        "live1": results / "live1-default.json",
-        "bsds500": results / "bsds500-default.json",
-        "live1-mozjpeg": results / "live1-default-mozjpeg.json",
-    }
-    records = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    live1 = load_results(results / "live1.json")
     return {
-        "short": _short(records["live1"]),
-        **{f"quality-{name}": _quality(record) for name, record in records.items()},
-        **{f"projection-{name}": _projection(record) for name, record in records.items()},
+        "short": _short(live1),
+        "quality-live1": _quality(live1),
+        "projection-live1": _projection(live1),
+        "methods-live1": _methods(live1),
+        "methods-bsds500": _from_file(results / "bsds500.json", _methods),
+        "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
+        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
+        "contours": _from_file(results / "downstream-contours.json", _contours),
+        "text": _from_file(results / "downstream-text.json", _text),
         **_cost(results / "cost.json"),
         "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
@@ -65,55 +68,56 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _method(record: Mapping[str, Any], policy: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = record["summary"][f"{record['model']}, consistency {policy}"]
-    return found
+def _plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The only set's summary at each plain quality."""
+    (summary,) = record["summary"].values()
+    return {name.removeprefix("jpeg-"): figures for name, figures in summary.items()}
 
 
-def _figures(row: Mapping[str, float]) -> str:
-    return f"{row['psnr_db']:.2f} / {row['ssim']:.3f} / {row['psnr_b_db']:.2f}"
+def _figures(means: Mapping[str, Any]) -> str:
+    return f"{means['psnr_db']['mean']:.2f} / {means['ssim']['mean']:.3f} / {means['psnr_b_db']['mean']:.2f}"
 
 
 def _short(record: Mapping[str, Any]) -> str:
     qualities = ("10", "20", "30", "40")
-    jpeg, ours = record["summary"]["jpeg"], _method(record, "auto")
+    found = _plain_jpegs(record)
+
+    def row(method: str) -> list[str]:
+        return [f"{found[q]['methods'][method]['psnr_db']['mean']:.2f}" for q in qualities]
+
+    printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in qualities]
     return _table(
         ["LIVE1, PSNR in dB", *(f"quality {q}" for q in qualities)],
         [
-            ["JPEG", *(f"{jpeg[q]['psnr_db']:.2f}" for q in qualities)],
-            ["unjpeg, `default`", *(f"**{ours[q]['psnr_db']:.2f}**" for q in qualities)],
-            ["DAGN as printed (110 M parameters)", *(f"{LIVE1_DAGN[int(q)][0]:.2f}" for q in qualities)],
+            ["JPEG", *row("jpeg")],
+            ["unjpeg, `default`", *(f"**{value}**" for value in row("default"))],
+            ["DAGN as printed (110 M parameters)", *printed],
         ],
     )
 
 
 def _quality(record: Mapping[str, Any]) -> str:
-    jpeg, ours = record["summary"]["jpeg"], _method(record, "auto")
     rows = []
-    for q in jpeg:
-        per_image: dict[str, dict[str, float]] = {}
-        for row in record["rows"]:
-            if str(row["quality"]) == q:
-                per_image.setdefault(row["image"], {})[row["method"]] = row["psnr_db"]
-        name = f"{record['model']}, consistency auto"
-        worse = sum(image[name] < image["jpeg"] for image in per_image.values())
-        gain = ours[q]["psnr_db"] - jpeg[q]["psnr_db"]
-        rows.append([q, _figures(jpeg[q]), _figures(ours[q]), f"{gain:+.2f}", f"{worse} of {len(per_image)}"])
-    return _table(["quality", "JPEG", "`default`", "gain, dB", "worse than JPEG"], rows)
+    for quality, figures in _plain_jpegs(record).items():
+        jpeg, ours = figures["methods"]["jpeg"], figures["methods"]["default"]
+        gain = figures["differences"]["default - jpeg"]["psnr_db"]
+        worse = f"{gain['lower']} of {gain['pictures']}"
+        rows.append([quality, _figures(jpeg), _figures(ours), _interval(gain, 2), worse])
+    return _table(["quality", "JPEG", "`default`", "gain, dB (95 %)", "worse than JPEG"], rows)
 
 
 def _projection(record: Mapping[str, Any]) -> str:
     rows = []
-    for q in record["summary"]["jpeg"]:
-        on, off = _method(record, "auto")[q], _method(record, "off")[q]
+    for quality, figures in _plain_jpegs(record).items():
+        on, off = figures["methods"]["default"], figures["methods"]["default@off"]
         rows.append(
             [
-                q,
-                f"{off['psnr_db']:.3f}",
-                f"{on['psnr_db']:.3f}",
-                f"{off['share_inside']:.4%}",
-                f"{on['share_inside']:.4%}",
-                f"{on['consistent']:.0%}",
+                quality,
+                f"{off['psnr_db']['mean']:.3f}",
+                f"{on['psnr_db']['mean']:.3f}",
+                f"{off['share_inside']['mean']:.4%}",
+                f"{on['share_inside']['mean']:.4%}",
+                f"{on['consistent']['mean']:.0%}",
             ]
         )
     return _table(
@@ -127,6 +131,34 @@ def _projection(record: Mapping[str, Any]) -> str:
         ],
         rows,
     )
+
+
+def _contours(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gains = [_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")]
+            rows.append([degradation, method, f"{figures['ods']:.3f}", gains[0], f"{figures['ois']:.3f}", gains[1]])
+    return _table([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gain = figures.get("gains", {}).get("character_error_rate")
+            more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
+            rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
+    return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+
+
+def _interval(value: Mapping[str, float], digits: int) -> str:
+    return f"{value['mean']:+.{digits}f} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
+
+
+def _methods(record: Mapping[str, Any]) -> str:
+    (name,) = record["summary"]
+    return metric_table(record, name).markdown()
 
 
 NOT_MEASURED = "Not measured yet."

@@ -99,16 +99,16 @@ def _halftone(photo: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _text(photo: Pixels, rng: np.random.Generator) -> Pixels:
     """Lines of letters on a plain colour or on the photograph."""
-    colours = [tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in range(2)]
+    paper, ink = rng.integers(0, 256, (2, 3)).tolist()
     if rng.random() < 0.5:
-        colours = [(0, 0, 0), (255, 255, 255)][:: int(rng.choice([-1, 1]))]
-    canvas = Image.fromarray(photo) if rng.random() < 0.3 else Image.new("RGB", photo.shape[1::-1], colours[0])
+        paper, ink = ([0] * 3, [255] * 3) if rng.random() < 0.5 else ([255] * 3, [0] * 3)
+    canvas = Image.fromarray(photo) if rng.random() < 0.3 else Image.new("RGB", photo.shape[1::-1], tuple(paper))
     draw, size = ImageDraw.Draw(canvas), int(rng.integers(7, 33))
     draw.fontmode = str(rng.choice(["1", "L"]))
     font = ImageFont.load_default(size)
     for top in range(-int(rng.integers(size)), photo.shape[0], size + int(rng.integers(1, 6))):
         letters = "".join(rng.choice(list(string.ascii_letters + string.digits + "      .,;-"), 24))
-        draw.text((-int(rng.integers(size)), top), letters, fill=colours[1], font=font)
+        draw.text((-int(rng.integers(size)), top), letters, fill=tuple(ink), font=font)
     return np.asarray(canvas)
 
 

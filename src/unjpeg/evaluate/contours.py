@@ -1,0 +1,151 @@
+"""Contours on BSDS500, where people have drawn them, and what a classical detector finds of them.
+
+The detector is Canny's without his hysteresis: gradients of Gaussian-smoothed colour, thinned across the contour. It is
+scored as the Berkeley benchmark does: a contour pixel counts if it can be matched one to one with one that a person has
+drawn no further than 0.75 % of the diagonal away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from unjpeg.errors import TrainingDataError
+from unjpeg.evaluate.downstream import Task
+from unjpeg.evaluate.pairs import Pixels, load_images
+
+__all__ = ["ContourCounts", "Contours", "contour_counts", "contour_strength"]
+
+SIGMA = 2.0
+THRESHOLDS = np.geomspace(1, 25, 20)
+"""Strengths at which contours are cut off, in levels of 255 per pixel."""
+
+MAX_DISTANCE = 0.0075
+"""Of the diagonal: how far apart matched pixels may lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContourCounts:
+    """Pixels of one picture, at each threshold, ``(len(THRESHOLDS),)``.
+
+    Attributes:
+        found: that the detector gives.
+        right: of those, matched by any person.
+        drawn_found: drawn pixels that are matched, summed over the people.
+        drawn: pixels that all people have drawn; the same at each threshold.
+    """
+
+    found: NDArray[np.int64]
+    right: NDArray[np.int64]
+    drawn_found: NDArray[np.int64]
+    drawn: int
+
+
+class Contours(Task[list[NDArray[np.bool_]], ContourCounts]):
+    """F-measure with one threshold for all pictures (ODS) and with the best one for each (OIS).
+
+    Args:
+        images, boundaries: folders of the pictures and of the ``.mat`` files of the same names.
+    """
+
+    name = "contours"
+    figures = ("ods", "ois")
+    resamples = 300
+
+    def __init__(self, images: Path, boundaries: Path) -> None:
+        self._images, self._boundaries = images, boundaries
+
+    def pictures(self) -> Iterator[tuple[str, Pixels, list[NDArray[np.bool_]]]]:
+        for name, pixels in load_images(self._images):
+            file = self._boundaries / f"{Path(name).stem}.mat"
+            if not file.is_file():
+                raise TrainingDataError(f"{file}: no boundaries for {name}")
+            people = loadmat(file)["groundTruth"].ravel()
+            yield name, pixels, [person["Boundaries"][0, 0].astype(bool) for person in people]
+
+    def examine(self, pixels: Pixels, truth: list[NDArray[np.bool_]]) -> ContourCounts:
+        return contour_counts(contour_strength(pixels), truth)
+
+    def summarise(self, results: Sequence[ContourCounts]) -> dict[str, float]:
+        found, right, drawn_found = (
+            np.stack([getattr(result, name) for result in results]) for name in ("found", "right", "drawn_found")
+        )
+        drawn = np.array([result.drawn for result in results])
+        each = _f_measure(found, right, drawn_found, drawn[:, None])
+        best = np.arange(len(results)), each.argmax(axis=1)
+        over_all = _f_measure(found.sum(0), right.sum(0), drawn_found.sum(0), drawn.sum())
+        by_image = _f_measure(found[best].sum(), right[best].sum(), drawn_found[best].sum(), drawn.sum())
+        return {"ods": float(over_all.max()), "ois": float(by_image)}
+
+
+def contour_strength(pixels: Pixels) -> NDArray[np.float64]:
+    """Strength of contours one pixel wide, ``(H, W)``, in levels per pixel; 0 elsewhere."""
+    channels = pixels.astype(np.float64).reshape(*pixels.shape[:2], -1)
+    across, down = (
+        np.stack([gaussian_filter(channels[..., i], SIGMA, order=order) for i in range(channels.shape[2])], axis=2)
+        for order in ((0, 1), (1, 0))
+    )
+    strength = np.hypot(across, down)
+    strongest = strength.argmax(axis=2)[..., None]
+    across, down, strength = (np.take_along_axis(a, strongest, axis=2)[..., 0] for a in (across, down, strength))
+    # Thinned: what is weaker than its neighbours one pixel along the gradient, interpolated, is no contour.
+    length = np.maximum(strength, 1e-12)
+    y, x = np.indices(strength.shape)
+    step_y, step_x = down / length, across / length
+    before, after = (
+        map_coordinates(strength, (y + sign * step_y, x + sign * step_x), order=1, mode="nearest") for sign in (-1, 1)
+    )
+    thin: NDArray[np.float64] = np.where((strength >= before) & (strength > after), strength, 0.0)
+    return thin
+
+
+def contour_counts(strength: NDArray[np.float64], people: Sequence[NDArray[np.bool_]]) -> ContourCounts:
+    """Match contours of each strength with what people have drawn, ``(H, W)`` each."""
+    points = np.argwhere(strength >= THRESHOLDS[0])
+    strengths = strength[tuple(points.T)]
+    radius = MAX_DISTANCE * float(np.hypot(*strength.shape))
+    right = np.zeros((len(THRESHOLDS), len(points)), bool)
+    drawn_found = np.zeros(len(THRESHOLDS), np.int64)
+    for person in people:
+        near = _near(points, person, radius)
+        for number, threshold in enumerate(THRESHOLDS):
+            some = np.flatnonzero(strengths >= threshold)
+            matched = maximum_bipartite_matching(near[some], perm_type="column") >= 0
+            right[number, some[matched]] = True
+            drawn_found[number] += matched.sum()
+    found = (strengths[None] >= THRESHOLDS[:, None]).sum(axis=1)
+    return ContourCounts(found, right.sum(axis=1), drawn_found, int(sum(person.sum() for person in people)))
+
+
+def _near(points: NDArray[np.int64], person: NDArray[np.bool_], radius: float) -> csr_array:
+    """Which points and drawn pixels lie close enough to be matched, ``(len(points), drawn pixels)``."""
+    reach = int(radius)
+    numbers = np.full([side + 2 * reach for side in person.shape], -1, np.int64)
+    inside = tuple(slice(reach, reach + side) for side in person.shape)
+    numbers[inside][person] = np.arange(person.sum())
+    rows, columns = [], []
+    for offset in np.argwhere(np.ones((2 * reach + 1, 2 * reach + 1))):
+        if np.hypot(*(offset - reach)) <= radius:
+            found = numbers[tuple((points + offset).T)]
+            there = np.flatnonzero(found >= 0)
+            rows.append(there)
+            columns.append(found[there])
+    where = np.concatenate(rows), np.concatenate(columns)
+    return csr_array((np.ones(len(where[0]), np.int8), where), shape=(len(points), int(person.sum())))
+
+
+def _f_measure(
+    found: NDArray[np.int64], right: NDArray[np.int64], drawn_found: NDArray[np.int64], drawn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    precision = right / np.maximum(found, 1)
+    recall = drawn_found / np.maximum(drawn, 1)
+    f: NDArray[np.float64] = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return f

@@ -1,0 +1,288 @@
+"""What can be measured: the decoder, our models, other programs, other people's networks, and printed figures.
+
+A method is named on the command line::
+
+    jpeg                            the file as decoded
+    default, mine.unjpeg            our models, as ``unjpeg restore`` runs them
+    default@off                     the same without the projection (strict, auto and off)
+    jpeg-quantsmooth                a program of ``PROGRAMS``, if it is installed
+    mine=tool {input} {output.png}  any shell command, under a name; {output} alone is a PNG file
+    network.safetensors             ARCNN, DnCNN or RDN, as our recipes train them (needs torch)
+    fbcnn.pth                       whatever spandrel can load (extra ``spandrel``)
+    printed:QGAC                    the DAGN paper's figures, for what cannot be run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+
+from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.pairs import Pixels, decode
+from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.network import shipped_models
+from unjpeg.picture import read_picture
+from unjpeg.restore import ConsistencyPolicy, Restorer
+
+__all__ = [
+    "PROGRAMS",
+    "Command",
+    "Complexity",
+    "Decoder",
+    "Method",
+    "Printed",
+    "UnjpegModel",
+    "method_by_name",
+    "shaped_as",
+]
+
+COMMAND_SECONDS = 900
+"""A program that takes longer for one picture has failed."""
+
+PROGRAMS = {
+    "jpeg-quantsmooth": "jpegqs --quality 6 --info 0 {input} {output.jpg}",
+    "jpeg2png": "jpeg2png --quiet --force --output {output.png} {input}",
+    "knusperli": "knusperli {input} {output.png}",
+    "djpegli": "djpegli {input} {output.png}",
+}
+"""Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
+
+_OUTPUT = re.compile(r"\{output(\.[a-z0-9]+)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """What a network is, whatever it runs on.
+
+    Attributes:
+        parameters_m: millions.
+        multiply_adds_g: thousand millions, for one colour picture of 512x512.
+    """
+
+    parameters_m: float
+    multiply_adds_g: float
+
+
+class Method(ABC):
+    """Something that makes a picture of a compressed file.
+
+    Attributes:
+        name: in tables.
+        spec: what ``method_by_name`` makes it of.
+        identity: changes whenever its results may.
+    """
+
+    name: str
+    spec: str
+    identity: str
+
+    @abstractmethod
+    def restore(self, file: bytes) -> Pixels:
+        """The restored picture, ``(H, W)`` or ``(H, W, 3)``. Raises UnjpegError."""
+
+    def complexity(self) -> Complexity | None:
+        """What it computes with, if it is a network and torch is there to count it."""
+        return None
+
+
+class Decoder(Method):
+    """The file as decoded: what every gain is counted from."""
+
+    def __init__(self) -> None:
+        import PIL
+
+        self.name = self.spec = "jpeg"
+        self.identity = f"Pillow {PIL.__version__}"
+
+    def restore(self, file: bytes) -> Pixels:
+        return decode(file)
+
+
+class UnjpegModel(Method):
+    """One of our models, through ``Restorer.restore``, as a user's file would go.
+
+    Args:
+        model: a shipped model's name or a model file's path.
+        policy: of consistency. Raises ModelError, if there is no such model.
+    """
+
+    def __init__(self, model: str | Path, policy: ConsistencyPolicy = "auto") -> None:
+        self._restorer = Restorer(model)
+        self._policy: ConsistencyPolicy = policy
+        suffix = "" if policy == "auto" else f"@{policy}"
+        self.name = f"{self._restorer.model_file.description['name']}{suffix}"
+        self.spec = f"{model}{suffix}"
+        self.identity = f"{self._restorer.model_file.hash} {policy}"
+
+    def restore(self, file: bytes) -> Pixels:
+        pixels = self._restorer.restore(file, consistency=self._policy).pixels
+        return pixels.astype(np.uint8, copy=False)
+
+    def complexity(self) -> Complexity | None:
+        try:
+            from unjpeg.evaluate.complexity import counted
+            from unjpeg.models import DagnConfig
+        except ModuleNotFoundError:
+            return None
+        config = self._restorer.model_file.description["network"]
+        figures = counted(DagnConfig(**config))
+        return Complexity(figures["parameters_m"], figures["multiply_adds_g"])
+
+
+class Command(Method):
+    """A program that reads one file and writes another.
+
+    Args:
+        name: in tables.
+        command: for the shell, with ``{input}`` and ``{output}`` or ``{output.SUFFIX}`` where the paths go.
+
+    Attributes:
+        suffix: of the file that it writes.
+
+    Raises:
+        SettingError: it does not say where its input and output go.
+        MeasurementError: its program is not installed.
+    """
+
+    def __init__(self, name: str, command: str) -> None:
+        found = _OUTPUT.findall(command)
+        if "{input}" not in command or len(found) != 1:
+            raise SettingError(f"{name}: a command needs {{input}} and one {{output}} or {{output.SUFFIX}}")
+        self.name, self.spec = name, f"{name}={command}"
+        self._command, self.suffix = command, found[0] or ".png"
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise SettingError(f"{name}: the shell would not understand its quotes ({error})") from error
+        program = shutil.which(words[0])
+        if program is None:
+            raise MeasurementError(f"{name}: not installed ({words[0]} is not on the PATH)")
+        # Another version of the program is another method.
+        self.identity = f"{command} {hashlib.sha256(Path(program).read_bytes()).hexdigest()[:16]}"
+
+    def restore(self, file: bytes) -> Pixels:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, f"in{_suffix_of(file)}"), Path(folder, f"out{self.suffix}")
+            source.write_bytes(file)
+            self._run(self.command_line(source, target))
+            if not target.is_file():
+                raise MeasurementError(f"{self.name}: wrote no {target.name}")
+            return read_picture(target.read_bytes()).pixels
+
+    def command_line(self, source: Path, target: Path) -> str:
+        """For the shell. ``target`` should end in ``suffix``."""
+        line = _OUTPUT.sub(lambda _: shlex.quote(str(target)), self._command)
+        return line.replace("{input}", shlex.quote(str(source)))
+
+    def _run(self, line: str) -> None:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", line],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that what the shell starts can be ended with it
+        )
+        try:
+            _, complaint = process.communicate(timeout=COMMAND_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise MeasurementError(f"{self.name}: took more than {COMMAND_SECONDS} seconds") from error
+            raise
+        if process.returncode:
+            last = complaint.decode(errors="replace").strip().splitlines()[-1:]
+            raise MeasurementError(f"{self.name}: failed with code {process.returncode} {' '.join(last)}".rstrip())
+
+
+class Printed(Method):
+    """A row of the DAGN paper's Table I: it can be shown beside others, and not be run.
+
+    Raises SettingError, if the paper prints no such row.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in TABLE_1:
+            raise SettingError(f"printed:{name}: the paper prints {', '.join(TABLE_1)}")
+        self.row = name
+        self.name = f"{name}, as printed"
+        self.spec = f"printed:{name}"
+        self.identity = "DAGN, Table I"
+
+    def restore(self, file: bytes) -> Pixels:  # noqa: ARG002
+        raise MeasurementError(f"{self.name}: cannot be run")
+
+
+def method_by_name(spec: str) -> Method:
+    """What the command line names, as described above.
+
+    Raises:
+        SettingError: nothing is called that.
+        MeasurementError: it needs a program or an extra that is not installed.
+        ModelError: a model file cannot be used.
+    """
+    if spec == "jpeg":
+        return Decoder()
+    if spec.startswith("printed:"):
+        return Printed(spec.removeprefix("printed:"))
+    if "{input}" in spec or "{output" in spec:
+        name, separator, command = spec.partition("=")
+        if not separator:
+            raise SettingError(f"{spec}: give the command a name: NAME=COMMAND")
+        return Command(name, command)
+    if spec in PROGRAMS:
+        return Command(spec, PROGRAMS[spec])
+    if spec.endswith((".safetensors", ".pth", ".pt", ".ckpt")):
+        return _network(Path(spec))
+    model, separator, policy = spec.rpartition("@")
+    if separator and policy in get_args(ConsistencyPolicy):
+        return UnjpegModel(model, cast(ConsistencyPolicy, policy))
+    if spec not in shipped_models() and not Path(spec).is_file():
+        known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
+        raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
+    return UnjpegModel(spec)
+
+
+def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:
+    """A result as grey or RGB as its original. Raises MeasurementError if the sizes differ."""
+    if pixels.shape[:2] != original.shape[:2]:
+        raise MeasurementError(f"made {_size(pixels)} pixels of {_size(original)}")
+    if pixels.ndim == original.ndim:
+        return pixels
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    grey: Pixels = np.rint(pixels.astype(np.float32).mean(axis=2)).astype(np.uint8)
+    return grey
+
+
+def _size(pixels: Pixels) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _suffix_of(file: bytes) -> str:
+    if file[:2] == b"\xff\xd8":
+        return ".jpg"
+    return ".webp" if file[8:12] == b"WEBP" else ".avif" if file[4:8] == b"ftyp" else ".png"
+
+
+def _network(path: Path) -> Method:
+    try:
+        from unjpeg.evaluate import networks
+    except ModuleNotFoundError as error:
+        raise MeasurementError(f"{path}: needs {error.name}: pip install 'unjpeg[train]'") from error
+    if not path.is_file():
+        raise SettingError(f"{path}: no such file")
+    network: Method = networks.load(path)
+    return network

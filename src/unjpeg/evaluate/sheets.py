@@ -1,0 +1,168 @@
+"""Pictures of pictures: details side by side with their figures, maps of what is wrong, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
+from unjpeg.evaluate.pairs import Pixels
+
+__all__ = [
+    "Panel",
+    "before_after_sheet",
+    "crop_sheet",
+    "heading",
+    "most_changed",
+    "residual_map",
+    "residual_sheet",
+    "side_by_side",
+    "stacked",
+]
+
+ZOOM = 3
+"""How much larger a detail is shown, and how much more around it."""
+
+GAP = 6
+PAGE = 1560
+"""Width in pixels that rows are wrapped at."""
+
+TEXT = 13
+FRAME = (255, 40, 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One version of a picture, with what stands below it."""
+
+    lines: tuple[str, ...]
+    image: Image.Image
+
+
+def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Image.Image:
+    """The detail that the first version has damaged most, in every version, with the whole pictures' figures below.
+
+    Args:
+        original: ``(H, W)`` or ``(H, W, 3)``; the versions have its shape.
+        side: of the detail, in pixels; above it, three times as much of the picture is shown.
+    """
+    first = next(iter(shown.values()))
+    corner = most_changed(original, first, side)
+    panels = [Panel(("original", "PSNR / SSIM / PSNR-B"), _detail(original, corner, side))]
+    for name, pixels in shown.items():
+        figures = f"{psnr_db(pixels, original):.2f} / {ssim(pixels, original):.3f} / {psnr_b_db(pixels, original):.2f}"
+        panels.append(Panel((name, figures), _detail(pixels, corner, side)))
+    return side_by_side(panels)
+
+
+def residual_sheet(original: Pixels, shown: Mapping[str, Pixels]) -> Image.Image:
+    """What each version has wrong, on one scale: ``residual_map`` of whole pictures."""
+    errors = [np.abs(pixels.astype(np.int64) - original) for pixels in shown.values()]
+    brightest = float(np.quantile(np.stack(errors), 0.999))  # one scale for all, not set by a single pixel
+    return side_by_side(
+        [Panel((name,), Image.fromarray(residual_map(pixels, original, brightest))) for name, pixels in shown.items()]
+    )
+
+
+def before_after_sheet(pictures: Sequence[tuple[str, Pixels, Pixels]], side: int) -> Image.Image:
+    """For pictures without originals, a row each: name, before, after; the detail is the one that changed most."""
+    rows = []
+    for name, before, after in pictures:
+        corner = most_changed(before, after, side)
+        panels = [
+            Panel((name, "before"), _detail(before, corner, side)),
+            Panel(("", "after"), _detail(after, corner, side)),
+        ]
+        rows.append(side_by_side(panels))
+    return stacked(rows)
+
+
+def residual_map(restored: Pixels, original: Pixels, brightest: float) -> Pixels:
+    """``log(|restored - original| + 1)``, mean over channels, ``(H, W)``; ``brightest`` (of 255 levels) is white."""
+    error = np.abs(restored.astype(np.float64) - original)
+    if error.ndim == 3:
+        error = error.mean(axis=2)
+    share = np.log1p(error) / np.log1p(max(brightest, 1.0))
+    out: Pixels = (np.clip(share, 0, 1) * 255).round().astype(np.uint8)
+    return out
+
+
+def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
+    """Top left corner of the window, on the grid of 8, where two pictures differ most; deterministic."""
+    error = np.square(other.astype(np.float64) - one)
+    if error.ndim == 3:
+        error = error.sum(axis=2)
+    total = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    tops, lefts = (np.arange(0, max(1, n - side + 1), 8) for n in error.shape)
+    bottoms, rights = (np.minimum(s + side, n) for s, n in zip((tops, lefts), error.shape, strict=True))
+    sums = total[np.ix_(bottoms, rights)] - total[np.ix_(tops, rights)]
+    sums += total[np.ix_(tops, lefts)] - total[np.ix_(bottoms, lefts)]
+    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(tops[row]), int(lefts[column])
+
+
+def side_by_side(panels: Sequence[Panel]) -> Image.Image:
+    """Panels in rows that are no wider than a page, their lines below."""
+    font = ImageFont.load_default(TEXT)
+    rows: list[list[tuple[Panel, int]]] = [[]]
+    for panel in panels:
+        width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in panel.lines)])
+        if rows[-1] and sum(w + GAP for _, w in rows[-1]) + width > PAGE:
+            rows.append([])
+        rows[-1].append((panel, width))
+    return stacked([_row(row, font) for row in rows], GAP)
+
+
+def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
+    """One below the other."""
+    height = sum(image.height for image in images) + gap * (len(images) - 1)
+    sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
+    top = 0
+    for image in images:
+        sheet.paste(image.convert("RGB"), (0, top))
+        top += image.height + gap
+    return sheet
+
+
+def heading(text: str, size: int = 20) -> Image.Image:
+    """A line of text as an image."""
+    font = ImageFont.load_default(size)
+    image = Image.new("RGB", (int(font.getlength(text)) + 4, size + 10), "white")
+    ImageDraw.Draw(image).text((0, 2), text, fill="black", font=font)
+    return image
+
+
+def _row(panels: Sequence[tuple[Panel, int]], font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+    """Panels, each with its width."""
+    height = max(panel.image.height for panel, _ in panels)
+    lines = max(len(panel.lines) for panel, _ in panels)
+    width = sum(width + GAP for _, width in panels) - GAP
+    sheet = Image.new("RGB", (width, height + lines * (TEXT + 4) + 4), "white")
+    draw, left = ImageDraw.Draw(sheet), 0
+    for panel, width in panels:
+        sheet.paste(panel.image.convert("RGB"), (left, 0))
+        for number, line in enumerate(panel.lines):
+            draw.text((left, height + 3 + number * (TEXT + 4)), line, fill="black", font=font)
+        left += width + GAP
+    return sheet
+
+
+def _detail(pixels: Pixels, corner: tuple[int, int], side: int) -> Image.Image:
+    """The detail's surroundings with a frame around it, and the detail enlarged below."""
+    around, height, width = ZOOM * side, *pixels.shape[:2]
+    top, left = (
+        int(np.clip(at + side // 2 - around // 2, 0, max(0, n - around)))
+        for at, n in zip(corner, (height, width), strict=True)
+    )
+    context = Image.fromarray(pixels[top : top + around, left : left + around]).convert("RGB")
+    y, x = corner[0] - top, corner[1] - left
+    small = Image.fromarray(pixels[corner[0] : corner[0] + side, corner[1] : corner[1] + side]).convert("RGB")
+    ImageDraw.Draw(context).rectangle((x, y, x + small.width - 1, y + small.height - 1), outline=FRAME)
+    large = small.resize((small.width * ZOOM, small.height * ZOOM), Image.Resampling.NEAREST)
+    panel = Image.new("RGB", (around, context.height + GAP + large.height), "white")
+    panel.paste(context, (0, 0))
+    panel.paste(large, (0, context.height + GAP))
+    return panel

@@ -1,0 +1,190 @@
+"""What machines make of restored pictures: contours, text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import savemat
+from typer.testing import CliRunner
+
+from conftest import synthetic_photo
+
+pytest.importorskip("skimage")
+
+from unjpeg.errors import MeasurementError, TrainingDataError
+from unjpeg.evaluate.contours import THRESHOLDS, Contours, contour_counts, contour_strength
+from unjpeg.evaluate.downstream import Task, app, measure_task
+from unjpeg.evaluate.methods import Decoder, Method
+from unjpeg.evaluate.pairs import Degradation, Pixels, decode
+from unjpeg.evaluate.reading import Reading, page
+
+# --- contours -----------------------------------------------------------------------------------------------------
+
+
+def square(side: int = 64) -> tuple[Pixels, NDArray[np.bool_]]:
+    """A bright square on a dark ground, and its outline."""
+    pixels = np.full((side, side), 60, np.uint8)
+    pixels[side // 4 : -side // 4, side // 4 : -side // 4] = 200
+    inside = pixels > 100
+    smaller = np.zeros_like(inside)
+    smaller[side // 4 + 1 : -side // 4 - 1, side // 4 + 1 : -side // 4 - 1] = True
+    return pixels, inside & ~smaller
+
+
+def test_contours_are_thin_and_where_the_edges_are() -> None:
+    pixels, outline = square()
+    strength = contour_strength(pixels)
+    strong = strength > THRESHOLDS[5]
+    assert 0.8 * outline.sum() < strong.sum() < 1.3 * outline.sum()
+    for y, x in np.argwhere(strong):
+        assert outline[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any()
+    # A step of 140 levels through a Gaussian of sigma 2 rises by 140 / (2 sqrt(2 pi)) a pixel.
+    assert strength.max() == pytest.approx(140 / (2 * np.sqrt(2 * np.pi)), rel=0.05)
+    assert np.allclose(contour_strength(np.dstack([pixels] * 3)), strength)
+    assert not contour_strength(np.full((20, 20), 7, np.uint8)).any()
+
+
+def test_a_found_pixel_matches_one_drawn_pixel() -> None:
+    """Two found lines beside one drawn: half of the found pixels are right, all of the drawn are found."""
+    strength = np.zeros((100, 100))
+    strength[20:80, 50] = strength[20:80, 51] = 10
+    drawn = np.zeros((100, 100), bool)
+    drawn[20:80, 50] = True
+    counts = contour_counts(strength, [drawn])
+    below = THRESHOLDS <= 10
+    assert (counts.found[below] == 120).all()
+    assert (counts.right[below] == 60).all()
+    assert (counts.drawn_found[below] == 60).all()
+    assert not counts.found[~below].any()
+    far = np.roll(drawn, 3, axis=1)  # 0.0075 of the diagonal is 1.06 pixels
+    assert not contour_counts(strength, [far]).right.any()
+    # Right for one person is right; drawn pixels are asked for of all of them.
+    both = contour_counts(strength, [drawn, far])
+    assert (both.right[below] == 60).all()
+    assert (both.drawn_found[below] == 60).all()
+    assert both.drawn == 120
+
+
+def test_one_threshold_for_all_is_no_better_than_one_for_each() -> None:
+    rng = np.random.default_rng(0)
+    outline = np.zeros((60, 60), bool)
+    outline[10:50, 30] = True
+    results = []
+    for level in (4, 16):  # contours of very different strength, with noise below them
+        strength = rng.uniform(0, level * 0.6, (60, 60)) * (rng.random((60, 60)) < 0.2)
+        strength[outline] = level
+        results.append(contour_counts(strength, [outline]))
+    task = Contours(Path(), Path())
+    both = task.summarise(results)
+    assert 0.5 < both["ods"] < both["ois"] <= 1
+    assert task.summarise(results[:1])["ods"] == task.summarise(results[:1])["ois"]
+    perfect = task.summarise([contour_counts(np.where(outline, 10.0, 0), [outline])])
+    assert perfect == {"ods": 1, "ois": 1}
+
+
+def test_the_berkeley_files_are_read(tmp_path: Path) -> None:
+    pixels, outline = square()
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images" / "7.png")
+    cell = np.empty((1, 2), object)
+    for person in range(2):
+        cell[0, person] = {"Boundaries": outline.astype(np.uint8), "Segmentation": outline.astype(np.uint16)}
+    savemat(tmp_path / "7.mat", {"groundTruth": cell})
+    arguments = ["contours", "--data", tmp_path / "images", "--boundaries", tmp_path, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--method", "jpeg", "--quality", "5"])
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "downstream-contours.json").read_text())
+    assert record["pictures"] == 1
+    assert record["summary"]["original"]["original"]["ods"] > 0.6
+    with pytest.raises(TrainingDataError, match=r"7\.mat"):
+        list(Contours(tmp_path / "images", tmp_path / "images").pictures())
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_the_same_every_time_and_hold_what_they_say() -> None:
+    for number in (0, 1, 2):
+        pixels, written = page(number)
+        again, _ = page(number)
+        assert np.array_equal(pixels, again)
+        assert len(written) > 300
+        assert "  " not in written
+        ink = (pixels != pixels[0, 0]).any(axis=2)
+        assert 0.03 < ink.mean() < 0.4
+        assert not ink[:10].any()
+        assert not ink[:, :10].any()
+    assert page(0)[1] != page(3)[1]
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
+def test_tesseract_reads_worse_what_is_compressed_hard() -> None:
+    task = Reading()
+    pixels, written = page(0)
+    edits, characters = task.examine(pixels, written)
+    assert characters == len(written)
+    assert edits / characters < 0.1
+    ruined = decode(Degradation("jpeg", 1).apply(pixels).file)
+    assert task.examine(ruined, written)[0] > edits
+
+
+def test_error_rates_are_of_all_characters_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unjpeg.evaluate.reading.shutil.which", lambda _: "/bin/false")
+    task = Reading()
+    assert task.summarise([(1, 10), (3, 30), (0, 60)]) == {"character_error_rate": 0.04}
+    with pytest.raises(MeasurementError, match="tesseract failed"):
+        task.examine(np.zeros((4, 4, 3), np.uint8), "x")
+    monkeypatch.setattr("unjpeg.evaluate.reading.shutil.which", lambda _: None)
+    with pytest.raises(MeasurementError, match="text: not installed"):
+        Reading()
+
+
+# --- any task -----------------------------------------------------------------------------------------------------
+
+
+class Brightness(Task[float, float]):
+    """How bright pictures are, against the truth."""
+
+    name: ClassVar = "brightness"
+    figures: ClassVar = ("off",)
+    resamples: ClassVar = 200
+
+    def pictures(self) -> Iterator[tuple[str, Pixels, float]]:
+        for seed in range(6):
+            pixels = synthetic_photo(32, 32, seed)
+            yield f"{seed}", pixels, float(pixels.mean())
+
+    def examine(self, pixels: Pixels, truth: float) -> float:
+        return abs(float(pixels.mean()) - truth)
+
+    def summarise(self, results: Sequence[float]) -> dict[str, float]:
+        return {"off": float(np.mean(results))}
+
+
+class Darker(Method):
+    name = spec = identity = "darker"
+
+    def restore(self, file: bytes) -> Pixels:
+        return decode(file) // 2
+
+
+def test_a_task_is_measured_on_originals_files_and_results() -> None:
+    record = measure_task(Brightness(), [Degradation("jpeg", 10)], [Decoder(), Darker()], limit=5)
+    assert record["pictures"] == 5
+    assert record["summary"]["original"]["original"] == {"off": 0}
+    at_10 = record["summary"]["jpeg-10"]
+    assert list(at_10) == ["jpeg", "darker"]
+    assert at_10["jpeg"]["off"] < 2
+    assert "gains" not in at_10["jpeg"]
+    gain = at_10["darker"]["gains"]["off"]
+    assert gain["mean"] == pytest.approx(at_10["darker"]["off"] - at_10["jpeg"]["off"])
+    assert 30 < gain["low"] < gain["mean"] < gain["high"] < 90
+    assert measure_task(Brightness(), [Degradation("jpeg", 10)], [Decoder(), Darker()], limit=5) == record
