@@ -462,9 +462,14 @@ def test_the_native_libraries_write_nothing(tmp_path: Path, child_environment: d
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
 
 
-def test_reading_leaves_no_file_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_reading_leaves_no_file_behind(in_memory: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    JpegImage.decode(BASE)
+    expected = JpegImage.decode(BASE)
+    if not in_memory:
+        monkeypatch.setattr("unjpeg.jpeg._DESCRIPTORS", tmp_path / "absent")
+    for ours, theirs in zip(JpegImage.decode(BASE).components, expected.components, strict=True):
+        np.testing.assert_array_equal(ours.coefficients_VU88, theirs.coefficients_VU88)
     for end in (100, 400, len(BASE) - 100):
         failure(BASE[:end])
     assert list(tmp_path.iterdir()) == []

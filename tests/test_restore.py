@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -469,6 +471,14 @@ def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network
             else:
                 with pytest.raises(TooLargeError):
                     restorer.restore(source, strength=0)
+
+
+def test_a_picture_beyond_what_pillow_opens_is_refused_in_our_own_words() -> None:
+    header = bytearray(saved(picture(8, 8), "PNG"))
+    header[16:24] = struct.pack(">II", 20_000, 20_000)
+    header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
+    with pytest.raises(TooLargeError, match=r"^image: has more than the \d+ pixels .*; make it smaller, or cut it$"):
+        read_picture(bytes(header))
 
 
 @pytest.mark.parametrize(

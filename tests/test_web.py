@@ -610,7 +610,10 @@ def test_serve_says_what_is_wrong(
         run()
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGTERM)],
+)
 def test_serve_ends_when_told(
     how: signal.Signals, code: int, tiny_model: Path, child_environment: dict[str, str], tmp_path: Path
 ) -> None:

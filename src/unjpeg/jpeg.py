@@ -9,10 +9,12 @@ import io
 import os
 import re
 import struct
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,6 +103,8 @@ _UNDECODED = 128
 
 _LIBJPEG = "turbo210"
 """What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
+
+_DESCRIPTORS = Path("/proc/self/fd")
 
 _warning_filters = threading.Lock()  # they are the whole process's: two threads would restore each other's
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
@@ -460,11 +464,8 @@ def _read_coefficients(
 ) -> tuple[tuple[Component, ...], tuple[NDArray[np.uint16], ...]]:
     """Components and the distinct tables in use, in component order."""
     # The reader takes a path and at most fifty markers: give it the file without its metadata.
-    handle, path = tempfile.mkstemp(suffix=".jpg")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_without_metadata(data, name))
-        with _coefficient_reader:
+        with _path_of(_without_metadata(data, name)) as path, _coefficient_reader:
             if jpeglib.version.get() != _LIBJPEG:
                 jpeglib.version.set(_LIBJPEG)
             read = jpeglib.read_dct(path)
@@ -472,8 +473,6 @@ def _read_coefficients(
         tables = [np.array(read.get_component_qt(i), np.uint16) for i in range(len(planes))]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise BadImageError(f"{name}: its coefficients cannot be read ({error})") from error
-    finally:
-        Path(path).unlink(missing_ok=True)
     if not all(table.all() for table in tables):
         raise BadImageError(f"{name}: is a damaged JPEG (a quantisation table holds a zero)")
     distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
@@ -483,6 +482,24 @@ def _read_coefficients(
         for plane, table, (v, h) in zip(planes, tables, header.sampling, strict=True)
     )
     return components, tuple(distinct)
+
+
+@contextmanager
+def _path_of(data: bytes) -> Iterator[str]:
+    """A path to read the data from. Where the system can, it leads to memory: whoever is killed leaves nothing."""
+    if sys.platform == "linux" and _DESCRIPTORS.is_dir():
+        with os.fdopen(os.memfd_create("unjpeg"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield str(_DESCRIPTORS / str(file.fileno()))
+        return
+    handle, path = tempfile.mkstemp(suffix=".jpg")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        yield path
+    finally:
+        Path(path).unlink(missing_ok=True)
 
 
 def _header_of(data: bytes, name: str) -> bytes:

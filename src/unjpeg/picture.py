@@ -103,7 +103,9 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{name}: {error}") from error
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself refuses
+        problem = f"has more than the {most} pixels that a picture other than a JPEG may have"
+        raise TooLargeError(f"{name}: {problem}; make it smaller, or cut it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
     return _from_pillow(image, name, limits.pixels)

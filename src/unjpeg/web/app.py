@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import secrets
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -445,6 +446,8 @@ def serve(
         limit_concurrency=limits.requests + _SPARE_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

@@ -507,7 +507,8 @@ function nameFor(picture, kind, taken = new Set()) {
   const stem = picture.file.name.replace(/\.[^.]*$/, "") || "picture";
   for (let number = 1; ; number++) {
     const name = `${stem}${number > 1 ? ` (${number})` : ""}.restored.${suffix(kind)}`;
-    if (!taken.has(name)) return taken.add(name), name;
+    const folded = name.normalize().toLowerCase(); // some systems take names that differ in case for one
+    if (!taken.has(folded)) return taken.add(folded), name;
   }
 }
 
