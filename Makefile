@@ -10,9 +10,6 @@ METHODS_RUN = --method jpeg --method default $(if $(shell command -v jpegqs),--m
 METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
 
-# In a process of their own: behind all the others, one of them ends with a segmentation fault that is not understood yet.
-WEB_TESTS := tests/test_web.py tests/test_web_load.py
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-web check bench long fuzz faults audit format clean
 
@@ -23,8 +20,7 @@ demo: $(VENV)/installed ## Set up, restore a bundled JPEG, and draw a before/aft
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev ## Set up with the test and training extras, run all tests
-	$(BIN)/python -m pytest -m "not browser" $(addprefix --ignore=,$(WEB_TESTS))
-	$(BIN)/python -m pytest -m "not browser" $(WEB_TESTS)
+	$(BIN)/python -m pytest -m "not browser"
 
 test-web: $(VENV)/installed-browser ## Try the page in a headless Chromium (Debian's package chromium)
 	$(BIN)/python -m pytest -m browser

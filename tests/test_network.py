@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -191,6 +192,24 @@ def test_shipped_models_are_named_after_their_files() -> None:
 
 
 # Running
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_signals_are_handled_after_models_have_gone(
+    runtime: Runtime, tiny_model: Path, child_environment: dict[str, str]
+) -> None:
+    program = (
+        "import signal, sys\n"
+        "from unjpeg.network import Model, ModelFile\n"
+        "file = ModelFile.read(sys.argv[1])\n"
+        "first, second = Model(file, runtime=sys.argv[2]), Model(file, runtime=sys.argv[2])\n"
+        "del first, second\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", program, str(tiny_model), runtime]
+    ran = subprocess.run(command, env=child_environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "handled\n")
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

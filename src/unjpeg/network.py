@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,16 +240,28 @@ def shipped_models() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+@cache
+def _openvino_core() -> Any:
+    """The one of this process, for ever.
+
+    Each core gives its thread a stack for signals and, when it ends, puts back the one that it found, which may have
+    ended too (OpenVINO 2026.4): the next signal with a handler, a Ctrl-C for instance, would be a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _compile_openvino(
     graph: bytes,
     device: str,  # noqa: ARG001 (both runtimes compile through one signature)
     threads: int | None,
 ) -> Graph:
     try:
-        import openvino
+        import openvino  # noqa: F401
     except ImportError as error:
         raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
-    core = openvino.Core()
+    core = _openvino_core()
     # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
