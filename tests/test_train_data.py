@@ -242,6 +242,15 @@ def test_quality_takes_every_value_of_its_range(image_folder: Path) -> None:
     assert {patches[number][2] for number in range(100)} == {30, 31, 32, 33, 34}
 
 
+def test_skew_draws_low_qualities_more_often(photo: Pixels) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [JpegDegradation(1, 100, skew=2.0).apply(photo[:8, :8], rng)[1] for _ in range(400)]
+    assert 0.44 < np.mean(np.array(drawn) <= 25) < 0.56  # half of them in the lowest quarter
+    assert max(drawn) > 90
+    with pytest.raises(ValueError, match="skew"):
+        JpegDegradation(skew=0.0)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (10, 101), (50, 49), (-5, 5)])
 def test_bad_quality_range_is_refused(low: int, high: int) -> None:
     with pytest.raises(ValueError, match="quality range"):

@@ -30,20 +30,26 @@ def compress_jpeg(pixels: NDArray[np.uint8], quality: int, subsampling: str = "4
 
 @dataclass(frozen=True, slots=True)
 class JpegDegradation:
-    """One JPEG compression with a uniformly random quality factor (section IV-A2).
+    """One JPEG compression with a random quality factor (section IV-A2).
 
     Attributes:
         min_quality, max_quality: the range, both ends included.
+        skew: 1 draws uniformly, as published; above, low qualities more often: the place in the range is ``r ** skew``
+            for a uniform ``r``.
     """
 
     min_quality: int = 10
     max_quality: int = 95
+    skew: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ValueError(f"quality range must lie in 1..100, got {self.min_quality}..{self.max_quality}")
+        if not 0 < self.skew < float("inf"):
+            raise ValueError(f"skew must be a positive number, got {self.skew}")
 
     def apply(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
         """Compressed pixels and the quality factor used."""
-        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * rng.random())
+        place = float(rng.random() ** self.skew)
+        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * place)
         return compress_jpeg(pixels, quality), quality
