@@ -143,4 +143,6 @@ def test_a_configuration_from_before_a_field_existed_is_completed() -> None:
     del before["encoders"]["content_norm"], before["encoders"]["resnet50"], before["network"]["norm"]
     assert before != now
     assert completed(before) == now
+    del before["dagn"]["degradation"]["skew"]
+    assert completed(before) == now
     assert completed({"seed": 1}) == {"seed": 1}

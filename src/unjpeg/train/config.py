@@ -169,11 +169,17 @@ def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's configuration with the fields that did not exist when it was written, at their defaults."""
-    out = dict(stored)
-    for part, kind in (("network", DagnConfig), ("encoders", EncoderTraining), ("dagn", DagnTraining)):
-        if part in stored:
-            out[part] = {f.name: f.default for f in fields(kind) if f.default is not MISSING} | stored[part]
-    return out
+    kinds = {"network": DagnConfig, "encoders": EncoderTraining, "dagn": DagnTraining}
+    return {part: _completed(value, kinds[part]) if part in kinds else value for part, value in stored.items()}
+
+
+def _completed(stored: dict[str, Any], kind: Any) -> dict[str, Any]:
+    out = {f.name: f.default for f in fields(kind) if f.default is not MISSING} | stored
+    hints = get_type_hints(kind)
+    return {
+        name: _completed(value, hints[name]) if isinstance(value, dict) and is_dataclass(hints.get(name)) else value
+        for name, value in out.items()
+    }
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
