@@ -20,7 +20,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -28,16 +28,28 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.network import ModelFile, Runtime
 from unjpeg.output import FORMATS, format_of
-from unjpeg.restore import ConsistencyPolicy, Report, Restorer
+from unjpeg.picture import Source
+from unjpeg.restore import ConsistencyPolicy, Report, Restoration, Restorer
 from unjpeg.version import __version__
 
-__all__ = ["JOURNAL", "Job", "Outcome", "Plan", "Settings", "plan", "restore_batch", "worker_count"]
+__all__ = [
+    "JOURNAL",
+    "PICTURE_SUFFIXES",
+    "Job",
+    "JournalEntry",
+    "Outcome",
+    "Plan",
+    "Settings",
+    "plan",
+    "restore_batch",
+    "worker_count",
+]
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 """What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
@@ -78,6 +90,37 @@ class Settings:
         for elsewhere in ("overwrite", "keep_times", "device", "runtime", "limits"):
             del relevant[elsewhere]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+    def begin(self, restorer: Restorer, source: Source, progress: Callable[[float], None] | None = None) -> Restoration:
+        """``Restorer.begin`` as these settings say; the same errors."""
+        return restorer.begin(
+            source,
+            strength=self.strength,
+            quality=self.quality,
+            consistency=self.consistency,
+            bit_depth=self.bit_depth,
+            salvage=self.salvage,
+            progress=progress,
+        )
+
+    def save(
+        self,
+        work: Restoration,
+        target: Path | BinaryIO,
+        format: str,
+        *,
+        overwrite: bool = False,
+        about_to_place: Callable[[], None] | None = None,
+    ) -> None:
+        """``Restoration.save`` as these settings say; the same errors."""
+        work.save(
+            target,
+            format=format,
+            quality=self.output_quality,
+            overwrite=overwrite,
+            strip=self.strip,
+            about_to_place=about_to_place,
+        )
 
 
 @cache
@@ -260,6 +303,38 @@ def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple
 # What is done already
 
 
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What a journal says of one output.
+
+    Attributes:
+        begun: a result was about to be put there; that it is there was not written down any more.
+        source, output: SHA-256 of both files' content once the output is there; None before.
+        settings: ``Settings.fingerprint`` of how it was made.
+    """
+
+    begun: bool = False
+    source: str | None = None
+    output: str | None = None
+    settings: str | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> JournalEntry:
+        """From a journal's line, which may say anything."""
+        known = (facts.get(name) for name in ("source", "output", "settings"))
+        return cls(facts.get("begun") is True, *(value if isinstance(value, str) else None for value in known))
+
+    def is_made_from(self, source: str, settings: str) -> bool:
+        """Whether the output was made from this content in this way; whether it still is there is another matter."""
+        return self.output is not None and self.source == source and self.settings == settings
+
+    def facts(self) -> dict[str, Any]:
+        """What ``of`` reads, and nothing else."""
+        if self.begun:
+            return {"begun": True}
+        return {} if self.output is None else {"source": self.source, "output": self.output, "settings": self.settings}
+
+
 class _Journal:
     """What is made from what, in ``JOURNAL`` files.
 
@@ -271,39 +346,39 @@ class _Journal:
 
     def __init__(self, fingerprint: str, *, beside_inputs: bool) -> None:
         self._fingerprint, self._beside_inputs = fingerprint, beside_inputs
-        self._entries: dict[Path, dict[str, dict[str, Any]]] = {}
+        self._entries: dict[Path, dict[str, JournalEntry]] = {}
 
     def is_done(self, job: Job) -> bool:
         """Whether the job's output is there, unchanged, made from this content with these settings."""
         entry = self._entry(job)
-        if job.target is None or entry is None or entry.get("settings") != self._fingerprint:
+        if job.target is None or entry.settings != self._fingerprint:
             return False
         try:
-            return entry.get("source") == _sha256(Path(job.source)) and entry.get("output") == _sha256(job.target)
+            made = entry.is_made_from(_sha256(Path(job.source)), self._fingerprint)
+            return made and entry.output == _sha256(job.target)
         except OSError:
             return False
 
     def is_interrupted(self, job: Job) -> bool:
         """Whether a file in the output's place is one that a batch was putting there when it was cut off."""
-        entry = self._entry(job)
-        return entry is not None and entry.get("begun") is True
+        return self._entry(job).begun
 
     def begin(self, job: Job) -> None:
         """Raises OSError."""
-        self._append(job, {"begun": True})
+        self._append(job, JournalEntry(begun=True))
 
     def give_up(self, job: Job) -> None:
         """Nothing was put there. A full disk, the likeliest reason, may keep the line out, too."""
         with suppress(OSError):
-            self._append(job, {})
+            self._append(job, JournalEntry())
 
     def finish(self, job: Job) -> None:
         """Raises OSError."""
         if job.target is not None and job.source != "-":
-            hashes = {"source": _sha256(Path(job.source)), "output": _sha256(job.target)}
-            self._append(job, {**hashes, "settings": self._fingerprint})
+            hashes = _sha256(Path(job.source)), _sha256(job.target)
+            self._append(job, JournalEntry(False, *hashes, self._fingerprint))
 
-    def _append(self, job: Job, facts: dict[str, Any]) -> None:
+    def _append(self, job: Job, entry: JournalEntry) -> None:
         place = self._place(job)
         if place is None:
             return
@@ -313,7 +388,7 @@ class _Journal:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 cut_off = file.read(1) != b"\n"  # by a kill while writing: the next line begins on its own
-            file.write(b"\n" * cut_off + json.dumps({"name": name, **facts}).encode() + b"\n")
+            file.write(b"\n" * cut_off + json.dumps({"name": name, **entry.facts()}).encode() + b"\n")
 
     def _place(self, job: Job) -> tuple[Path, str] | None:
         """The folder of the job's line, and what the output is called there; None if nothing is kept of it."""
@@ -322,26 +397,27 @@ class _Journal:
         folder = job.root or job.target.parent
         return folder, os.path.relpath(job.target, folder)
 
-    def _entry(self, job: Job) -> dict[str, Any] | None:
+    def _entry(self, job: Job) -> JournalEntry:
         place = self._place(job)
         if place is None:
-            return None
+            return JournalEntry()
         folder, name = place
         if folder not in self._entries:
             self._entries[folder] = _last_lines(folder / JOURNAL)
-        return self._entries[folder].get(name)
+        return self._entries[folder].get(name, JournalEntry())
 
 
-def _last_lines(journal: Path) -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = {}
+def _last_lines(journal: Path) -> dict[str, JournalEntry]:
+    entries: dict[str, JournalEntry] = {}
     try:
         lines = journal.read_bytes().splitlines()
     except OSError:
         return entries
     for line in lines:
         try:
-            entry = json.loads(line)
-            entries[entry["name"]] = entry
+            facts = json.loads(line)
+            name = facts["name"]
+            entries[name] = JournalEntry.of(facts)
         except (ValueError, KeyError, TypeError):
             continue
     return entries
@@ -456,15 +532,7 @@ class _Worker:
         settings = self._settings
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
-        work = self._restorer.begin(
-            job.source,
-            strength=settings.strength,
-            quality=settings.quality,
-            consistency=settings.consistency,
-            bit_depth=settings.bit_depth,
-            salvage=settings.salvage,
-            progress=progress,
-        )
+        work = settings.begin(self._restorer, job.source, progress)
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)
@@ -476,14 +544,7 @@ class _Worker:
             self._journal.begin(job)
 
         try:
-            work.save(
-                target,
-                format=job.format,
-                quality=settings.output_quality,
-                overwrite=overwrite,
-                strip=settings.strip,
-                about_to_place=about_to_place,
-            )
+            settings.save(work, target, job.format, overwrite=overwrite, about_to_place=about_to_place)
         except UnjpegError:
             if begun:
                 self._journal.give_up(job)

@@ -237,7 +237,7 @@ class Restorer:
     """A loaded model, ready to restore any number of pictures, also from several threads.
 
     Args:
-        model: a shipped model's name or a model file's path.
+        model: a shipped model's name, a model file's path, or a model file that has been read.
         runtime: "openvino" or "onnxruntime"; None chooses by the device.
         device: "cpu", or "cuda" through ONNX Runtime.
         threads: CPU threads; None uses all cores.
@@ -249,14 +249,14 @@ class Restorer:
 
     def __init__(
         self,
-        model: str | Path = "default",
+        model: str | Path | ModelFile = "default",
         *,
         runtime: Runtime | None = None,
         device: str = "cpu",
         threads: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.model_file = ModelFile.read(model)
+        self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
         self._limits = limits
         self._load: Callable[[], Model] = lambda: Model(
             self.model_file, runtime=runtime, device=device, threads=threads
