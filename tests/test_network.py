@@ -54,6 +54,77 @@ def with_graph(file: ModelFile, part: str, graph: bytes) -> ModelFile:
     return replace(file, **changed)
 
 
+# What is compiled is kept
+
+
+def outputs(file: ModelFile) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    model = Model(file, runtime="openvino", threads=1)
+    image = np.random.default_rng(0).random((1, 3, 96, 96), dtype=np.float32)
+    guidance = model.guide(image[..., : model.guide_window, : model.guide_window])
+    return [guidance.insensitive, guidance.fusion, guidance.quality_probabilities, model.restore(image, guidance)]
+
+
+def test_a_compiled_graph_that_was_kept_gives_the_same_pixels(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the standard says to ignore
+    plain = outputs(file)
+    assert not Path("relative").exists()
+
+    def agrees() -> None:
+        for here, there in zip(outputs(file), plain, strict=True):
+            np.testing.assert_array_equal(here, there)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    agrees()
+    kept = sorted(cache.glob("unjpeg/openvino-*/*.blob"))
+    assert len(kept) == 2
+    assert kept[0].parent.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    agrees()  # from what was kept
+    assert sorted(cache.glob("unjpeg/openvino-*/*.blob")) == kept
+    for blob in kept:
+        data = blob.read_bytes()
+        blob.chmod(0o600)
+        blob.write_bytes(data[: len(data) // 2])
+    agrees()  # in spite of it
+    assert [blob.stat().st_size > 1000 for blob in kept] == [True, True]
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "in the way"])
+def test_without_a_folder_for_it_graphs_are_compiled_as_ever(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    place = tmp_path / "cache"
+    if obstacle == "a file":
+        place.write_bytes(b"")
+    else:
+        place.mkdir()
+        (place / "unjpeg").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    assert outputs(file)[-1].shape == (1, 3, 96, 96)
+
+
+def test_a_runtime_that_cannot_keep_it_compiles_all_the_same(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    asked = []
+    plain = openvino.Core.compile_model
+
+    def full_disk(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        asked.append("CACHE_DIR" in settings)
+        if "CACHE_DIR" in settings:
+            raise RuntimeError("no space left on device")
+        return plain(core, model, device, settings)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino.Core, "compile_model", full_disk)
+    assert outputs(file)[-1].shape == (1, 3, 96, 96)
+    assert asked == [True, False] * 2
+
+
 # Files
 
 

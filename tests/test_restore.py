@@ -686,6 +686,21 @@ def test_the_function_keeps_its_model(tiny_model: Path) -> None:
     np.testing.assert_array_equal(first.pixels, expected.pixels)
 
 
+def test_the_command_starts_without_what_restores(child_environment: dict[str, str]) -> None:
+    program = (
+        "import sys\n"
+        "import unjpeg.cli\n"
+        "heavy = {'numpy', 'PIL', 'jpeglib', 'simplejpeg', 'openvino', 'rich', 'ray', 'fsspec', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import unjpeg.restore\n"
+        "print(callable(unjpeg.restore), unjpeg.restore is unjpeg.__getattr__('restore'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == ["[]", "True True"]
+
+
 def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[str, str], kitten: Path) -> None:
     program = (
         "import sys, unjpeg\n"

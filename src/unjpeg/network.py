@@ -11,6 +11,7 @@ import importlib.resources
 import io
 import json
 import os
+import sys
 import textwrap
 import threading
 import zipfile
@@ -254,7 +255,15 @@ def _compile_openvino(
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(core.read_model(graph, b""), "CPU", settings)
+    model = core.read_model(graph, b"")
+    facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
+    cache = _compiled_graphs(openvino.__version__, *map(str, facts))
+    try:
+        compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
+    except RuntimeError:
+        if cache is None:
+            raise
+        compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
     requests = threading.local()  # a request holds buffers: one per thread
     names = [node.get_any_name() for node in compiled.inputs]
 
@@ -265,6 +274,26 @@ def _compile_openvino(
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return run
+
+
+def _compiled_graphs(*machine: str) -> Path | None:
+    """A folder where the runtime keeps what it compiled, so that the next process need not; None if there can be none.
+
+    There is one for each runtime and processor that ``machine`` describes. It may be deleted at any time: the runtime
+    tells graphs and settings apart by itself, and compiles anew what it cannot read.
+    """
+    variable, default = ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    # A home may be shared by machines with other processors.
+    name = hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16]
+    try:
+        base = Path(os.environ.get(variable) or Path.home() / default)
+        if not base.is_absolute():
+            return None
+        folder = base / "unjpeg" / f"openvino-{name}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Graph:
