@@ -263,11 +263,50 @@ def _cost(path: Path) -> dict[str, str]:
         for row in record["halo"]
     ]
     return {
+        "start": _start(record),
+        "ceiling": _ceiling(record),
+        "steps": _steps(record["runs"]),
         "cost": _table(
             ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
         ),
         "halo": _table(["halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos),
     }
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    if "start" not in record:
+        return NOT_MEASURED
+    names = {"help": "`unjpeg --help`", "64x64": f"`unjpeg restore`, 64x64 pixels, `{record['model']}`"}
+    return _table(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
+
+
+def _ceiling(record: Mapping[str, Any]) -> str:
+    if "ceiling" not in record:
+        return NOT_MEASURED
+    network = record["network"]
+    rate = network["multiply_adds_g_per_second"]
+    rows = [
+        [f"product of two large matrices, {precision}", f"{ceiling:.0f}", f"{rate / ceiling:.0%}"]
+        for precision, ceiling in record["ceiling"].items()
+    ]
+    tile = f"`{record['model']}` on a tile of 512x512, {network['runtime']}"
+    return _table(
+        ["thousand million multiply-adds a second", record["machine"]["processor"], "the network reaches"],
+        [*rows, [tile, f"{rate:.0f}", ""]],
+    )
+
+
+def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not all("total_seconds" in run for run in runs):
+        return NOT_MEASURED
+    rows = [
+        [f"{run['megapixels']:.1f}", run["runtime"]]
+        + [f"{seconds:.2f}" for seconds in run["seconds"].values()]
+        + [f"{run['total_seconds']:.2f}"]
+        for run in runs
+    ]
+    steps = [name if name != "load" else "load the model" for name in runs[0]["seconds"]]
+    return _table(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
 
 
 if __name__ == "__main__":
