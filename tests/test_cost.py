@@ -18,13 +18,20 @@ from unjpeg.restore import Restorer
 ROOT = Path(__file__).parents[1]
 
 
-def test_steps_are_all_of_the_time_and_change_no_pixel(tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_steps_are_all_of_the_time_and_change_no_pixel(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    if several:
+        monkeypatch.setattr(Restorer, "_tile_core", lambda restorer: 96)
     file = tmp_path / "in.jpg"
     file.write_bytes(encoded(picture(200, 300), quality=20))
     run = cost.time_restoration(file, "openvino", str(tiny_model))
     assert tuple(run["seconds"]) == cost.STEPS
-    assert all(seconds > 0 for seconds in run["seconds"].values())
-    within = sum(run["seconds"].values()) - run["seconds"]["load"]
+    assert all(seconds > 0 for step, seconds in run["seconds"].items() if step != "waiting")
+    beside = "tiles" if several else "waiting"
+    assert (run["seconds"]["waiting"] > 0) == several
+    within = sum(run["seconds"].values()) - run["seconds"]["load"] - run["seconds"][beside]
     assert within == pytest.approx(run["total_seconds"], abs=0.01, rel=0.05)
     network = sum(run["seconds"][step] for step in cost.NETWORK)
     assert run["share_outside_network"] == pytest.approx(1 - network / run["total_seconds"])
@@ -88,7 +95,7 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     made = tables(tmp_path)
     assert "| product of two large matrices, bf16 | 200 | 25% |" in made["ceiling"]
     assert "| `default` on a tile of 512x512, openvino | 50 |  |" in made["ceiling"]
-    assert "| 12.0 | openvino | 0.12 | 1.12 | 2.12 | 3.12 | 4.12 | 5.12 | 6.12 | 22.00 |" in made["steps"]
+    assert "| 12.0 | openvino | 0.12 | 1.12 | 2.12 | 3.12 | 4.12 | 5.12 | 6.12 | 7.12 | 22.00 |" in made["steps"]
     assert "| `unjpeg --help` | 0.25 |" in made["start"]
     del record["ceiling"], record["start"], run["total_seconds"]
     (tmp_path / "cost.json").write_text(json.dumps(record))

@@ -659,6 +659,51 @@ def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
         unjpeg.verify(encoded(picture(8, 8)), png, limits=Limits(pixels=100))
 
 
+# Overlapping
+
+
+def test_the_next_is_made_while_one_is_in_use() -> None:
+    second_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        second_made.set()
+        yield 2
+
+    got = []
+    for item in module._one_ahead(items()):
+        assert second_made.wait(10)
+        got.append(item)
+    assert got == [1, 2]
+
+
+def test_what_fails_ahead_is_raised_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise BadImageError("the second")
+
+    ahead = module._one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(BadImageError, match="the second"):
+        next(ahead)
+
+
+def test_nothing_is_made_any_more_once_nobody_asks() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    before = threading.active_count()
+    ahead = module._one_ahead(items())
+    assert next(ahead) == 0
+    ahead.close()
+    assert made == [0, 1]
+    assert threading.active_count() == before
+
+
 # The package
 
 

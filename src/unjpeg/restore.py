@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,8 @@ __all__ = [
     "shared_restorer",
     "upright",
 ]
+
+T = TypeVar("T")
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
@@ -337,7 +341,7 @@ class Restorer:
         sound = picture.pixels[: picture.sound_rows]
         return self._restoration(
             picture,
-            lambda rows: self._restored_tiles(sound, guidance, rows),
+            self._tiles_ahead(sound, guidance),
             read,
             read if quality is None else quality,
             strength,
@@ -485,6 +489,18 @@ class Restorer:
         side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALO
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
 
+    def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance) -> Callable[[slice], _Tiles]:
+        """``_restored_tiles`` for strips that are asked for from top to bottom, each once.
+
+        While a tile is finished and encoded, which takes one core, the network works on the next.
+        """
+        (height, width), core = pixels.shape[:2], self._tile_core()
+        strips = (slice(top, min(top + core, height)) for top in range(0, height, core))
+        tiles: _Tiles = (tile for rows in strips for tile in self._restored_tiles(pixels, guidance, rows))
+        if max(height, width) > core:
+            tiles = _one_ahead(tiles)
+        return lambda rows: islice(tiles, -(-width // core))  # noqa: ARG005 (it is the next one's rows)
+
     def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice) -> _Tiles:
         height, width = pixels.shape[:2]
         core = self._tile_core()
@@ -536,6 +552,15 @@ def restore(
 def shared_restorer(model: str) -> Restorer:
     """The restorer that the module's functions use for a model, loaded once."""
     return Restorer(model)
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, none of them None; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = thread.submit(next, items, None)
+            yield item
 
 
 def _check_options(strength: float, quality: int | None, consistency: str, bit_depth: int) -> None:

@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,9 +36,10 @@ __all__ = ["NETWORK", "STEPS", "ceiling", "halo_table", "main", "network_rate", 
 MEGAPIXELS = (0.4, 12.0, 100.0)
 WHOLE = 1 << 20
 
-STEPS = ("load", "decode", "guide", "tiles", "projection", "conversion", "encode")
-"""Of a restoration, in the order in which they begin; conversion is everything between the network and the encoder that
-is not projection. ``load`` is the model's, and no part of a picture's total."""
+STEPS = ("load", "decode", "guide", "tiles", "waiting", "projection", "conversion", "encode")
+"""Of a restoration, in the order in which they begin. ``load`` is the model's, and no part of a picture's total. Where
+there are several, tiles run beside the steps that follow; ``waiting`` is for the next one. Conversion is everything
+between the network and the encoder that is not projection."""
 
 NETWORK = ("guide", "tiles")
 
@@ -172,28 +174,29 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 class _Stopwatch:
-    """Seconds by step. Within a step another may run: time counts for the inner one alone."""
+    """Seconds by step. Within a step another may run, in its thread: time counts for the inner one alone."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STEPS, 0.0)
-        self._running: list[str] = []
-        self._since = 0.0
+        self._thread = threading.local()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        self._charge()
-        self._running.append(name)
+        running = self._charged()
+        running.append(name)
         try:
             yield
         finally:
-            self._charge()
-            self._running.pop()
+            self._charged().pop()
 
-    def _charge(self) -> None:
-        now = time.perf_counter()
-        if self._running:
-            self.seconds[self._running[-1]] += now - self._since
-        self._since = now
+    def _charged(self) -> list[str]:
+        """The steps that run in this thread, the time up to now counted."""
+        here, now = vars(self._thread), time.perf_counter()
+        running: list[str] = here.setdefault("running", [])
+        if running:
+            self.seconds[running[-1]] += now - here["since"]
+        here["since"] = now
+        return running
 
     def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
@@ -225,7 +228,8 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
     loaded.guide = watch.timed("guide", loaded.guide)  # type: ignore[method-assign]
     loaded.restore = watch.timed("tiles", loaded.restore)  # type: ignore[method-assign]
     restorer._finished_strips = watch.timed_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
-    untimed = module.read_picture, module.project
+    untimed = module.read_picture, module.project, module._one_ahead
+    module._one_ahead = watch.timed_items("waiting", module._one_ahead)
     module.read_picture = watch.timed("decode", module.read_picture)
     module.project = watch.timed("projection", module.project)
     try:
@@ -236,7 +240,7 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
             work.save(file.with_suffix(".png"), overwrite=True)
         total = time.perf_counter() - start
     finally:
-        module.read_picture, module.project = untimed
+        module.read_picture, module.project, module._one_ahead = untimed
     megapixels = work.report.width * work.report.height / 1e6
     return {
         "megapixels": megapixels,
