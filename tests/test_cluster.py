@@ -285,6 +285,22 @@ def test_the_command_without_its_extra(tmp_path: Path, child_environment: dict[s
     assert ran.stderr == "unjpeg: this command needs ray: pip install 'unjpeg[cluster]'\n"
 
 
+def test_a_cluster_that_does_not_answer_is_one_line(
+    album: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    settings = Settings(model=str(tiny_model))
+    with pytest.raises(ClusterError, match=r"^head:6379: no Ray cluster answers there \(The current node timed out d"):
+        list(cluster.restore_on_cluster(["memory://in"], "memory://out", settings, address="head:6379"))
+    with pytest.raises(ClusterError, match=r"^Ray cannot be started here"):
+        list(cluster.restore_on_cluster(["memory://in"], "memory://out", settings))
+    assert not album.exists(f"/out/{TABLE}")
+
+
 @pytest.mark.slow
 def test_one_of_two_machines_is_killed_half_way(
     tmp_path: Path, tiny_model: Path, child_environment: dict[str, str]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import posixpath
 import secrets
@@ -35,6 +36,7 @@ from typing import Any, Literal, TypeVar
 import fsspec
 import pyarrow
 import pyarrow.parquet
+from fsspec.implementations.local import LocalFileSystem
 
 # Ray's reports of its use to its makers are for its users to turn on, not for us.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -253,6 +255,9 @@ def _results(
             order = replace(order, threads=cores)
             context = ray.data.DataContext.get_current().copy()
             context.enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(
+                logging.ERROR
+            )  # it tells how it goes about it; Ray keeps its own logs
             with ray.data.DataContext.current(context):
                 rows = ray.data.from_items(
                     [{"number": number, **asdict(given)} for number, given in enumerate(inputs)],
@@ -289,8 +294,9 @@ def _connected(address: str | None) -> Iterator[None]:
     here = {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"{address}: no Ray cluster answers there ({_reason(error)})") from error
+    except Exception as error:  # a plain one where Ray did not start in time
+        where = "Ray cannot be started here" if here else f"{address}: no Ray cluster answers there"
+        raise ClusterError(f"{where} ({_reason(error)})") from error
     try:
         yield
     finally:
@@ -506,7 +512,7 @@ class _Location:
 
     @property
     def _is_local(self) -> bool:
-        return isinstance(self.store, fsspec.implementations.local.LocalFileSystem)
+        return isinstance(self.store, LocalFileSystem)
 
     def exists(self, retries: int) -> bool:
         """Raises BadImageError if the store cannot say."""
