@@ -71,11 +71,14 @@ def test_strength_0_leaves_every_other_picture_alone(tiny_model: Path, no_networ
         np.testing.assert_array_equal(restorer.restore(image, strength=0).pixels, np.asarray(image))
 
 
+@pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("options", [{}, {"strength": 0.3}, {"strength": 0}, {"consistency": "off", "bit_depth": 16}])
-def test_finishing_a_network_s_output_is_restoring(options: dict[str, Any], lively_restorer: Restorer) -> None:
+def test_finishing_a_network_s_output_is_restoring(
+    options: dict[str, Any], tta: bool, lively_restorer: Restorer
+) -> None:
     data = encoded(picture(1000, 40), quality=20)  # two strips
-    output = lively_restorer.run_network(read_picture(data), quality=30)
-    expected = lively_restorer.restore(data, quality=30, **options)
+    output = lively_restorer.run_network(read_picture(data), quality=30, tta=tta)
+    expected = lively_restorer.restore(data, quality=30, tta=tta, **options)
     for _ in range(2):  # the first leaves the output as it was
         finished = lively_restorer.finish(output, **options)
         np.testing.assert_array_equal(finished.pixels, expected.pixels)
@@ -100,9 +103,15 @@ def test_strength_mixes(lively_restorer: Restorer) -> None:
 
 
 def whole_and_tiled(
-    restorer: Restorer, source: Any, monkeypatch: pytest.MonkeyPatch, core: int, halo: int | None = None
+    restorer: Restorer,
+    source: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    core: int,
+    halo: int | None = None,
+    *,
+    tta: bool = False,
 ) -> tuple[Pixels, Pixels]:
-    options: dict[str, Any] = {"consistency": "off", "bit_depth": 16}
+    options: dict[str, Any] = {"consistency": "off", "bit_depth": 16, "tta": tta}
     with monkeypatch.context() as patch:
         patch.setattr(module, "TILE_CORE", 1 << 20)
         whole = restorer.restore(source, **options).pixels
@@ -155,6 +164,113 @@ def test_tiles_of_every_shipped_model(name: str, quality: int, kitten: Path, mon
     original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
     whole, tiled = whole_and_tiled(Restorer(name), encoded(original, quality=quality), monkeypatch, 128)
     assert difference(whole, tiled) <= 1
+
+
+# Self-ensemble
+
+TURNS: tuple[tuple[int, bool], ...] = tuple((turns, flipped) for turns in range(4) for flipped in (False, True))
+
+
+def turn(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
+    """Turned, then flipped. Rows and columns first."""
+    turned = np.rot90(pixels, turns)
+    return turned[:, ::-1] if flipped else turned
+
+
+def turn_back(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
+    return np.rot90(pixels[:, ::-1] if flipped else pixels, -turns)
+
+
+def test_the_eight_turns_are_eight_and_come_back() -> None:
+    sample = picture(3, 5)
+    assert len({turn(sample, *how).tobytes() + bytes(turn(sample, *how).shape) for how in TURNS}) == 8
+    assert all(np.array_equal(turn_back(turn(sample, *how), *how), sample) for how in TURNS)
+
+
+def network_of(restorer: Restorer, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
+    """A restorer whose network is a function of the tile alone, ``(1, 3, H, W)``."""
+    other = Restorer.__new__(Restorer)
+    other.__dict__.update(restorer.__dict__)
+    model = Model.__new__(Model)
+    model.__dict__.update(restorer.model.__dict__)
+    model.restore = lambda tile, guidance: function(tile)  # type: ignore[method-assign]
+    other._model = model
+    return other
+
+
+def blurred(tile: NDArray[np.float32], down: tuple[float, ...], across: tuple[float, ...]) -> NDArray[np.float32]:
+    """Filtered with three taps each way, the border repeated."""
+    for axis, taps in ((2, down), (3, across)):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        wide, size = np.pad(tile, pad, mode="edge"), tile.shape[axis]
+        tile = sum(np.float32(t) * wide.take(range(i, i + size), axis) for i, t in enumerate(taps))
+    return tile
+
+
+@given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)), sampling=st.sampled_from(SAMPLINGS))
+@settings(max_examples=20, deadline=None)
+def test_the_ensemble_of_a_network_that_turns_with_its_picture_is_the_network(
+    tiny_restorer: Restorer, size: tuple[int, int], sampling: str
+) -> None:
+    symmetric = network_of(tiny_restorer, lambda tile: blurred(tile, (0.25, 0.5, 0.25), (0.25, 0.5, 0.25)))
+    data = encoded(picture(*size), sampling, quality=20)
+    plain, ensemble = (symmetric.restore(data, bit_depth=16, consistency="off", tta=t).pixels for t in (False, True))
+    assert difference(plain, ensemble) <= 0.01
+
+
+@pytest.mark.parametrize("core", [96, 1 << 20])
+@pytest.mark.parametrize("size", [(96, 160), (101, 203)])
+def test_the_ensemble_is_the_mean_of_eight_passes(
+    tiny_restorer: Restorer, size: tuple[int, int], core: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", core)
+    skewed = network_of(tiny_restorer, lambda tile: blurred(tile, (0.1, 0.7, 0.2), (0, 0.6, 0.4)))
+    pixels = picture(*size)
+    ensemble = skewed.restore(pixels, bit_depth=16, tta=True).pixels
+    # Pass by pass over the whole picture: blocks that hang over its edge do not matter to so small a filter.
+    passes = [turn_back(skewed.restore(turn(pixels, *how), bit_depth=16).pixels, *how) for how in TURNS]
+    assert difference(ensemble, np.rint(np.mean(passes, axis=0)).astype(np.uint16)) <= 0.01
+    assert difference(ensemble, passes[0]) > 1
+
+
+@pytest.mark.parametrize("core", [32, 96])
+@pytest.mark.parametrize("size", [(150, 203), (33, 300)])
+def test_the_ensemble_of_tiles_is_that_of_the_whole_picture(
+    lively_restorer: Restorer, core: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(picture(*size), quality=10)
+    whole, tiled = whole_and_tiled(lively_restorer, data, monkeypatch, core, tta=True)
+    assert difference(whole, tiled) <= 1
+    assert difference(whole, decoded(data).astype(np.uint16) * np.uint16(257)) > 5
+
+
+def test_the_ensemble_sees_whole_blocks_and_one_guidance(
+    tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[tuple[int, ...], bytes]] = []
+    guided = []
+    plain, guide = Model.restore, Model.guide
+
+    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        seen.append((tile.shape[2:], guidance.sensitive.tobytes()))
+        return plain(self, tile, guidance)
+
+    def counted(self: Model, windows: NDArray[np.float32]) -> Guidance:
+        guided.append(len(windows))
+        return guide(self, windows)
+
+    monkeypatch.setattr(Model, "restore", recorded)
+    monkeypatch.setattr(Model, "guide", counted)
+    monkeypatch.setattr(module, "TILE_CORE", 96)
+    tiny_restorer.restore(encoded(picture(150, 203), quality=30), tta=True)
+    assert len(guided) == 1
+    assert len({guidance for _, guidance in seen}) == 1
+    assert len(seen) == 8 * 2 * 3
+    assert all(side % 32 == 0 for shape, _ in seen for side in shape)
+    assert max(max(shape) for shape, _ in seen) <= 96 + 2 * module.HALO
+    for shape, _ in seen:
+        assert sum(other == shape for other, _ in seen) == sum(other == shape[::-1] for other, _ in seen)
 
 
 # What comes out

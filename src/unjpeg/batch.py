@@ -66,6 +66,7 @@ class Settings:
     bit_depth: Literal[8, 16] = 8
     output_quality: int | None = None
     salvage: bool = False
+    tta: bool = False
     strip: bool = False
     limits: Limits = DEFAULT_LIMITS
     overwrite: bool = False
@@ -463,6 +464,7 @@ class _Worker:
             consistency=settings.consistency,
             bit_depth=settings.bit_depth,
             salvage=settings.salvage,
+            tta=settings.tta,
             progress=progress,
         )
         target = sys.stdout.buffer if job.target is None else job.target

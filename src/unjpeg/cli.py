@@ -136,6 +136,10 @@ def restore(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
     ] = False,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Self-ensemble: the mean over eight flips and rotations. Eight times the work."),
+    ] = False,
     strip: Annotated[
         bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
     ] = False,
@@ -188,6 +192,7 @@ def restore(
         bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
         output_quality=output_quality,
         salvage=salvage,
+        tta=tta,
         strip=strip,
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
