@@ -204,7 +204,8 @@ def blurred(tile: NDArray[np.float32], down: tuple[float, ...], across: tuple[fl
         pad = [(0, 0)] * 4
         pad[axis] = (1, 1)
         wide, size = np.pad(tile, pad, mode="edge"), tile.shape[axis]
-        tile = sum(np.float32(t) * wide.take(range(i, i + size), axis) for i, t in enumerate(taps))
+        shifted = [np.float32(tap) * wide.take(range(i, i + size), axis) for i, tap in enumerate(taps)]
+        tile = np.sum(shifted, axis=0)
     return tile
 
 

@@ -141,6 +141,8 @@ def test_a_configuration_from_before_a_field_existed_is_completed() -> None:
     now = json_ready(small(), "seed", "network", "encoders", "dagn")
     before = json_ready(small(), "seed", "network", "encoders", "dagn")
     del before["encoders"]["content_norm"], before["encoders"]["resnet50"], before["network"]["norm"]
+    del before["encoders"]["degradation"]["real_life"], before["dagn"]["degradation"]["real_life"]
+    del before["dagn"]["learning_rate"]["floor"]
     assert before != now
     assert completed(before) == now
     assert completed({"seed": 1}) == {"seed": 1}

@@ -324,10 +324,12 @@ def _digest(file: Path) -> str:
 
 
 def _trained_degradation(file: ModelFile) -> JpegDegradation:
-    """The range of qualities that the model was trained on."""
+    """What the model was trained on."""
     try:
         stage2 = file.description["training"]["config"]["dagn"]["degradation"]
-        return JpegDegradation(int(stage2["min_quality"]), int(stage2["max_quality"]))
+        return JpegDegradation(
+            int(stage2["min_quality"]), int(stage2["max_quality"]), float(stage2.get("real_life", 0.0))
+        )
     except (KeyError, TypeError, ValueError):
         return JpegDegradation()
 

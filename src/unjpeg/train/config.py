@@ -7,12 +7,15 @@ import math
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "VALIDATION_FRACTION",
@@ -169,11 +172,14 @@ def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's configuration with the fields that did not exist when it was written, at their defaults."""
-    out = dict(stored)
-    for part, kind in (("network", DagnConfig), ("encoders", EncoderTraining), ("dagn", DagnTraining)):
-        if part in stored:
-            out[part] = {f.name: f.default for f in fields(kind) if f.default is not MISSING} | stored[part]
-    return out
+    parts = {"network": DagnConfig, "encoders": EncoderTraining, "dagn": DagnTraining}
+    return stored | {part: _completed(kind, stored[part]) for part, kind in parts.items() if part in stored}
+
+
+def _completed(kind: type[DataclassInstance], stored: dict[str, Any]) -> dict[str, Any]:
+    out = {f.name: f.default for f in fields(kind) if f.default is not MISSING} | stored
+    below = {name: k for name, k in get_type_hints(kind).items() if is_dataclass(k) and name in stored}
+    return out | {name: _completed(cast("type[DataclassInstance]", k), stored[name]) for name, k in below.items()}
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
