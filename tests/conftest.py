@@ -35,6 +35,7 @@ NEED_TORCH = (
     "networks",
     "settings",
     "train",
+    "train_calibrate",
     "train_data",
 )
 collect_ignore = [] if HAS_TORCH else [f"test_{name}.py" for name in NEED_TORCH]

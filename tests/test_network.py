@@ -16,7 +16,10 @@ import pytest
 
 from unjpeg.errors import ModelError, OutputError
 from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
+from unjpeg.projection import Calibration
 from unjpeg.restore import Restorer
+
+CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 8, 8), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +178,41 @@ def test_a_wrong_description(changes: dict[str, Any], words: str, tiny_model: Pa
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
 def test_a_description_that_is_none(data: bytes, tiny_model: Path, tmp_path: Path) -> None:
     assert "not a readable" in failure(written(tmp_path / "m.unjpeg", {**members(tiny_model), "model.json": data}))
+
+
+def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, tmp_path: Path) -> None:
+    assert file.calibration is None
+    calibrated = file.calibrated(CALIBRATION)
+    calibrated.write(tmp_path / "m.unjpeg")
+    again = ModelFile.read(tmp_path / "m.unjpeg")
+    assert again.calibration is not None
+    assert again.calibration.qualities == CALIBRATION.qualities
+    np.testing.assert_allclose(again.calibration.shares_L288, CALIBRATION.shares_L288, atol=1e-3)
+    assert again.hash == calibrated.hash
+    assert again.hash != file.hash
+    assert again.hash != file.calibrated(Calibration((10, 50, 100), CALIBRATION.shares_L288 / 2)).hash
+    assert (again.guide, again.restore) == (file.guide, file.restore)
+
+
+@pytest.mark.parametrize(
+    ("levels", "shares"),
+    [
+        ([10, 50], np.ones((3, 2, 8, 8))),
+        ([10, 50, 50], np.ones((3, 2, 8, 8))),
+        ([50], np.ones((1, 2, 8, 8))),
+        ([10, 50], np.ones((2, 8, 8))),
+        ([10, 50], np.full((2, 2, 8, 8), 1.1)),
+        ([10, 50], np.full((2, 2, 8, 8), np.nan)),
+        (None, np.ones((2, 2, 8, 8))),
+    ],
+)
+def test_a_wrong_calibration(levels: Any, shares: Any, tiny_model: Path, tmp_path: Path) -> None:
+    contents = members(tiny_model)
+    buffer = io.BytesIO()
+    np.save(buffer, shares.astype(np.float16))
+    description = {**json.loads(contents["model.json"]), "calibration_levels": levels}
+    changed = {**contents, "model.json": json.dumps(description).encode(), "calibration.npy": buffer.getvalue()}
+    assert "not a readable" in failure(written(tmp_path / "m.unjpeg", changed))
 
 
 def test_features_are_never_unpickled(tiny_model: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError,
 from unjpeg.jpeg import Limits
 from unjpeg.network import Guidance, Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
+from unjpeg.projection import Calibration, Trust, project
 from unjpeg.restore import Restored, Restorer
 
 module = importlib.import_module("unjpeg.restore")  # the package has a function of this name
@@ -164,6 +165,53 @@ def test_tiles_of_every_shipped_model(name: str, quality: int, kitten: Path, mon
     original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
     whole, tiled = whole_and_tiled(Restorer(name), encoded(original, quality=quality), monkeypatch, 128)
     assert difference(whole, tiled) <= 1
+
+
+# Calibration
+
+
+@pytest.fixture(scope="module")
+def calibrated(lively_restorer: Restorer) -> Restorer:
+    """The lively network, followed half-way in luma and not at all in chroma, less at higher quality."""
+    restorer = network_of(lively_restorer, lambda tile: tile)
+    restorer._model = lively_restorer.model
+    shares = np.zeros((2, 2, 8, 8), np.float32)
+    shares[:, 0] = np.array([0.5, 0.1], np.float32)[:, None, None]
+    restorer.model_file = lively_restorer.model_file.calibrated(Calibration((20, 100), shares))
+    return restorer
+
+
+@pytest.mark.parametrize("core", [96, 1 << 20])
+@pytest.mark.parametrize("quality", [20, 60])
+def test_a_calibrated_model_is_followed_as_far_as_it_is_to_be_trusted(
+    calibrated: Restorer, lively_restorer: Restorer, core: int, quality: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", core)
+    data = encoded(picture(150, 203), quality=quality)
+    output = lively_restorer.run_network(read_picture(data))
+    jpeg = output.picture.jpeg
+    assert jpeg is not None
+    assert calibrated.model_file.calibration is not None
+    trust = Trust(jpeg.pixels, calibrated.model_file.calibration.at(quality))
+    expected = project(output.pixels, jpeg.components, jpeg.header.colour_space, trust=trust)
+    result = calibrated.restore(data, consistency="strict", bit_depth=16).pixels
+    assert difference(result, np.rint(np.clip(expected, 0, 255) * 257).astype(np.uint16)) < 0.02
+    assert difference(result, lively_restorer.restore(data, consistency="strict", bit_depth=16).pixels) > 1
+
+
+def test_what_a_calibrated_model_makes_is_consistent(calibrated: Restorer, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(40, 72, low=40, high=215), quality=30))
+    calibrated.restore(tmp_path / "a.jpg", consistency="strict", bit_depth=16).save(tmp_path / "a.png")
+    assert unjpeg.verify(tmp_path / "a.jpg", tmp_path / "a.png").is_consistent
+
+
+def test_without_cells_a_calibration_says_nothing(calibrated: Restorer, lively_restorer: Restorer) -> None:
+    data, blind = encoded(picture(40, 72), quality=30), picture(40, 72)
+    for source, policy in ((data, "off"), (blind, "auto")):
+        options: dict[str, Any] = {"consistency": policy, "bit_depth": 16}
+        one, other = (r.restore(source, **options).pixels for r in (calibrated, lively_restorer))
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(calibrated.restore(data, strength=0).pixels, decoded(data))
 
 
 # Self-ensemble

@@ -29,7 +29,7 @@ from unjpeg.metadata import Metadata
 from unjpeg.network import Guidance, Model, ModelFile, Runtime
 from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
-from unjpeg.projection import project
+from unjpeg.projection import Trust, project
 
 __all__ = [
     "ConsistencyPolicy",
@@ -474,6 +474,8 @@ class Restorer:
         sound = height if picture.sound_rows is None else picture.sound_rows
         scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
         core = self._tile_core() if tiles else TILE_CORE
+        calibration = self.model_file.calibration
+        shares = calibration.at(picture.jpeg.quality.value) if calibration and picture.jpeg and projected else None
         for top in range(0, height, core):
             rows = slice(top, min(top + core, height))
             strip = decoded[rows] if bit_depth == 8 else decoded[rows].astype(np.uint16) * np.uint16(257)
@@ -488,7 +490,8 @@ class Restorer:
                         for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
                             some = slice(row, row + PROJECTED_ROWS)
                             components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
-                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start)
+                            trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
+                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start, trust)
                     np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                     strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
             yield picture.with_alpha(strip, rows)

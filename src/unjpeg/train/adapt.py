@@ -276,6 +276,7 @@ def adapt_model(
         name=f"{file.description['name']}-adapted",
         guide_window=window,
         quality_features=file.quality_features,  # of the frozen encoder: adaptation does not move them
+        calibration=file.calibration,
         training=_training_description(file, checkpoint),
         validation=psnr,
     )

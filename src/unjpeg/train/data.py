@@ -134,7 +134,7 @@ class Sample:
 
     Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100;
     ``picture`` ``(N,)``, the number of the picture that a pair was cut from or lies in, -1 where guidance measured on
-    whole pictures does not fit: for a pattern by itself, and for what was not compressed in the standard way.
+    whole pictures does not fit: for a pattern by itself, and for some of what files in the wild have seen.
     """
 
     compressed: Tensor
@@ -210,7 +210,7 @@ class PairedPatches(Dataset[_Pair]):
             original = original[:, ::-1]
         original = np.ascontiguousarray(original)
         degraded = self._degradation.apply(original, rng)
-        return degraded.compressed, degraded.original, degraded.quality, picture if degraded.is_standard else -1
+        return degraded.compressed, degraded.original, degraded.quality, picture if degraded.like_picture else -1
 
     def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         # With nothing to shrink no number is drawn: samples stay those of earlier trainings.
