@@ -190,7 +190,7 @@ def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, 
     np.testing.assert_allclose(again.calibration.shares_L288, CALIBRATION.shares_L288, atol=1e-3)
     assert again.hash == calibrated.hash
     assert again.hash != file.hash
-    assert again.hash != file.calibrated(Calibration((10, 50, 100), CALIBRATION.shares_L288 / 2)).hash
+    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L288)).hash
     assert (again.guide, again.restore) == (file.guide, file.restore)
 
 
