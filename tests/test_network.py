@@ -19,7 +19,7 @@ from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, R
 from unjpeg.projection import Calibration
 from unjpeg.restore import Restorer
 
-CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 8, 8), np.float32))
+CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 2, 8, 8), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -187,23 +187,23 @@ def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, 
     again = ModelFile.read(tmp_path / "m.unjpeg")
     assert again.calibration is not None
     assert again.calibration.qualities == CALIBRATION.qualities
-    np.testing.assert_allclose(again.calibration.shares_L288, CALIBRATION.shares_L288, atol=1e-3)
+    np.testing.assert_allclose(again.calibration.shares_L2288, CALIBRATION.shares_L2288, atol=1e-3)
     assert again.hash == calibrated.hash
     assert again.hash != file.hash
-    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L288)).hash
+    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L2288)).hash
     assert (again.guide, again.restore) == (file.guide, file.restore)
 
 
 @pytest.mark.parametrize(
     ("levels", "shares"),
     [
-        ([10, 50], np.ones((3, 2, 8, 8))),
-        ([10, 50, 50], np.ones((3, 2, 8, 8))),
-        ([50], np.ones((1, 2, 8, 8))),
-        ([10, 50], np.ones((2, 8, 8))),
-        ([10, 50], np.full((2, 2, 8, 8), 1.1)),
-        ([10, 50], np.full((2, 2, 8, 8), np.nan)),
-        (None, np.ones((2, 2, 8, 8))),
+        ([10, 50], np.ones((3, 2, 2, 8, 8))),
+        ([10, 50, 50], np.ones((3, 2, 2, 8, 8))),
+        ([50], np.ones((1, 2, 2, 8, 8))),
+        ([10, 50], np.ones((2, 2, 8, 8))),
+        ([10, 50], np.full((2, 2, 2, 8, 8), 1.1)),
+        ([10, 50], np.full((2, 2, 2, 8, 8), np.nan)),
+        (None, np.ones((2, 2, 2, 8, 8))),
     ],
 )
 def test_a_wrong_calibration(levels: Any, shares: Any, tiny_model: Path, tmp_path: Path) -> None:

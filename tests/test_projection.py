@@ -266,10 +266,14 @@ def test_measured_shares_are_least_squares() -> None:
 
 
 def test_a_calibration_is_interpolated_and_held_at_its_ends() -> None:
-    shares = np.stack([np.full((2, 8, 8), value, np.float32) for value in (0.2, 0.4, 1.0)])
+    shares = np.stack([np.full((2, 2, 8, 8), value, np.float32) for value in (0.2, 0.4, 1.0)])
+    shares[:, 1] /= 2
     calibration = Calibration((10, 50, 90), shares)
-    for quality, share in ((1, 0.2), (10, 0.2), (30, 0.3), (50, 0.4), (70, 0.7), (90, 1.0), (100, 1.0)):
-        np.testing.assert_allclose(calibration.at(quality), np.float32(share), rtol=1e-6)
+    for sampling in SAMPLINGS:
+        components = JpegImage.decode(encoded(picture(16, 16), sampling)).components
+        divisor = 2 if sampling == "4:4:4" else 1
+        for quality, share in ((1, 0.2), (10, 0.2), (30, 0.3), (50, 0.4), (70, 0.7), (90, 1.0), (100, 1.0)):
+            np.testing.assert_allclose(calibration.at(quality, components), np.float32(share / divisor), rtol=1e-6)
 
 
 # Consistency

@@ -175,8 +175,8 @@ def calibrated(lively_restorer: Restorer) -> Restorer:
     """The lively network, followed half-way in luma and not at all in chroma, less at higher quality."""
     restorer = network_of(lively_restorer, lambda tile: tile)
     restorer._model = lively_restorer.model
-    shares = np.zeros((2, 2, 8, 8), np.float32)
-    shares[:, 0] = np.array([0.5, 0.1], np.float32)[:, None, None]
+    shares = np.zeros((2, 2, 2, 8, 8), np.float32)
+    shares[:, :, 0] = np.array([0.5, 0.1], np.float32)[:, None, None, None]
     restorer.model_file = lively_restorer.model_file.calibrated(Calibration((20, 100), shares))
     return restorer
 
@@ -192,7 +192,7 @@ def test_a_calibrated_model_is_followed_as_far_as_it_is_to_be_trusted(
     jpeg = output.picture.jpeg
     assert jpeg is not None
     assert calibrated.model_file.calibration is not None
-    trust = Trust(jpeg.pixels, calibrated.model_file.calibration.at(quality))
+    trust = Trust(jpeg.pixels, calibrated.model_file.calibration.at(quality, jpeg.components))
     expected = project(output.pixels, jpeg.components, jpeg.header.colour_space, trust=trust)
     result = calibrated.restore(data, consistency="strict", bit_depth=16).pixels
     assert difference(result, np.rint(np.clip(expected, 0, 255) * 257).astype(np.uint16)) < 0.02

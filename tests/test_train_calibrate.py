@@ -35,7 +35,7 @@ def test_qualities_ascend() -> None:
 def test_shares_are_least_squares_over_all_pictures(tiny_restorer: Restorer, crops: list[NDArray[np.uint8]]) -> None:
     calibration = measure_calibration(tiny_restorer, crops, (20, 90))
     assert calibration.qualities == (20, 90)
-    assert calibration.shares_L288.shape == (2, 2, 8, 8)
+    assert calibration.shares_L2288.shape == (2, 2, 2, 8, 8)
     products, squares = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     for crop in crops:
         buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def test_shares_are_least_squares_over_all_pictures(tiny_restorer: Restorer, cro
         output = tiny_restorer.run_network(Picture("image", jpeg.pixels, None, jpeg.metadata, jpeg))
         sums = measure_offsets(output.pixels, crop, jpeg.components, "YCbCr")
         products, squares = products + sums.products, squares + sums.squares
-    np.testing.assert_allclose(calibration.shares_L288[1], np.clip(products / squares, 0, 1), rtol=1e-5)
+    np.testing.assert_allclose(calibration.shares_L2288[1, 0], np.clip(products / squares, 0, 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("factor", "share"), [(0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (-1.0, 0.0)])
@@ -62,8 +62,8 @@ def test_shares_lie_between_0_and_1(
         return OffsetSums(np.full((2, 8, 8), factor), np.full((2, 8, 8), factor**2))
 
     monkeypatch.setattr(calibrate, "measure_offsets", sums)
-    shares = measure_calibration(tiny_restorer, crops[:1], (50, 60)).shares_L288
-    np.testing.assert_array_equal(shares, np.full((2, 2, 8, 8), share, np.float32))
+    shares = measure_calibration(tiny_restorer, crops[:1], (50, 60)).shares_L2288
+    np.testing.assert_array_equal(shares, np.full((2, 2, 2, 8, 8), share, np.float32))
 
 
 def test_a_model_file_is_calibrated_by_a_command(
@@ -77,4 +77,4 @@ def test_a_model_file_is_calibrated_by_a_command(
     assert after.calibration is not None
     assert after.calibration.qualities == (10, 90)
     assert after.description["calibration_levels"] == [10, 90]
-    assert 0 <= after.calibration.shares_L288.min() < after.calibration.shares_L288.max() <= 1
+    assert 0 <= after.calibration.shares_L2288.min() < after.calibration.shares_L2288.max() <= 1

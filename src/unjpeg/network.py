@@ -129,7 +129,7 @@ class ModelFile:
         }
         if self.calibration:
             shares = io.BytesIO()
-            np.save(shares, self.calibration.shares_L288.astype(np.float16), allow_pickle=False)
+            np.save(shares, self.calibration.shares_L2288.astype(np.float16), allow_pickle=False)
             members["calibration.npy"] = shares.getvalue()
         archive_bytes = io.BytesIO()
         with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
@@ -143,7 +143,7 @@ class ModelFile:
         parts = self.description["sha256"]
         digest = hashlib.sha256((parts["guide"] + parts["restore"]).encode())
         if self.calibration:
-            digest.update(self.calibration.shares_L288.astype(np.float16).tobytes())
+            digest.update(self.calibration.shares_L2288.astype(np.float16).tobytes())
         return digest.hexdigest()[:16]
 
     def calibrated(self, calibration: Calibration) -> ModelFile:
@@ -158,7 +158,7 @@ def _read_calibration(archive: zipfile.ZipFile, description: dict[str, Any]) -> 
         return None
     levels = tuple(int(level) for level in description["calibration_levels"])
     shares = np.load(io.BytesIO(archive.read("calibration.npy")), allow_pickle=False)
-    if shares.shape != (len(levels), 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
+    if shares.shape != (len(levels), 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
         raise ValueError("its calibration does not fit its levels")
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError("its calibration is not within 0..1")

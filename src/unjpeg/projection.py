@@ -53,19 +53,22 @@ class Calibration:
 
     Attributes:
         qualities: at which it was measured, ascending.
-        shares_L288: for each of them, of luma and of chroma, ``(len(qualities), 2, 8, 8)``, 0..1: the least squares
-            factor of a coefficient's true offset from its cell's middle on the network's, moved into the cell.
+        shares_L2288: for each of them, with chroma subsampled and not, of luma and of chroma, ``(len(qualities), 2, 2,
+            8, 8)``, 0..1: the least squares factor of a coefficient's true offset from its cell's middle on the
+            network's, moved into the cell.
     """
 
     qualities: tuple[int, ...]
-    shares_L288: NDArray[np.float32]
+    shares_L2288: NDArray[np.float32]
 
-    def at(self, quality: int) -> NDArray[np.float32]:
-        """Shares of luma and chroma at any quality, ``(2, 8, 8)``, interpolated; beyond the ends as at the ends."""
+    def at(self, quality: int, components: Sequence[Component]) -> NDArray[np.float32]:
+        """Shares of luma and chroma of a file, ``(2, 8, 8)``, interpolated; beyond the ends as at the ends."""
         place = float(np.interp(quality, self.qualities, np.arange(len(self.qualities))))
         low = min(int(place), len(self.qualities) - 2)
         weight = np.float32(place - low)
-        shares: NDArray[np.float32] = self.shares_L288[low] * (1 - weight) + self.shares_L288[low + 1] * weight
+        full = int(len(components) == 3 and all(component.scale == (1, 1) for component in components))
+        below, above = self.shares_L2288[low : low + 2, full]
+        shares: NDArray[np.float32] = below * (1 - weight) + above * weight
         return shares
 
 

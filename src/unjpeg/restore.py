@@ -475,7 +475,9 @@ class Restorer:
         scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
         core = self._tile_core() if tiles else TILE_CORE
         calibration = self.model_file.calibration
-        shares = calibration.at(picture.jpeg.quality.value) if calibration and picture.jpeg and projected else None
+        shares = None
+        if calibration and picture.jpeg and projected:
+            shares = calibration.at(picture.jpeg.quality.value, picture.jpeg.components)
         for top in range(0, height, core):
             rows = slice(top, min(top + core, height))
             strip = decoded[rows] if bit_depth == 8 else decoded[rows].astype(np.uint16) * np.uint16(257)

@@ -27,6 +27,7 @@ from unjpeg.train.config import VALIDATION_FRACTION
 __all__ = ["CALIBRATED_QUALITIES", "CROP_SIDE", "calibrated_file", "main", "measure_calibration"]
 
 CALIBRATED_QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)
+SAMPLINGS: Final = ("4:2:0", "4:4:4")
 CROP_SIDE: Final = 192
 
 
@@ -39,28 +40,33 @@ def measure_calibration(
 
     Args:
         originals: ``(H, W, 3)``, not trained on.
-        qualities: at which they are compressed, at 4:2:0; ascending, two or more.
+        qualities: at which they are compressed, at each of ``SAMPLINGS``; ascending, two or more.
 
     Returns:
         Shares of 0..1: above 1 a share would claim more than the network, and the factors that came out above 1 did
         not hold on other pictures (docs/training-log.md).
     """
-    shares = []
-    for quality in qualities:
-        products, squares = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
-        for original in originals:
-            buffer = io.BytesIO()
-            Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-            picture = read_picture(buffer.getvalue())
-            assert picture.jpeg is not None
-            output = restorer.run_network(picture)
-            space = picture.jpeg.header.colour_space
-            sums = measure_offsets(output.pixels, original, picture.jpeg.components, space)
-            products += sums.products
-            squares += sums.squares
-        factors = np.divide(products, squares, out=np.ones_like(products), where=squares > 0)
-        shares.append(np.clip(factors, 0, 1).astype(np.float32))
-    return Calibration(tuple(qualities), np.stack(shares))
+    shares = [[_shares(restorer, originals, quality, sampling) for sampling in SAMPLINGS] for quality in qualities]
+    return Calibration(tuple(qualities), np.array(shares, np.float32))
+
+
+def _shares(
+    restorer: Restorer, originals: Sequence[NDArray[np.uint8]], quality: int, sampling: str
+) -> NDArray[np.float64]:
+    """Of luma and chroma, ``(2, 8, 8)``."""
+    products, squares = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
+    for original in originals:
+        buffer = io.BytesIO()
+        Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=sampling)
+        picture = read_picture(buffer.getvalue())
+        assert picture.jpeg is not None
+        output = restorer.run_network(picture)
+        space = picture.jpeg.header.colour_space
+        sums = measure_offsets(output.pixels, original, picture.jpeg.components, space)
+        products += sums.products
+        squares += sums.squares
+    factors: NDArray[np.float64] = np.divide(products, squares, out=np.ones_like(products), where=squares > 0)
+    return factors.clip(0, 1)
 
 
 def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> ModelFile:
