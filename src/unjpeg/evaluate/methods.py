@@ -23,6 +23,7 @@ import signal
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -44,6 +45,7 @@ __all__ = [
     "Method",
     "Printed",
     "UnjpegModel",
+    "installed_methods",
     "method_by_name",
     "shaped_as",
 ]
@@ -253,6 +255,20 @@ def method_by_name(spec: str) -> Method:
         known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
         raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
     return UnjpegModel(spec)
+
+
+def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
+    """The methods that can be run, each once, and why the others cannot.
+
+    Raises SettingError or ModelError as ``method_by_name`` does.
+    """
+    found, missing = [], []
+    for spec in dict.fromkeys(specs):
+        try:
+            found.append(method_by_name(spec))
+        except MeasurementError as error:
+            missing.append(str(error))
+    return found, missing
 
 
 def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:

@@ -15,6 +15,7 @@ __all__ = [
     "Panel",
     "before_after_sheet",
     "crop_sheet",
+    "fitted",
     "heading",
     "most_changed",
     "residual_map",
@@ -125,6 +126,13 @@ def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
         sheet.paste(image.convert("RGB"), (0, top))
         top += image.height + gap
     return sheet
+
+
+def fitted(image: Image.Image, width: int) -> Image.Image:
+    """The image, made smaller if it is wider than that."""
+    if image.width <= width:
+        return image
+    return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
 
 
 def heading(text: str, size: int = 20) -> Image.Image:
