@@ -77,7 +77,7 @@ $(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[dev,evaluate,onnxruntime,train,web]'
+	$(PIP_INSTALL) --editable '.[dev,downstream,evaluate,onnxruntime,train,web]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/python-ready pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.pairs import Pixels, load_image
-from unjpeg.evaluate.recognition import Recogniser, colour, matched_labels, readable_on
+from unjpeg.evaluate.recognition import Recogniser, matched_labels, readable_on
 from unjpeg.evaluate.task import DrawnTask
 
 __all__ = ["Boxes", "Detection", "mean_average_precision"]
@@ -148,10 +149,16 @@ def _drawn(pixels: Pixels, boxes: Boxes, categories: Mapping[int, str]) -> Image
     font = ImageFont.load_default(size)
     for box in boxes:
         left, top, width, height = box["bbox"]
-        ink = colour(box["category_id"])
-        draw.rectangle((left, top, left + width, top + height), outline=ink, width=max(1, image.width // 200))
+        ink = _bright(box["category_id"])
+        draw.rectangle((left, top, left + width, top + height), outline=ink, width=max(1, image.width // 150))
         text = categories[box["category_id"]] + (f" {box['score']:.2f}" if "score" in box else "")
         corner = left, max(0, top - size - 3)
         draw.rectangle((*corner, left + font.getlength(text) + 4, corner[1] + size + 3), fill=ink)
         draw.text((left + 2, corner[1]), text, fill=readable_on(ink), font=font)
     return image
+
+
+def _bright(category: int) -> tuple[int, int, int]:
+    """A colour that stands out of a photograph; near numbers look different."""
+    red, green, blue = colorsys.hsv_to_rgb(category * 0.618 % 1, 0.9, 1)
+    return round(255 * red), round(255 * green), round(255 * blue)

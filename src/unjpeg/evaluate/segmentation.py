@@ -126,10 +126,11 @@ class Segmentation(DrawnTask[Classes, Counts]):
         return classes
 
     def _drawn(self, pixels: Pixels, classes: Classes) -> Image.Image:
-        """The picture, grey, under its classes' colours, with their names."""
+        """The picture, grey, under the colours of all classes but the background, with their names."""
         tints = np.array([colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
         grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
-        image = Image.fromarray((0.45 * grey + 0.55 * tints[classes]).round().astype(np.uint8))
+        coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
+        image = Image.fromarray(coloured.round().astype(np.uint8))
         size = max(11, image.width // 30)
         font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
         for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
