@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 __all__ = ["gain_against_rate", "gain_against_time", "lower_than_decoder", "rate_quality"]
 
-SIZE = (3.95, 3.5)
+SIZE = (3.85, 3.5)
 """Inches: four stand in a row of a report."""
 
 
@@ -72,11 +73,21 @@ def gain_against_time(record: Mapping[str, Any], set_name: str, degradation: str
             continue
         error = [[gain["mean"] - gain["low"]], [gain["high"] - gain["mean"]]]
         axis.errorbar(
-            cost["seconds_per_megapixel"], gain["mean"], yerr=error, marker="o", capsize=3, color=f"C{number}"
+            cost["seconds_per_megapixel"],
+            gain["mean"],
+            yerr=error,
+            marker="o",
+            capsize=3,
+            color=f"C{number}",
+            label=method,
         )
-        axis.annotate(method, (cost["seconds_per_megapixel"], gain["mean"]), (5, 5), textcoords="offset points")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.25)
+    if differences:
+        axis.legend(fontsize="small")
     axis.set_xlabel("seconds per megapixel")
     axis.set_ylabel(f"{metric} above {first}")
     axis.set_title(f"{set_name}, {degradation}: gain and time", fontsize="medium")

@@ -160,7 +160,7 @@ def sections(
         yield Section("Cost", "Median of methods that took turns on the same files.", cost_table(record))
     others = [method.name for method in runnable[1:]]
     for set_name, summary in record["summary"].items():
-        lowest = next(iter(summary))
+        lowest, highest = next(iter(summary)), list(summary)[-1]
         if len(others) > 1:
             text = "Differences on the same pictures, their mean with its 95 % interval."
             yield Section(f"{set_name}: every method against every other", text, difference_table(record, set_name))
@@ -169,7 +169,10 @@ def sections(
             plots.append(rate_quality(record, set_name, lead))
             plots += [gain_against_rate(record, set_name, lead)] if others else []
         if others:
-            plots.append(lower_than_decoder(record, set_name, lowest, lead, others, runnable[0].name))
+            plots += [
+                lower_than_decoder(record, set_name, degradation, lead, others, runnable[0].name)
+                for degradation in dict.fromkeys((lowest, highest))
+            ]
             plots += [gain_against_time(record, set_name, lowest, lead)] if record.get("costs") else []
         if plots:
             yield Section(f"{set_name}: plots", "", side_by_side([Panel((), plot) for plot in plots]))
