@@ -24,7 +24,7 @@ import torch
 import transformers
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from unjpeg.errors import MeasurementError, TrainingDataError
+from unjpeg.errors import MeasurementError, SettingError, TrainingDataError
 from unjpeg.evaluate.detection import Boxes, Detection, mean_average_precision
 from unjpeg.evaluate.downstream import app
 from unjpeg.evaluate.pairs import Pixels
@@ -373,8 +373,9 @@ def test_colours_are_voc_s() -> None:
 def test_networks_that_cannot_be_used_are_said(detector: Path, segmenter: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="no network for detection can be loaded"):
         Recogniser(str(tmp_path), "detection")
-    with pytest.raises(MeasurementError, match="no network for detection can be loaded"):
-        Recogniser("nobody/has-this", "detection")
+    for nowhere in ("nobody/has-this", str(tmp_path / "nothing")):
+        with pytest.raises(SettingError, match="no such folder, nor anything of that name in the library's cache"):
+            Recogniser(nowhere, "detection")
     with pytest.raises(MeasurementError, match="a network of type segformer, not one for detection"):
         Recogniser(str(segmenter), "detection")
     with pytest.raises(MeasurementError, match="a network of type yolos, not one for segmentation"):
@@ -399,3 +400,8 @@ def test_another_network_is_another_identity(detector: Path, tmp_path: Path) -> 
     network.save_pretrained(tmp_path)
     shutil.copy(detector / "preprocessor_config.json", tmp_path)
     assert Recogniser(str(tmp_path), "detection").identity != one.identity
+
+
+def test_help_names_the_extra() -> None:
+    for name in ("detection", "segmentation"):
+        assert "unjpeg[downstream]" in " ".join(command(name, "--help").stdout.split())

@@ -33,7 +33,13 @@ from unjpeg.version import __version__, source_commit
 
 __all__ = ["app"]
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # what stands in brackets is meant to be read
+)
 
 MethodOption = Annotated[list[str], typer.Option("--method", metavar="M", help="As unjpeg benchmark takes them.")]
 QualityOption = Annotated[str, typer.Option(metavar="Q,Q", help="JPEG qualities.")]

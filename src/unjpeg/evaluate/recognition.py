@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from transformers import (
     AutoModelForUniversalSegmentation,
 )
 
-from unjpeg.errors import MeasurementError
+from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.pairs import Pixels
 
 __all__ = ["Recogniser", "colour", "matched_labels", "readable_on"]
@@ -51,7 +52,9 @@ class Recogniser:
         labels: the network's own names of what it finds, by number.
         identity: changes with the network's weights, its settings, and the library's version.
 
-    Raises MeasurementError if there is no such network here, or it is of another kind.
+    Raises:
+        SettingError: there is nothing of that name here.
+        MeasurementError: it is no network of that kind.
     """
 
     def __init__(self, checkpoint: str, kind: str) -> None:
@@ -66,6 +69,9 @@ class Recogniser:
                 checkpoint, backend="pil", **local
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            if isinstance(error, OSError) and not Path(checkpoint).exists():
+                lacks = f"{checkpoint}: no such folder, nor anything of that name in the library's cache"
+                raise SettingError(lacks) from error
             reason = " ".join(str(error).split())
             raise MeasurementError(
                 f"{checkpoint}: no network for {kind} can be loaded from there ({reason})"
