@@ -27,7 +27,7 @@ from unjpeg.evaluate.benchmark import load_results, run
 from unjpeg.evaluate.methods import Command, Complexity, Decoder, Method, Printed
 from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation, Pixels, TestSet, decode
-from unjpeg.evaluate.report import Table, cost_table, metric_table, sections, write_report
+from unjpeg.evaluate.report import Section, Table, cost_table, difference_table, metric_table, sections, write_report
 from unjpeg.evaluate.sheets import (
     PAGE,
     ZOOM,
@@ -248,6 +248,28 @@ def test_the_report_is_one_file_that_holds_everything(
     assert "What is printed is of whole sets, and left out." in page
     with Image.open(tmp_path / "out" / "report.png") as image:
         assert image.height > sum(size[1] for size in shown)
+
+
+def test_every_method_stands_against_every_other(live1: Path, tmp_path: Path) -> None:
+    methods = [Decoder(), Sleeper("later", 0, []), Sleeper("even later", 0, [])]
+    record = run([TestSet.parse(str(live1))], [Degradation("jpeg", 10)], methods, ["psnr_db"], tmp_path)
+    table = difference_table(record, "live1")
+    assert table.header == ("psnr_db", "jpeg-10")
+    first, second, third = table.rows
+    assert (first[0], second[0]) == ("later - jpeg", "even later - jpeg")
+    assert first[1] == second[1]
+    assert first[1].startswith("-0.")
+    assert third == ("even later - later", "+0.00 (+0.00 .. +0.00)")
+
+
+def test_groups_of_rows_are_named_once(finished: tuple[dict[str, Any], list[Any]], tmp_path: Path) -> None:
+    record, _ = finished
+    table = metric_table(record, "live1")
+    write_report([Section("live1", "", table)], record, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("jpeg-10<") == 1
+    assert "<td class=word>later</td>" in page
+    assert page.count("<tr>") == 1 + len(table.rows)
 
 
 def test_pictures_are_chosen_by_rule(finished: tuple[dict[str, Any], list[Any]]) -> None:
