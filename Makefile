@@ -36,7 +36,8 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
-	$(BENCHMARK) live1 $(METHODS) --method default@off --quality 10,20,30,40,70,90,95,100 --out runs/bench/live1
+	$(BENCHMARK) live1 $(METHODS) --method default@off --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
+	  --out runs/bench/live1
 	cp runs/bench/live1/results.json results/live1.json
 	$(BENCHMARK) bsds500 $(METHODS) --out runs/bench/bsds500
 	cp runs/bench/bsds500/results.json results/bsds500.json
@@ -73,7 +74,7 @@ $(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[dev,evaluate,onnxruntime,train,web]'
+	$(PIP_INSTALL) --editable '.[cluster,dev,downstream,evaluate,onnxruntime,train,web]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/python-ready pyproject.toml constraints.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ NEED_TORCH = (
     "networks",
     "settings",
     "train",
+    "train_calibrate",
     "train_data",
 )
 collect_ignore = [] if HAS_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
@@ -71,6 +73,14 @@ def _one_thread() -> None:
     torch = sys.modules.get("torch")  # the tests that use it have imported it; the others are spared the wait
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled graphs are kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -171,12 +171,22 @@ def test_methods_are_found_by_name(tiny_model: Path) -> None:
     off = method_by_name(f"{tiny_model}@off")
     assert (off.name, off.spec) == ("tiny@off", f"{tiny_model}@off")
     assert off.identity != method_by_name(str(tiny_model)).identity
+    both = method_by_name(f"{tiny_model}@off@tta")
+    assert (both.name, both.spec) == ("tiny@off@tta", f"{tiny_model}@off@tta")
+    assert method_by_name("default@tta").name == "default@tta"
     assert method_by_name("default").name == "default"
     printed = method_by_name("printed:QGAC")
     assert isinstance(printed, Printed)
     with pytest.raises(MeasurementError, match="cannot be run"):
         printed.restore(b"")
-    for name in ("nothing", "printed:nothing", "tool {input} {output}", "x=tool {input}", "x=tool '{input} {output}"):
+    for name in (
+        "nothing",
+        "nothing@tta",
+        "printed:nothing",
+        "tool {input} {output}",
+        "x=tool {input}",
+        "x=tool '{input} {output}",
+    ):
         with pytest.raises(SettingError):
             method_by_name(name)
 
@@ -188,6 +198,9 @@ def test_our_model_is_measured_as_users_run_it(tiny_model: Path, tiny_restorer: 
     for pixels, policy in zip(made, policies, strict=True):
         assert np.array_equal(pixels, tiny_restorer.restore(file, consistency=policy).pixels)
     assert not np.array_equal(made[0], made[1])
+    ensemble = UnjpegModel(tiny_model, tta=True)
+    assert np.array_equal(ensemble.restore(file), tiny_restorer.restore(file, tta=True).pixels)
+    assert len({ensemble.identity, UnjpegModel(tiny_model).identity, UnjpegModel(tiny_model, "off").identity}) == 3
 
 
 def test_any_command_takes_part(tmp_path: Path) -> None:

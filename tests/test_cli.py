@@ -493,6 +493,18 @@ def test_options_reach_the_restorer(folder: Path, tiny_model: Path) -> None:
     assert Path("out.tiff").read_bytes() == Path("expected.tiff").read_bytes()
 
 
+def test_self_ensemble(folder: Path, tiny_model: Path) -> None:
+    put("photo.jpg")
+    options = ("--model", tiny_model, "--bit-depth", "16", "--json", "-o", "out.tiff", "--overwrite")
+    plain = json.loads(run("restore", "photo.jpg", *options).stdout)
+    before = Path("out.tiff").read_bytes()
+    ensemble = json.loads(run("restore", "photo.jpg", "--tta", *options).stdout)
+    assert (plain["tta"], ensemble["tta"]) == (False, True)
+    assert Path("out.tiff").read_bytes() != before
+    unjpeg.restore("photo.jpg", model=tiny_model, bit_depth=16, tta=True).save("expected.tiff")
+    assert Path("out.tiff").read_bytes() == Path("expected.tiff").read_bytes()
+
+
 def test_output_quality(folder: Path, decode: Any) -> None:
     put("photo.jpg")
     for quality in (None, 40):

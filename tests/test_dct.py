@@ -115,6 +115,14 @@ def test_downsampling_undoes_upsampling(seed: int, scale: tuple[int, int], heigh
     np.testing.assert_allclose(downsample(large, *scale), plane, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [(1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (4, 2), (2, 4), (3, 3)])
+def test_downsampling_has_the_bits_of_numpys_mean(scale: tuple[int, int]) -> None:
+    vertical, horizontal = scale
+    plane = samples(7, 24 * vertical, 40 * horizontal)
+    grouped = plane.reshape(24, vertical, 40, horizontal)
+    np.testing.assert_array_equal(downsample(plane, *scale), grouped.mean(axis=(1, 3), dtype=np.float32))
+
+
 def test_downsampling_is_the_mean() -> None:
     plane = np.arange(16, dtype=np.float32).reshape(2, 8)
     np.testing.assert_array_equal(downsample(plane, 2, 4), [[5.5, 9.5]])

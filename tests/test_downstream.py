@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,12 +19,13 @@ from conftest import synthetic_photo
 
 pytest.importorskip("skimage")
 
-from unjpeg.errors import MeasurementError, TrainingDataError
+from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
 from unjpeg.evaluate.contours import THRESHOLDS, Contours, contour_counts, contour_strength
-from unjpeg.evaluate.downstream import Task, app, measure_task
+from unjpeg.evaluate.downstream import app
 from unjpeg.evaluate.methods import Decoder, Method
 from unjpeg.evaluate.pairs import Degradation, Pixels, decode
 from unjpeg.evaluate.reading import Reading, page
+from unjpeg.evaluate.task import Task, measure_task, telling_pictures
 
 # --- contours -----------------------------------------------------------------------------------------------------
 
@@ -99,13 +100,21 @@ def test_the_berkeley_files_are_read(tmp_path: Path) -> None:
         cell[0, person] = {"Boundaries": outline.astype(np.uint8), "Segmentation": outline.astype(np.uint16)}
     savemat(tmp_path / "7.mat", {"groundTruth": cell})
     arguments = ["contours", "--data", tmp_path / "images", "--boundaries", tmp_path, "--out", tmp_path / "out"]
+    arguments += ["--work", tmp_path / "work"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--method", "jpeg", "--quality", "5"])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "out" / "downstream-contours.json").read_text())
     assert record["pictures"] == 1
     assert record["summary"]["original"]["original"]["ods"] > 0.6
+    task = Contours(tmp_path / "images", tmp_path)
+    counts = task.examine(*task.load("7.png"))
+    again = task.from_json(json.loads(json.dumps(task.to_json(counts))))
+    assert task.summarise([again]) == task.summarise([counts]) == record["summary"]["original"]["original"]
     with pytest.raises(TrainingDataError, match=r"7\.mat"):
-        list(Contours(tmp_path / "images", tmp_path / "images").pictures())
+        Contours(tmp_path / "images", tmp_path / "images").load("7.png")
+    (tmp_path / "images" / "7.mat").write_bytes(b"no matrix")
+    with pytest.raises(TrainingDataError, match=r"7\.mat: no boundaries as BSDS500 has them"):
+        Contours(tmp_path / "images", tmp_path / "images").load("7.png")
 
 
 # --- text ---------------------------------------------------------------------------------------------------------
@@ -151,22 +160,39 @@ def test_error_rates_are_of_all_characters_together(monkeypatch: pytest.MonkeyPa
 
 
 class Brightness(Task[float, float]):
-    """How bright pictures are, against the truth."""
+    """How bright pictures are, against the truth; number 3 cannot be read."""
 
     name: ClassVar = "brightness"
     figures: ClassVar = ("off",)
     resamples: ClassVar = 200
+    identity = "brightness"
 
-    def pictures(self) -> Iterator[tuple[str, Pixels, float]]:
-        for seed in range(6):
-            pixels = synthetic_photo(32, 32, seed)
-            yield f"{seed}", pixels, float(pixels.mean())
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.examined, self._fails_at = 0, fails_at
+
+    def names(self) -> Sequence[str]:
+        return [f"{seed}" for seed in range(6)]
+
+    def load(self, name: str) -> tuple[Pixels, float]:
+        if name == "3":
+            raise BadImageError("3.png: cannot be read")
+        pixels = synthetic_photo(32, 32, int(name))
+        return pixels, float(pixels.mean())
 
     def examine(self, pixels: Pixels, truth: float) -> float:
+        if self.examined == self._fails_at:
+            raise KeyboardInterrupt
+        self.examined += 1
         return abs(float(pixels.mean()) - truth)
 
     def summarise(self, results: Sequence[float]) -> dict[str, float]:
         return {"off": float(np.mean(results))}
+
+    def to_json(self, result: float) -> Any:
+        return result
+
+    def from_json(self, stored: Any) -> float:
+        return float(stored)
 
 
 class Darker(Method):
@@ -176,9 +202,15 @@ class Darker(Method):
         return decode(file) // 2
 
 
-def test_a_task_is_measured_on_originals_files_and_results() -> None:
-    record = measure_task(Brightness(), [Degradation("jpeg", 10)], [Decoder(), Darker()], limit=5)
-    assert record["pictures"] == 5
+WHAT = ([Degradation("jpeg", 10)], [Decoder(), Darker()])
+
+
+def test_a_task_is_measured_on_originals_files_and_results(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = measure_task(Brightness(), *WHAT, tmp_path / "a", limit=5, say=said.append)
+    assert record["pictures"] == 4
+    assert said == ["3: left out: 3.png: cannot be read"]
+    assert record["errors"] == [{"image": "3", "error": "3.png: cannot be read"}]
     assert record["summary"]["original"]["original"] == {"off": 0}
     at_10 = record["summary"]["jpeg-10"]
     assert list(at_10) == ["jpeg", "darker"]
@@ -187,4 +219,47 @@ def test_a_task_is_measured_on_originals_files_and_results() -> None:
     gain = at_10["darker"]["gains"]["off"]
     assert gain["mean"] == pytest.approx(at_10["darker"]["off"] - at_10["jpeg"]["off"])
     assert 30 < gain["low"] < gain["mean"] < gain["high"] < 90
-    assert measure_task(Brightness(), [Degradation("jpeg", 10)], [Decoder(), Darker()], limit=5) == record
+    each = [row["off"] for row in record["rows"] if row["method"] == "darker"]
+    assert len(each) == 4
+    assert np.mean(each) == pytest.approx(at_10["darker"]["off"])
+    assert measure_task(Brightness(), *WHAT, tmp_path / "b", limit=5) == record
+    with pytest.raises(MeasurementError, match=r"nothing could be measured; the first reason: 3\.png"):
+        measure_task(OnlyTheBroken(), *WHAT, tmp_path / "c")
+
+
+class OnlyTheBroken(Brightness):
+    def names(self) -> Sequence[str]:
+        return ["3"]
+
+
+def test_an_interrupted_task_goes_on(tmp_path: Path) -> None:
+    whole = measure_task(Brightness(), *WHAT, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        measure_task(Brightness(fails_at=7), *WHAT, tmp_path / "cut")
+    with (tmp_path / "cut").open("a") as journal:
+        journal.write('{"key": ["half a')  # a kill in the middle of a line
+    again = Brightness()
+    assert measure_task(again, *WHAT, tmp_path / "cut") == whole
+    assert again.examined == 5 * 3 - 7
+    assert measure_task(again, *WHAT, tmp_path / "cut") == whole
+    assert again.examined == 5 * 3 - 7
+
+
+def test_pictures_to_look_at_are_chosen_by_rule() -> None:
+    gains = {"a": 0.1, "b": -0.3, "c": 0.5, "d": 0.2, "e": 0.0}
+    rows = [
+        {"image": image, "degradation": "jpeg-10", "method": method, "map": 0.4 + gain * (method == "default")}
+        for method in ("jpeg", "default")
+        for image, gain in gains.items()
+    ]
+    assert telling_pictures({"rows": rows}, "map", "jpeg-10") == ["c", "a", "b"]
+    assert len(telling_pictures({"rows": rows[:5]}, "map", "jpeg-10")) == 3  # one method alone
+
+
+@pytest.mark.parametrize("method", ["printed:QGAC", "no-such-thing"])
+def test_methods_that_cannot_take_part_are_refused(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["contours", "--method", method, "--data", str(tmp_path)])
+    assert isinstance(result.exception, SettingError)

@@ -13,10 +13,17 @@ onnx = pytest.importorskip("onnx")
 
 from unjpeg.models import Dagn, DagnConfig, Guidance  # noqa: E402
 from unjpeg.network import Model, ModelFile  # noqa: E402
+from unjpeg.projection import Calibration  # noqa: E402
 from unjpeg.train.checkpoint import Checkpoint  # noqa: E402
 from unjpeg.train.config import json_ready  # noqa: E402
 from unjpeg.train.data import ImageFolder  # noqa: E402
-from unjpeg.train.export import QUALITY_LEVELS, export_checkpoint, load_exported, load_network  # noqa: E402
+from unjpeg.train.export import (  # noqa: E402
+    QUALITY_LEVELS,
+    export_checkpoint,
+    export_network,
+    load_exported,
+    load_network,
+)
 from unjpeg.train.recipes import tiny  # noqa: E402
 from unjpeg.train.run import TrainingImages  # noqa: E402
 
@@ -106,6 +113,25 @@ def test_a_model_file_says_what_it_is(exported: Path) -> None:
     assert DagnConfig(**file.description["network"]) == tiny().network
     assert file.quality_features.shape == (len(QUALITY_LEVELS), tiny().network.encoder.feature_channels)
     assert exported.parent.name.encode() not in exported.read_bytes()  # nothing of the exporting machine
+
+
+def test_an_export_keeps_a_calibration(checkpoint: Checkpoint, exported: Path, tmp_path: Path) -> None:
+    calibration = Calibration((10, 90), np.full((2, 2, 2, 8, 8), 0.5, np.float32))
+    features = ModelFile.read(exported).quality_features
+    path = tmp_path / "calibrated.unjpeg"
+    export_network(
+        load_network(checkpoint),
+        path,
+        name="small",
+        guide_window=WINDOW,
+        quality_features=features,
+        training={},
+        validation={},
+        calibration=calibration,
+    )
+    stored = ModelFile.read(path).calibration
+    assert stored is not None
+    np.testing.assert_array_equal(stored.shares_L2288, calibration.shares_L2288)
 
 
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, exported: Path, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ import pytest
 
 from unjpeg.errors import ModelError, OutputError
 from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
+from unjpeg.projection import Calibration
 from unjpeg.restore import Restorer
+
+CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 2, 8, 8), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,77 @@ def with_graph(file: ModelFile, part: str, graph: bytes) -> ModelFile:
     hashes = {**file.description["sha256"], part: hashlib.sha256(graph).hexdigest()}
     changed: dict[str, Any] = {part: graph, "description": {**file.description, "sha256": hashes}}
     return replace(file, **changed)
+
+
+# What is compiled is kept
+
+
+def outputs(file: ModelFile) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    model = Model(file, runtime="openvino", threads=1)
+    image = np.random.default_rng(0).random((1, 3, 96, 96), dtype=np.float32)
+    guidance = model.guide(image[..., : model.guide_window, : model.guide_window])
+    return [guidance.insensitive, guidance.fusion, guidance.quality_probabilities, model.restore(image, guidance)]
+
+
+def test_a_compiled_graph_that_was_kept_gives_the_same_pixels(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the standard says to ignore
+    plain = outputs(file)
+    assert not Path("relative").exists()
+
+    def agrees() -> None:
+        for here, there in zip(outputs(file), plain, strict=True):
+            np.testing.assert_array_equal(here, there)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    agrees()
+    kept = sorted(cache.glob("unjpeg/openvino-*/*.blob"))
+    assert len(kept) == 2
+    assert kept[0].parent.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    agrees()  # from what was kept
+    assert sorted(cache.glob("unjpeg/openvino-*/*.blob")) == kept
+    for blob in kept:
+        data = blob.read_bytes()
+        blob.chmod(0o600)
+        blob.write_bytes(data[: len(data) // 2])
+    agrees()  # in spite of it
+    assert [blob.stat().st_size > 1000 for blob in kept] == [True, True]
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "in the way"])
+def test_without_a_folder_for_it_graphs_are_compiled_as_ever(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    place = tmp_path / "cache"
+    if obstacle == "a file":
+        place.write_bytes(b"")
+    else:
+        place.mkdir()
+        (place / "unjpeg").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    assert outputs(file)[-1].shape == (1, 3, 96, 96)
+
+
+def test_a_runtime_that_cannot_keep_it_compiles_all_the_same(
+    file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    asked = []
+    plain = openvino.Core.compile_model
+
+    def full_disk(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        asked.append("CACHE_DIR" in settings)
+        if "CACHE_DIR" in settings:
+            raise RuntimeError("no space left on device")
+        return plain(core, model, device, settings)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino.Core, "compile_model", full_disk)
+    assert outputs(file)[-1].shape == (1, 3, 96, 96)
+    assert asked == [True, False] * 2
 
 
 # Files
@@ -176,6 +250,41 @@ def test_a_wrong_description(changes: dict[str, Any], words: str, tiny_model: Pa
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
 def test_a_description_that_is_none(data: bytes, tiny_model: Path, tmp_path: Path) -> None:
     assert "not a readable" in failure(written(tmp_path / "m.unjpeg", {**members(tiny_model), "model.json": data}))
+
+
+def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, tmp_path: Path) -> None:
+    assert file.calibration is None
+    calibrated = file.calibrated(CALIBRATION)
+    calibrated.write(tmp_path / "m.unjpeg")
+    again = ModelFile.read(tmp_path / "m.unjpeg")
+    assert again.calibration is not None
+    assert again.calibration.qualities == CALIBRATION.qualities
+    np.testing.assert_allclose(again.calibration.shares_L2288, CALIBRATION.shares_L2288, atol=1e-3)
+    assert again.hash == calibrated.hash
+    assert again.hash != file.hash
+    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L2288)).hash
+    assert (again.guide, again.restore) == (file.guide, file.restore)
+
+
+@pytest.mark.parametrize(
+    ("levels", "shares"),
+    [
+        ([10, 50], np.ones((3, 2, 2, 8, 8))),
+        ([10, 50, 50], np.ones((3, 2, 2, 8, 8))),
+        ([50], np.ones((1, 2, 2, 8, 8))),
+        ([10, 50], np.ones((2, 2, 8, 8))),
+        ([10, 50], np.full((2, 2, 2, 8, 8), 1.1)),
+        ([10, 50], np.full((2, 2, 2, 8, 8), np.nan)),
+        (None, np.ones((2, 2, 2, 8, 8))),
+    ],
+)
+def test_a_wrong_calibration(levels: Any, shares: Any, tiny_model: Path, tmp_path: Path) -> None:
+    contents = members(tiny_model)
+    buffer = io.BytesIO()
+    np.save(buffer, shares.astype(np.float16))
+    description = {**json.loads(contents["model.json"]), "calibration_levels": levels}
+    changed = {**contents, "model.json": json.dumps(description).encode(), "calibration.npy": buffer.getvalue()}
+    assert "not a readable" in failure(written(tmp_path / "m.unjpeg", changed))
 
 
 def test_features_are_never_unpickled(tiny_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ from scipy.fft import idctn
 
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, picture, saved
 from unjpeg.jpeg import JpegImage
-from unjpeg.projection import NEAR_END, Consistency, measure_consistency, project, row_alignment
+from unjpeg.projection import (
+    NEAR_END,
+    WINDOW,
+    Calibration,
+    Consistency,
+    Trust,
+    measure_consistency,
+    measure_offsets,
+    project,
+    row_alignment,
+)
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 seeds = st.integers(0, 2**32 - 1)
@@ -144,6 +154,126 @@ def test_the_argument_is_left_as_it_was() -> None:
         before = away.copy()
         projected(away, jpeg)
         np.testing.assert_array_equal(away, before)
+
+
+# Trust
+
+ALL, NONE = np.ones((2, 8, 8), np.float32), np.zeros((2, 8, 8), np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def trusted(pixels: NDArray[np.float32], jpeg: JpegImage, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    return project(pixels, jpeg.components, jpeg.header.colour_space, trust=Trust(jpeg.pixels, shares))
+
+
+def some_shares(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((2, 8, 8), np.float32)
+
+
+@given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds, st.sampled_from([0.5, 5.0, 60.0]))
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_trust_coefficients_lie_in_their_cells(
+    size: tuple[int, int], sampling: str, quality: int, seed: int, by: float
+) -> None:
+    jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
+    moved = moved_away(jpeg.pixels, seed, by)
+    kept = moved.copy()
+    result = trusted(moved, jpeg, some_shares(seed))
+    assert result.shape == jpeg.pixels.shape
+    assert result.dtype == np.float32
+    assert largest(beyond_cells(result, jpeg.components)) < 5e-3
+    np.testing.assert_array_equal(moved, kept)
+
+
+@given(SIZES, st.sampled_from(["grey", "4:4:4"]), qualities, seeds)
+@settings(max_examples=30, deadline=None)
+def test_full_trust_at_full_resolution_is_the_nearest_picture(
+    size: tuple[int, int], sampling: str, quality: int, seed: int
+) -> None:
+    jpeg = JpegImage.decode(encoded(picture(*size, seed), sampling, quality=quality))
+    moved = moved_away(jpeg.pixels, seed, 10)
+    np.testing.assert_allclose(trusted(moved, jpeg, ALL), projected(moved, jpeg), atol=1e-2)
+
+
+@pytest.mark.parametrize("sampling", ["grey", "4:4:4"])
+def test_without_trust_nothing_of_the_network_is_left(sampling: str) -> None:
+    jpeg = JpegImage.decode(encoded(picture(48, 64), sampling, quality=30))
+    one, two = (trusted(moved_away(jpeg.pixels, seed, 30), jpeg, NONE) for seed in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-2)
+    inside = (one > 0) & (one < 255)
+    assert np.abs(one - jpeg.pixels)[inside].max() < 2  # the cells' middles, as the decoder rounds them
+
+
+def test_shares_are_of_the_way_from_the_middle() -> None:
+    jpeg = JpegImage.decode(encoded(picture(48, 64), "4:4:4", quality=30))
+    moved = moved_away(jpeg.pixels, 3, 10)
+    middle, half, full = (trusted(moved, jpeg, np.float32(share) * ALL) for share in (0, 0.5, 1))
+    np.testing.assert_allclose(half, (middle + full) / 2, atol=1e-2)
+    luma_alone = trusted(moved, jpeg, np.stack([ALL[0], NONE[1]]))
+    np.testing.assert_allclose(luma_alone @ LUMA, full @ LUMA, atol=1e-2)
+    assert np.abs(luma_alone - full).max() > 1
+
+
+@given(st.sampled_from(SAMPLINGS), st.integers(33, 140), st.integers(1, 80), seeds)
+@settings(max_examples=40, deadline=None)
+def test_strips_give_what_the_whole_gives_with_trust(sampling: str, height: int, width: int, seed: int) -> None:
+    jpeg = JpegImage.decode(encoded(picture(height, width, seed), sampling, quality=40))
+    moved, shares = moved_away(jpeg.pixels, seed, 20), some_shares(seed)
+    strips = []
+    for top in range(0, height, 2 * WINDOW):
+        rows = slice(top, top + 2 * WINDOW)
+        trust = Trust(jpeg.pixels[rows], shares)
+        strips.append(project(moved[rows], jpeg.components, jpeg.header.colour_space, top, trust=trust))
+    np.testing.assert_allclose(np.concatenate(strips), trusted(moved, jpeg, shares), atol=1e-2)
+
+
+@pytest.mark.parametrize("sampling", ["4:2:2", "4:2:0", "4:4:0", "4:1:1"])
+def test_detail_of_chroma_is_believed_where_the_cells_bear_the_network_out(sampling: str) -> None:
+    """A network that keeps to the cells keeps its detail; one that leaves them far behind loses it there."""
+    jpeg = JpegImage.decode(encoded(picture(64, 128, 5, low=90, high=160), sampling, quality=90))
+    fine = np.zeros(jpeg.pixels.shape, np.float32)
+    fine[:, :, 2] = 3 * (np.indices(fine.shape[:2]).sum(axis=0) % 2 * 2 - 1)  # the mean is 0 at every sampling
+    honest = projected(jpeg.pixels.astype(np.float32), jpeg) + fine
+    np.testing.assert_allclose(trusted(honest, jpeg, ALL), projected(honest, jpeg), atol=0.5)
+    wild = honest.copy()
+    wild[:, 64:, 2] += 80  # far out of its cells, on the right only
+    taken_back = (projected(wild, jpeg) - trusted(wild, jpeg, ALL))[:, :, 2]
+    assert np.abs(taken_back[:, :64]).max() < 0.5
+    in_blue = (taken_back * fine[:, :, 2])[:, 64:].mean() / np.square(fine[:, 64:, 2]).mean()
+    assert 0.7 < in_blue < 1  # what the blue's luma has of it stays
+
+
+def test_nothing_changed_is_nothing_doubted() -> None:
+    jpeg = JpegImage.decode(encoded(picture(40, 72), "4:2:0", quality=100))
+    same = jpeg.pixels.astype(np.float32)
+    np.testing.assert_allclose(trusted(same, jpeg, ALL), projected(same, jpeg), atol=1e-3)
+
+
+def test_measured_shares_are_least_squares() -> None:
+    """A network that goes half as far as it should, inside wide cells, is to be followed twice as far."""
+    original = picture(64, 64, 2, low=100, high=150)
+    jpeg = JpegImage.decode(encoded(original, "4:4:4", quality=20))
+    middle = trusted(jpeg.pixels.astype(np.float32), jpeg, NONE)
+    for factor, share in ((0.5, 2.0), (1.0, 1.0)):
+        restored = middle + np.float32(factor) * (original - middle)
+        sums = measure_offsets(restored, original, jpeg.components, jpeg.header.colour_space)
+        np.testing.assert_allclose(sums.products / sums.squares, share, rtol=0.02)
+    too_far = middle + np.float32(1000) * (original - middle)
+    sums = measure_offsets(too_far, original, jpeg.components, jpeg.header.colour_space)
+    halves = np.stack([jpeg.components[kind].table_88.astype(float) / 2 for kind in (0, 1)])
+    assert (sums.squares <= np.array([1, 2])[:, None, None] * 64 * halves**2 * 1.001).all()  # 64 blocks; two of chroma
+    assert ((sums.products / sums.squares) < 1).all()
+
+
+def test_a_calibration_is_interpolated_and_held_at_its_ends() -> None:
+    shares = np.stack([np.full((2, 2, 8, 8), value, np.float32) for value in (0.2, 0.4, 1.0)])
+    shares[:, 1] /= 2
+    calibration = Calibration((10, 50, 90), shares)
+    for sampling in SAMPLINGS:
+        components = JpegImage.decode(encoded(picture(16, 16), sampling)).components
+        divisor = 2 if sampling == "4:4:4" else 1
+        for quality, share in ((1, 0.2), (10, 0.2), (30, 0.3), (50, 0.4), (70, 0.7), (90, 1.0), (100, 1.0)):
+            np.testing.assert_allclose(calibration.at(quality, components), np.float32(share / divisor), rtol=1e-6)
 
 
 # Consistency

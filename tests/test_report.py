@@ -27,8 +27,9 @@ from unjpeg.evaluate.benchmark import load_results, run
 from unjpeg.evaluate.methods import Command, Complexity, Decoder, Method, Printed
 from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation, Pixels, TestSet, decode
-from unjpeg.evaluate.report import Table, cost_table, metric_table, sections, write_report
+from unjpeg.evaluate.report import Section, Table, cost_table, difference_table, metric_table, sections, write_report
 from unjpeg.evaluate.sheets import (
+    PAGE,
     ZOOM,
     Panel,
     before_after_sheet,
@@ -132,10 +133,10 @@ def test_details_are_enlarged_where_the_damage_is() -> None:
 
 
 def test_residuals_are_brightest_where_the_error_is() -> None:
-    original = synthetic_photo(64, 64, 0)
+    original = synthetic_photo(64, 200, 0)
     sheet = np.asarray(residual_sheet(original, {"JPEG": decoded(encoded(original, quality=5)), "same": original}))
-    assert sheet[:64, :64].mean() > 20
-    assert not sheet[:64, 64 + 6 : 128].any()
+    assert sheet[:64, :200].mean() > 40
+    assert sheet[:64, 206:406].max() < 5
 
 
 def test_long_rows_are_wrapped() -> None:
@@ -149,8 +150,11 @@ def test_long_rows_are_wrapped() -> None:
 def test_before_and_after_stand_in_rows() -> None:
     pictures = [(f"{i}.jpg", synthetic_photo(64, 64, i), synthetic_photo(64, 64, i + 1)) for i in range(2)]
     one, two = before_after_sheet(pictures[:1], 16), before_after_sheet(pictures, 16)
-    assert two.height > 2 * one.height
-    assert two.width == one.width
+    assert two.height == one.height  # there is room beside the first
+    assert two.width > 2 * one.width
+    many = before_after_sheet(pictures * 20, 16)
+    assert many.width <= PAGE
+    assert many.height > 2 * one.height
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -224,9 +228,13 @@ def test_the_report_is_one_file_that_holds_everything(
     (real / "broken.jpg").write_bytes(b"\xff\xd8")
     made = list(sections(record, *what, show=["3"], real=[real], side=16))
     titles = [section.title for section in made]
-    assert titles[:5] == ["live1", "Cost", "Rate and quality", "Gain against time", "Who was made worse?"]
+    assert titles[:3] == ["live1", "Cost", "live1: plots"]
+    plots = made[2].content
+    assert isinstance(plots, Image.Image)
+    assert plots.width > plots.height > 2 * 300  # three beside each other, one below
     assert "live1, 3.png, jpeg-10" in titles
     assert titles[-1] == "real <b>, before and after"
+    assert "Left out: broken.jpg (" in made[-1].text
     reasons = [section.text for section in made if section.text.startswith("Where later")]
     assert len(reasons) in (2, 3)  # one of the three may be the picture asked for
     write_report(made, record, tmp_path / "out")
@@ -237,9 +245,31 @@ def test_the_report_is_one_file_that_holds_everything(
     assert shown == [section.content.size for section in made if not isinstance(section.content, Table)]
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "real &lt;b&gt;" in page
-    assert "printed:QGAC" in page
+    assert "What is printed is of whole sets, and left out." in page
     with Image.open(tmp_path / "out" / "report.png") as image:
         assert image.height > sum(size[1] for size in shown)
+
+
+def test_every_method_stands_against_every_other(live1: Path, tmp_path: Path) -> None:
+    methods = [Decoder(), Sleeper("later", 0, []), Sleeper("even later", 0, [])]
+    record = run([TestSet.parse(str(live1))], [Degradation("jpeg", 10)], methods, ["psnr_db"], tmp_path)
+    table = difference_table(record, "live1")
+    assert table.header == ("psnr_db", "jpeg-10")
+    first, second, third = table.rows
+    assert (first[0], second[0]) == ("later - jpeg", "even later - jpeg")
+    assert first[1] == second[1]
+    assert first[1].startswith("-0.")
+    assert third == ("even later - later", "+0.00 (+0.00 .. +0.00)")
+
+
+def test_groups_of_rows_are_named_once(finished: tuple[dict[str, Any], list[Any]], tmp_path: Path) -> None:
+    record, _ = finished
+    table = metric_table(record, "live1")
+    write_report([Section("live1", "", table)], record, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("jpeg-10<") == 1
+    assert "<td class=word>later</td>" in page
+    assert page.count("<tr>") == 1 + len(table.rows)
 
 
 def test_pictures_are_chosen_by_rule(finished: tuple[dict[str, Any], list[Any]]) -> None:

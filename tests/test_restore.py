@@ -25,6 +25,7 @@ from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError,
 from unjpeg.jpeg import Limits
 from unjpeg.network import Guidance, Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
+from unjpeg.projection import Calibration, Trust, project
 from unjpeg.restore import Restored, Restorer
 
 module = importlib.import_module("unjpeg.restore")  # the package has a function of this name
@@ -73,11 +74,14 @@ def test_strength_0_leaves_every_other_picture_alone(tiny_model: Path, no_networ
         np.testing.assert_array_equal(restorer.restore(image, strength=0).pixels, np.asarray(image))
 
 
+@pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("options", [{}, {"strength": 0.3}, {"strength": 0}, {"consistency": "off", "bit_depth": 16}])
-def test_finishing_a_network_s_output_is_restoring(options: dict[str, Any], lively_restorer: Restorer) -> None:
+def test_finishing_a_network_s_output_is_restoring(
+    options: dict[str, Any], tta: bool, lively_restorer: Restorer
+) -> None:
     data = encoded(picture(1000, 40), quality=20)  # two strips
-    output = lively_restorer.run_network(read_picture(data), quality=30)
-    expected = lively_restorer.restore(data, quality=30, **options)
+    output = lively_restorer.run_network(read_picture(data), quality=30, tta=tta)
+    expected = lively_restorer.restore(data, quality=30, tta=tta, **options)
     for _ in range(2):  # the first leaves the output as it was
         finished = lively_restorer.finish(output, **options)
         np.testing.assert_array_equal(finished.pixels, expected.pixels)
@@ -102,9 +106,15 @@ def test_strength_mixes(lively_restorer: Restorer) -> None:
 
 
 def whole_and_tiled(
-    restorer: Restorer, source: Any, monkeypatch: pytest.MonkeyPatch, core: int, halo: int | None = None
+    restorer: Restorer,
+    source: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    core: int,
+    halo: int | None = None,
+    *,
+    tta: bool = False,
 ) -> tuple[Pixels, Pixels]:
-    options: dict[str, Any] = {"consistency": "off", "bit_depth": 16}
+    options: dict[str, Any] = {"consistency": "off", "bit_depth": 16, "tta": tta}
     with monkeypatch.context() as patch:
         patch.setattr(module, "TILE_CORE", 1 << 20)
         whole = restorer.restore(source, **options).pixels
@@ -157,6 +167,161 @@ def test_tiles_of_every_shipped_model(name: str, quality: int, kitten: Path, mon
     original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
     whole, tiled = whole_and_tiled(Restorer(name), encoded(original, quality=quality), monkeypatch, 128)
     assert difference(whole, tiled) <= 1
+
+
+# Calibration
+
+
+@pytest.fixture(scope="module")
+def calibrated(lively_restorer: Restorer) -> Restorer:
+    """The lively network, followed half-way in luma and not at all in chroma, less at higher quality."""
+    restorer = network_of(lively_restorer, lambda tile: tile)
+    restorer._model = lively_restorer.model
+    shares = np.zeros((2, 2, 2, 8, 8), np.float32)
+    shares[:, :, 0] = np.array([0.5, 0.1], np.float32)[:, None, None, None]
+    restorer.model_file = lively_restorer.model_file.calibrated(Calibration((20, 100), shares))
+    return restorer
+
+
+@pytest.mark.parametrize("core", [96, 1 << 20])
+@pytest.mark.parametrize("quality", [20, 60])
+def test_a_calibrated_model_is_followed_as_far_as_it_is_to_be_trusted(
+    calibrated: Restorer, lively_restorer: Restorer, core: int, quality: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", core)
+    data = encoded(picture(150, 203), quality=quality)
+    output = lively_restorer.run_network(read_picture(data))
+    jpeg = output.picture.jpeg
+    assert jpeg is not None
+    assert calibrated.model_file.calibration is not None
+    trust = Trust(jpeg.pixels, calibrated.model_file.calibration.at(quality, jpeg.components))
+    expected = project(output.pixels, jpeg.components, jpeg.header.colour_space, trust=trust)
+    result = calibrated.restore(data, consistency="strict", bit_depth=16).pixels
+    assert difference(result, np.rint(np.clip(expected, 0, 255) * 257).astype(np.uint16)) < 0.02
+    assert difference(result, lively_restorer.restore(data, consistency="strict", bit_depth=16).pixels) > 1
+
+
+def test_what_a_calibrated_model_makes_is_consistent(calibrated: Restorer, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(40, 72, low=40, high=215), quality=30))
+    calibrated.restore(tmp_path / "a.jpg", consistency="strict", bit_depth=16).save(tmp_path / "a.png")
+    assert unjpeg.verify(tmp_path / "a.jpg", tmp_path / "a.png").is_consistent
+
+
+def test_without_cells_a_calibration_says_nothing(calibrated: Restorer, lively_restorer: Restorer) -> None:
+    data, blind = encoded(picture(40, 72), quality=30), picture(40, 72)
+    for source, policy in ((data, "off"), (blind, "auto")):
+        options: dict[str, Any] = {"consistency": policy, "bit_depth": 16}
+        one, other = (r.restore(source, **options).pixels for r in (calibrated, lively_restorer))
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(calibrated.restore(data, strength=0).pixels, decoded(data))
+
+
+# Self-ensemble
+
+TURNS: tuple[tuple[int, bool], ...] = tuple((turns, flipped) for turns in range(4) for flipped in (False, True))
+
+
+def turn(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
+    """Turned, then flipped. Rows and columns first."""
+    turned = np.rot90(pixels, turns)
+    return turned[:, ::-1] if flipped else turned
+
+
+def turn_back(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
+    return np.rot90(pixels[:, ::-1] if flipped else pixels, -turns)
+
+
+def test_the_eight_turns_are_eight_and_come_back() -> None:
+    sample = picture(3, 5)
+    assert len({turn(sample, *how).tobytes() + bytes(turn(sample, *how).shape) for how in TURNS}) == 8
+    assert all(np.array_equal(turn_back(turn(sample, *how), *how), sample) for how in TURNS)
+
+
+def network_of(restorer: Restorer, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
+    """A restorer whose network is a function of the tile alone, ``(1, 3, H, W)``."""
+    other = Restorer.__new__(Restorer)
+    other.__dict__.update(restorer.__dict__)
+    model = Model.__new__(Model)
+    model.__dict__.update(restorer.model.__dict__)
+    model.restore = lambda tile, guidance: function(tile)  # type: ignore[method-assign]
+    other._model = model
+    return other
+
+
+def blurred(tile: NDArray[np.float32], down: tuple[float, ...], across: tuple[float, ...]) -> NDArray[np.float32]:
+    """Filtered with three taps each way, the border repeated."""
+    for axis, taps in ((2, down), (3, across)):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        wide, size = np.pad(tile, pad, mode="edge"), tile.shape[axis]
+        shifted = [np.float32(tap) * wide.take(range(i, i + size), axis) for i, tap in enumerate(taps)]
+        tile = np.sum(shifted, axis=0)
+    return tile
+
+
+@given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)), sampling=st.sampled_from(SAMPLINGS))
+@settings(max_examples=20, deadline=None)
+def test_the_ensemble_of_a_network_that_turns_with_its_picture_is_the_network(
+    tiny_restorer: Restorer, size: tuple[int, int], sampling: str
+) -> None:
+    symmetric = network_of(tiny_restorer, lambda tile: blurred(tile, (0.25, 0.5, 0.25), (0.25, 0.5, 0.25)))
+    data = encoded(picture(*size), sampling, quality=20)
+    plain, ensemble = (symmetric.restore(data, bit_depth=16, consistency="off", tta=t).pixels for t in (False, True))
+    assert difference(plain, ensemble) <= 0.01
+
+
+@pytest.mark.parametrize("core", [96, 1 << 20])
+@pytest.mark.parametrize("size", [(96, 160), (101, 203)])
+def test_the_ensemble_is_the_mean_of_eight_passes(
+    tiny_restorer: Restorer, size: tuple[int, int], core: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TILE_CORE", core)
+    skewed = network_of(tiny_restorer, lambda tile: blurred(tile, (0.1, 0.7, 0.2), (0, 0.6, 0.4)))
+    pixels = picture(*size)
+    ensemble = skewed.restore(pixels, bit_depth=16, tta=True).pixels
+    # Pass by pass over the whole picture: blocks that hang over its edge do not matter to so small a filter.
+    passes = [turn_back(skewed.restore(turn(pixels, *how), bit_depth=16).pixels, *how) for how in TURNS]
+    assert difference(ensemble, np.rint(np.mean(passes, axis=0)).astype(np.uint16)) <= 0.01
+    assert difference(ensemble, passes[0]) > 1
+
+
+@pytest.mark.parametrize("core", [32, 96])
+@pytest.mark.parametrize("size", [(150, 203), (33, 300)])
+def test_the_ensemble_of_tiles_is_that_of_the_whole_picture(
+    lively_restorer: Restorer, core: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(picture(*size), quality=10)
+    whole, tiled = whole_and_tiled(lively_restorer, data, monkeypatch, core, tta=True)
+    assert difference(whole, tiled) <= 1
+    assert difference(whole, decoded(data).astype(np.uint16) * np.uint16(257)) > 5
+
+
+def test_the_ensemble_sees_whole_blocks_and_one_guidance(
+    tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[tuple[int, ...], bytes]] = []
+    guided = []
+    plain, guide = Model.restore, Model.guide
+
+    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        seen.append((tile.shape[2:], guidance.sensitive.tobytes()))
+        return plain(self, tile, guidance)
+
+    def counted(self: Model, windows: NDArray[np.float32]) -> Guidance:
+        guided.append(len(windows))
+        return guide(self, windows)
+
+    monkeypatch.setattr(Model, "restore", recorded)
+    monkeypatch.setattr(Model, "guide", counted)
+    monkeypatch.setattr(module, "TILE_CORE", 96)
+    tiny_restorer.restore(encoded(picture(150, 203), quality=30), tta=True)
+    assert len(guided) == 1
+    assert len({guidance for _, guidance in seen}) == 1
+    assert len(seen) == 8 * 2 * 3
+    assert all(side % 32 == 0 for shape, _ in seen for side in shape)
+    assert max(max(shape) for shape, _ in seen) <= 96 + 2 * module.HALO
+    for shape, _ in seen:
+        assert sum(other == shape for other, _ in seen) == sum(other == shape[::-1] for other, _ in seen)
 
 
 # What comes out
@@ -669,6 +834,51 @@ def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
         unjpeg.verify(encoded(picture(8, 8)), png, limits=Limits(pixels=100))
 
 
+# Overlapping
+
+
+def test_the_next_is_made_while_one_is_in_use() -> None:
+    second_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        second_made.set()
+        yield 2
+
+    got = []
+    for item in module._one_ahead(items()):
+        assert second_made.wait(10)
+        got.append(item)
+    assert got == [1, 2]
+
+
+def test_what_fails_ahead_is_raised_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise BadImageError("the second")
+
+    ahead = module._one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(BadImageError, match="the second"):
+        next(ahead)
+
+
+def test_nothing_is_made_any_more_once_nobody_asks() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    before = threading.active_count()
+    ahead = module._one_ahead(items())
+    assert next(ahead) == 0
+    ahead.close()
+    assert made == [0, 1]
+    assert threading.active_count() == before
+
+
 # The package
 
 
@@ -694,6 +904,21 @@ def test_the_function_keeps_its_model(tiny_model: Path) -> None:
     assert module.shared_restorer(str(tiny_model)) is module.shared_restorer(str(tiny_model))
     expected = Restorer(tiny_model).restore(data, strength=0.5, quality=30, consistency="strict", bit_depth=16)
     np.testing.assert_array_equal(first.pixels, expected.pixels)
+
+
+def test_the_command_starts_without_what_restores(child_environment: dict[str, str]) -> None:
+    program = (
+        "import sys\n"
+        "import unjpeg.cli\n"
+        "heavy = {'numpy', 'PIL', 'jpeglib', 'simplejpeg', 'openvino', 'rich', 'ray', 'fsspec', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import unjpeg.restore\n"
+        "print(callable(unjpeg.restore), unjpeg.restore is unjpeg.__getattr__('restore'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == ["[]", "True True"]
 
 
 def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[str, str], kitten: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from unjpeg.errors import SettingError
 from unjpeg.train.config import Recipe, completed, json_ready, with_settings
-from unjpeg.train.recipes import published, small
+from unjpeg.train.recipes import RECIPES, default, published, real_life, small
 
 
 def leaves(owner: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -137,10 +137,18 @@ def test_the_small_twin_differs_in_size_only() -> None:
     assert {path for path, value in leaves(twin) if value != value_at(paper, path)} <= sizes
 
 
+def test_real_life_is_the_default_but_for_its_degradation() -> None:
+    settings = ("encoders.degradation.real_life=0.5", "dagn.degradation.real_life=0.5")
+    assert with_settings(default(), settings) == replace(real_life(), name="default")
+    assert RECIPES["real-life"] is real_life
+
+
 def test_a_configuration_from_before_a_field_existed_is_completed() -> None:
     now = json_ready(small(), "seed", "network", "encoders", "dagn")
     before = json_ready(small(), "seed", "network", "encoders", "dagn")
     del before["encoders"]["content_norm"], before["encoders"]["resnet50"], before["network"]["norm"]
+    del before["encoders"]["degradation"]["real_life"], before["dagn"]["degradation"]["real_life"]
+    del before["dagn"]["learning_rate"]["floor"]
     assert before != now
     assert completed(before) == now
     del before["dagn"]["degradation"]["skew"]

@@ -42,6 +42,25 @@ def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
     assert "; " not in lines[5]
 
 
+def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    summary = {
+        "original": {"original": {"map": 0.42}},
+        "jpeg-10": {"jpeg": {"map": 0.1}, "default": {"map": 0.204}},
+        "jpeg-30": {"jpeg": {"map": 0.3}, "default": {"map": 0.35}},
+    }
+    (tmp_path / "downstream-detection.json").write_text(json.dumps({"summary": summary}))
+    made = tables(tmp_path)
+    assert made["detection"].splitlines()[2:6] == [
+        "| original | 42.0 | 42.0 | 42.0 | 42.0 |",
+        "| jpeg | 10.0 |  | 30.0 |  |",
+        "| default | 20.4 |  | 35.0 |  |",
+        "| JPEG, as printed | 9.5 | 23.8 | 30.0 | 32.2 |",
+    ]
+    assert made["segmentation"].splitlines()[-1] == "| DAGN, as printed | 57.9 | 69.3 | 73.1 | 74.3 |"
+
+
 def test_a_changed_figure_is_noticed() -> None:
     made = tables(ROOT / "results")
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -33,9 +33,9 @@ from unjpeg.train import dagn as dagn_loop
 from unjpeg.train import encoders as encoders_loop
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe, json_ready
-from unjpeg.train.dagn import dead_share, pattern_gain_db, restoration_loss, train_dagn
+from unjpeg.train.dagn import dead_share, pattern_gain_db, real_life_gain_db, restoration_loss, train_dagn
 from unjpeg.train.data import ImageFolder
-from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.degrade import JpegDegradation, compress_jpeg
 from unjpeg.train.encoders import (
     LOG_PROBABILITY_FLOOR,
     DecoupledEncoders,
@@ -421,6 +421,25 @@ def test_what_patterns_gain_is_the_difference_to_their_jpegs() -> None:
         expected.append(10 * np.log10(np.square(jpeg - truth).mean() / np.square(255 - truth).mean()))
     assert white["gain_db_patterns"] == pytest.approx(np.mean(expected), abs=1e-3)
     assert white["worst_gain_db_patterns"] == pytest.approx(min(expected), abs=1e-3)
+
+
+def test_what_files_in_the_wild_gain_is_counted_against_their_originals() -> None:
+    network = Dagn(small_recipe().network)
+    nn.init.zeros_(network.tail.weight)
+    assert network.tail.bias is not None
+    nn.init.constant_(network.tail.bias, 10.0)  # all white
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    wild = JpegDegradation(5, 100, real_life=1.0)
+    pairs = [wild.apply(crop, np.random.default_rng(n)) for n in range(4)]
+    gains = real_life_gain_db(network, pairs, torch.device("cpu"))
+    expected = [
+        10 * np.log10(np.square(pair.compressed - truth).mean() / np.square(255 - truth).mean())
+        for pair in pairs
+        for truth in [pair.original.astype(float)]
+    ]
+    assert gains["gain_db_real_life"] == pytest.approx(np.mean(expected), abs=1e-3)
+    assert gains["worst_gain_db_real_life"] == pytest.approx(min(expected), abs=1e-3)
+    assert real_life_gain_db(network, [], torch.device("cpu")) == {}
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
@@ -1064,6 +1083,17 @@ def test_golden_dagn(train_stage2: Train, tmp_path: Path, monkeypatch: pytest.Mo
     recipe = small_recipe()
     train_stage2(replace(recipe, dagn=replace(recipe.dagn, steps=20)), tmp_path)
     assert_golden("train_dagn_20_steps", log)
+
+
+def test_a_training_on_files_in_the_wild_says_what_they_gain(
+    train_stage2: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = recorded_log(monkeypatch)
+    recipe = small_recipe()
+    wild = JpegDegradation(5, 100, real_life=0.5)
+    train_stage2(replace(recipe, dagn=replace(recipe.dagn, steps=3, degradation=wild)), tmp_path)
+    assert np.isfinite(log["loss"])
+    assert log["worst_gain_db_real_life"] <= log["gain_db_real_life"]
 
 
 def test_logged_loss_of_a_resumed_training_is_a_mean(

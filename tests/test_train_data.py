@@ -232,9 +232,9 @@ def test_lower_quality_is_worse(photo: Pixels) -> None:
 @given(st.tuples(st.integers(1, 100), st.integers(1, 100)).map(sorted), st.integers(0, 2**32))
 def test_quality_stays_in_range(ends: list[int], seed: int) -> None:
     low, high = ends
-    _, quality = JpegDegradation(low, high).apply(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(seed))
-    assert low <= quality <= high
-    assert type(quality) is int
+    degraded = JpegDegradation(low, high).apply(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(seed))
+    assert low <= degraded.quality <= high
+    assert type(degraded.quality) is int
 
 
 def test_quality_takes_every_value_of_its_range(image_folder: Path) -> None:
@@ -528,6 +528,18 @@ def test_a_halved_patch_is_twice_the_side_scaled_down(image_folder: Path, pictur
     )
     turned = [np.rot90(flipped, turns) for flipped in (original, original[:, ::-1]) for turns in range(4)]
     assert any(np.array_equal(cut, patch) for cut in candidates for patch in turned)
+
+
+def test_what_is_not_like_its_picture_guides_itself(image_folder: Path) -> None:
+    degradation = JpegDegradation(10, 95, real_life=0.5)
+    plain, mixed = (open_patches(image_folder, patch=32, degradation=d) for d in (JpegDegradation(10, 95), degradation))
+    alone = 0
+    for number in range(60):
+        assert same(mixed[number], mixed[number])
+        picture = mixed[number][3]
+        assert picture in (-1, plain[number][3])
+        alone += picture == -1
+    assert 8 < alone < 30
 
 
 def test_patterns_come_as_often_as_asked_and_half_of_them_alone(image_folder: Path) -> None:

@@ -78,6 +78,7 @@ class Settings:
     bit_depth: Literal[8, 16] = 8
     output_quality: int | None = None
     salvage: bool = False
+    tta: bool = False
     strip: bool = False
     limits: Limits = DEFAULT_LIMITS
     overwrite: bool = False
@@ -100,6 +101,7 @@ class Settings:
             consistency=self.consistency,
             bit_depth=self.bit_depth,
             salvage=self.salvage,
+            tta=self.tta,
             progress=progress,
         )
 
@@ -416,7 +418,8 @@ def _last_lines(journal: Path) -> dict[str, JournalEntry]:
     for line in lines:
         try:
             facts = json.loads(line)
-            entries[facts["name"]] = JournalEntry.of(facts)
+            name = facts["name"]
+            entries[name] = JournalEntry.of(facts)
         except (ValueError, KeyError, TypeError):
             continue
     return entries

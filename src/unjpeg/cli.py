@@ -70,6 +70,9 @@ class BitDepth(StrEnum):
 
 def main() -> None:
     """Run the command and exit with its code."""
+    # The cores are the network's. numpy's matrix products here are so small that threads gain them nothing, and cost
+    # them several times their time where others are at work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run_safely(app)
 
 
@@ -136,6 +139,10 @@ def restore(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
     ] = False,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Self-ensemble: the mean over eight flips and rotations. Eight times the work."),
+    ] = False,
     strip: Annotated[
         bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
     ] = False,
@@ -188,6 +195,7 @@ def restore(
         bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
         output_quality=output_quality,
         salvage=salvage,
+        tta=tta,
         strip=strip,
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
@@ -225,6 +233,95 @@ def restore(
         done = total - failed - skipped
         typer.echo(f"{done} restored, {skipped} done earlier, {failed} failed", err=True)
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cluster(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures: paths, or URIs of a store.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Folder, as a path or a URI.")],
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster. [$RAY_ADDRESS, else this machine alone]")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]")
+    ] = None,
+    format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = OutputFormat.png,
+    model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path, here.")] = "default",
+    output_quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
+    ] = None,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")] = 1.0,
+    quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
+    ] = None,
+    consistency: Annotated[
+        Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
+    ] = Consistency.auto,
+    bit_depth: Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")] = BitDepth.eight,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+    ] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="At most so many at once. [all there is room for]")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Of each worker. [4, or what the smallest machine has]")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="For a picture whose worker died, and for a store that fails.")
+    ] = 3,
+    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = Device.cpu,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")] = False,
+) -> None:
+    """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
+    if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
+        raise typer.BadParameter("--strength must be from 0 to 1")
+    restore_on_cluster = _needs_extra("unjpeg.cluster", "cluster").restore_on_cluster
+    from unjpeg.batch import Settings
+    from unjpeg.output import FORMATS
+
+    settings = Settings(
+        model=model,
+        device=device.value,
+        strength=strength,
+        quality=quality,
+        consistency=consistency.value,
+        bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
+        output_quality=output_quality,
+        salvage=salvage,
+        strip=strip,
+        overwrite=overwrite,
+    )
+    if settings.bit_depth not in FORMATS[format.value].bit_depths:
+        raise typer.BadParameter(
+            f"{format.value} holds no {settings.bit_depth}-bit pixels; choose png or tiff, or 8 bits"
+        )
+    counts = {"restored": 0, "done earlier": 0, "failed": 0}
+    for result in restore_on_cluster(
+        inputs,
+        output,
+        settings,
+        format=format.value,
+        table=table,
+        address=address,
+        workers=workers,
+        cores_per_worker=cores,
+        retries=retries,
+    ):
+        counts[result.status] += 1
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(result)))
+        elif result.error is not None:
+            _complain(UnjpegError(result.error))
+    if not as_json:
+        typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
+    if counts["failed"]:
         raise typer.Exit(1)
 
 

@@ -90,10 +90,15 @@ def downsample(plane_HW: NDArray[np.float32], vertical: int, horizontal: int) ->
     """Mean of ``vertical`` x ``horizontal`` pixels, as libjpeg's encoder does; sides multiples of them."""
     if vertical == horizontal == 1:
         return plane_HW
-    height, width = plane_HW.shape
-    grouped = plane_HW.reshape(height // vertical, vertical, width // horizontal, horizontal)
-    out: NDArray[np.float32] = grouped.mean(axis=(1, 3), dtype=np.float32)
-    return out
+    # Sums of slices: numpy's mean over two axes of so few takes ten times as long for the same bits.
+    across = plane_HW[:, ::horizontal]
+    for column in range(1, horizontal):
+        across = across + plane_HW[:, column::horizontal]
+    out = across[::vertical]
+    for row in range(1, vertical):
+        out = out + across[row::vertical]
+    mean: NDArray[np.float32] = out / np.float32(vertical * horizontal)
+    return mean
 
 
 def upsample(plane_HW: NDArray[np.float32], vertical: int, horizontal: int) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BadImageError",
     "BusyError",
+    "ClusterError",
     "MeasurementError",
     "ModelError",
     "OutputError",
@@ -41,6 +42,10 @@ class OutputError(UnjpegError):
 
 class ModelError(UnjpegError):
     """A model file is missing, damaged, of another version, or cannot run on the device asked for."""
+
+
+class ClusterError(UnjpegError):
+    """A cluster or a store cannot be reached, has no room for a worker, or gave up. What is done is done."""
 
 
 class MeasurementError(UnjpegError):

@@ -1,7 +1,8 @@
 """Runs an exported model: ``guide`` once per image, ``restore`` on every tile.
 
-A model file (``.unjpeg``) is a zip archive of ``model.json``, ``guide.onnx``, ``restore.onnx`` and
-``quality_features.npy``. The two graphs are checked against the hashes in ``model.json`` before a runtime sees them.
+A model file (``.unjpeg``) is a zip archive of ``model.json``, ``guide.onnx``, ``restore.onnx``,
+``quality_features.npy`` and, in calibrated ones, ``calibration.npy``. The two graphs are checked against the hashes in
+``model.json`` before a runtime sees them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import importlib.resources
 import io
 import json
 import os
+import sys
 import textwrap
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.output import put_in_place
+from unjpeg.projection import Calibration
 
 __all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Runtime", "shipped_models"]
 
@@ -73,12 +76,15 @@ class ModelFile:
         guide, restore: the two ONNX graphs, serialised.
         quality_features: mean sensitive features of the validation pictures compressed at each of
             ``description["quality_levels"]``, ``(levels, C)``.
+        calibration: how far its work is to be trusted, if that was measured; its qualities are
+            ``description["calibration_levels"]``.
     """
 
     description: dict[str, Any]
     guide: bytes
     restore: bytes
     quality_features: NDArray[np.float32]
+    calibration: Calibration | None = None
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> ModelFile:
@@ -97,6 +103,7 @@ class ModelFile:
                 description = json.loads(archive.read("model.json"))
                 guide, restore = archive.read("guide.onnx"), archive.read("restore.onnx")
                 features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
+                calibration = _read_calibration(archive, description)
             version = description["format_version"]
             hashes = {part: description["sha256"][part] for part in ("guide", "restore")}
         except _UNREADABLE as error:
@@ -109,7 +116,7 @@ class ModelFile:
         for part, data in (("guide", guide), ("restore", restore)):
             if hashlib.sha256(data).hexdigest() != hashes[part]:
                 raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
-        return cls(description, guide, restore, features.astype(np.float32))
+        return cls(description, guide, restore, features.astype(np.float32), calibration)
 
     def write(self, path: Path) -> None:
         """Write the archive, whole or not at all; equal contents give equal bytes. Raises OutputError."""
@@ -121,6 +128,10 @@ class ModelFile:
             "restore.onnx": self.restore,
             "quality_features.npy": features.getvalue(),
         }
+        if self.calibration:
+            shares = io.BytesIO()
+            np.save(shares, self.calibration.shares_L2288.astype(np.float16), allow_pickle=False)
+            members["calibration.npy"] = shares.getvalue()
         archive_bytes = io.BytesIO()
         with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
@@ -129,9 +140,30 @@ class ModelFile:
 
     @property
     def hash(self) -> str:
-        """Identifies the weights: a hash over both graphs."""
+        """Identifies the weights: a hash over both graphs, and over the calibration if there is one."""
         parts = self.description["sha256"]
-        return hashlib.sha256((parts["guide"] + parts["restore"]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256((parts["guide"] + parts["restore"]).encode())
+        if self.calibration:
+            digest.update(self.calibration.shares_L2288.astype(np.float16).tobytes())
+        return digest.hexdigest()[:16]
+
+    def calibrated(self, calibration: Calibration) -> ModelFile:
+        """The same with another calibration."""
+        description = {**self.description, "calibration_levels": list(calibration.qualities)}
+        return replace(self, description=description, calibration=calibration)
+
+
+def _read_calibration(archive: zipfile.ZipFile, description: dict[str, Any]) -> Calibration | None:
+    """Raises ValueError if it is not what it must be."""
+    if "calibration.npy" not in archive.namelist():
+        return None
+    levels = tuple(int(level) for level in description["calibration_levels"])
+    shares = np.load(io.BytesIO(archive.read("calibration.npy")), allow_pickle=False)
+    if shares.shape != (len(levels), 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
+        raise ValueError("its calibration does not fit its levels")
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError("its calibration is not within 0..1")
+    return Calibration(levels, shares.astype(np.float32))
 
 
 class Model:
@@ -258,7 +290,7 @@ def _compile_openvino(
     threads: int | None,
 ) -> Graph:
     try:
-        import openvino  # noqa: F401
+        import openvino
     except ImportError as error:
         raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
     core = _openvino_core()
@@ -266,7 +298,15 @@ def _compile_openvino(
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(core.read_model(graph, b""), "CPU", settings)
+    model = core.read_model(graph, b"")
+    facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
+    cache = _compiled_graphs(openvino.__version__, *map(str, facts))
+    try:
+        compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
+    except RuntimeError:
+        if cache is None:
+            raise
+        compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
     requests = threading.local()  # a request holds buffers: one per thread
     names = [node.get_any_name() for node in compiled.inputs]
 
@@ -277,6 +317,26 @@ def _compile_openvino(
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return run
+
+
+def _compiled_graphs(*machine: str) -> Path | None:
+    """A folder where the runtime keeps what it compiled, so that the next process need not; None if there can be none.
+
+    There is one for each runtime and processor that ``machine`` describes. It may be deleted at any time: the runtime
+    tells graphs and settings apart by itself, and compiles anew what it cannot read.
+    """
+    variable, default = ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    # A home may be shared by machines with other processors.
+    name = hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16]
+    try:
+        base = Path(os.environ.get(variable) or Path.home() / default)
+        if not base.is_absolute():
+            return None
+        folder = base / "unjpeg" / f"openvino-{name}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Graph:

@@ -324,23 +324,35 @@ def _png_filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) 
         above: the row before the first.
         step: bytes from one pixel to the next.
     """
-    up = np.concatenate([above[None], rows[:-1]])
-    left, corner = np.zeros_like(rows), np.zeros_like(rows)
-    left[:, step:] = rows[:, :-step]
-    corner[:, step:] = up[:, :-step]
-    to_left = up.astype(np.int16) - corner
-    to_up = left.astype(np.int16) - corner
-    to_corner = np.abs(to_left + to_up)
-    to_left, to_up = np.abs(to_left), np.abs(to_up)
-    paeth = np.where(
-        np.minimum(to_up, to_corner) < to_left, np.where(to_corner < to_up, corner, up), left
-    )  # of equally near ones the left, then the upper
-    guesses = np.stack([rows - left, rows - up, rows - paeth])
-    best = np.minimum(guesses, -guesses).sum(axis=2, dtype=np.int64).argmin(axis=0)
-    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    count, width = rows.shape
+    grown = np.zeros(
+        (count + 1, step + width), np.uint8
+    )  # with the row above and a pixel to the left: neighbours are views
+    grown[0, step:], grown[1:, step:] = above, rows
+    left, up, corner = grown[1:, :-step], grown[:-1, step:], grown[:-1, :-step]
+    to_left = np.subtract(up, corner, dtype=np.int16)
+    to_up = np.subtract(left, corner, dtype=np.int16)
+    to_corner = to_left + to_up
+    for distance in (to_left, to_up, to_corner):
+        np.abs(distance, out=distance)
+    # of equally near ones the left, then the upper
+    paeth = _chosen(np.minimum(to_up, to_corner) < to_left, _chosen(to_corner < to_up, corner, up), left)
+    residuals = np.empty((3, count, width), np.uint8)
+    for residual, guess in zip(residuals, (left, up, paeth), strict=True):
+        np.subtract(rows, guess, out=residual)
+    magnitudes = np.abs(residuals.view(np.int8)).view(np.uint8)
+    best = magnitudes.sum(axis=2, dtype=np.uint32 if width < 2**24 else np.uint64).argmin(axis=0)
+    filtered = np.empty((count, width + 1), np.uint8)
     filtered[:, 0] = np.array([1, 2, 4], np.uint8)[best]
-    filtered[:, 1:] = guesses[best, np.arange(len(rows))]
+    filtered[:, 1:] = residuals[best, np.arange(count)]
     return filtered
+
+
+def _chosen(condition: NDArray[np.bool_], yes: NDArray[np.uint8], no: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``np.where`` by bits: its branches cost twenty times as much where nobody can foresee them."""
+    mask = -condition.view(np.uint8)
+    chosen: NDArray[np.uint8] = no ^ ((no ^ yes) & mask)
+    return chosen
 
 
 def _png_comment(comment: bytes) -> tuple[bytes, bytes]:

@@ -2,13 +2,15 @@
 
 A JPEG stores ``q = round(c / t)`` for each DCT coefficient c, so c lay in the cell ``[(q - 1/2) t, (q + 1/2) t]``. A
 picture whose coefficients all lie in their cells could have produced the file: it is *consistent* with it. ``project``
-moves a restored picture into the cells, ``measure_consistency`` checks one.
+moves a restored picture into the cells, ``measure_consistency`` checks one. A ``Calibration`` says how far to go
+inside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,59 @@ from unjpeg.dct import (
 )
 from unjpeg.jpeg import Component
 
-__all__ = ["NEAR_END", "ComponentConsistency", "Consistency", "measure_consistency", "project", "row_alignment"]
+__all__ = [
+    "NEAR_END",
+    "Calibration",
+    "ComponentConsistency",
+    "Consistency",
+    "OffsetSums",
+    "Trust",
+    "measure_consistency",
+    "measure_offsets",
+    "project",
+    "row_alignment",
+]
+
+WINDOW = 32
+"""Side in pixels of the squares in which a file's cells judge what a network did to chroma: whole blocks at every
+sampling, and a divisor of every tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How much of what a network adds to the decoded coefficients turns out to be true, on average.
+
+    Attributes:
+        qualities: at which it was measured, ascending.
+        shares_L2288: for each of them, with chroma subsampled and not, of luma and of chroma, ``(len(qualities), 2, 2,
+            8, 8)``, 0..1: the least squares factor of a coefficient's true offset from its cell's middle on the
+            network's, moved into the cell.
+    """
+
+    qualities: tuple[int, ...]
+    shares_L2288: NDArray[np.float32]
+
+    def at(self, quality: int, components: Sequence[Component]) -> NDArray[np.float32]:
+        """Shares of luma and chroma of a file, ``(2, 8, 8)``, interpolated; beyond the ends as at the ends."""
+        place = float(np.interp(quality, self.qualities, np.arange(len(self.qualities))))
+        low = min(int(place), len(self.qualities) - 2)
+        weight = np.float32(place - low)
+        full = int(len(components) == 3 and all(component.scale == (1, 1) for component in components))
+        below, above = self.shares_L2288[low : low + 2, full]
+        shares: NDArray[np.float32] = below * (1 - weight) + above * weight
+        return shares
+
+
+class Trust(NamedTuple):
+    """What ``project`` needs besides the cells to weigh a network's work.
+
+    Attributes:
+        decoded: the decoded pixels, uint8, the same rectangle as the restored ones.
+        shares_288: of luma and chroma, ``(2, 8, 8)``, as ``Calibration.at`` gives them.
+    """
+
+    decoded: NDArray[np.uint8]
+    shares_288: NDArray[np.float32]
 
 
 def row_alignment(components: Sequence[Component]) -> int:
@@ -36,33 +90,131 @@ def row_alignment(components: Sequence[Component]) -> int:
 
 
 def project(
-    pixels: NDArray[np.float32], components: Sequence[Component], colour_space: str, top: int = 0, left: int = 0
+    pixels: NDArray[np.float32],
+    components: Sequence[Component],
+    colour_space: str,
+    top: int = 0,
+    left: int = 0,
+    trust: Trust | None = None,
 ) -> NDArray[np.float32]:
     """The nearest picture, in each component's own resolution, whose coefficients lie in their cells.
 
     Chroma is averaged down as encoders do, moved into its cells there, and the *change* is repeated up: the detail
     that the picture has beyond the chroma's resolution stays.
 
+    With ``trust`` not the nearest one. Each coefficient ends at the calibrated share of the way from its cell's middle
+    to where the nearest picture has it. And of the detail that the network gave chroma beyond its resolution there
+    stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
+    coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
+    chroma out of its cells where the file knows it is not believed where the file does not.
+
     Args:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, range 0..255: the picture or a rectangle of it, whose sides are
             multiples of ``alignment`` unless they are the picture's own edges.
         components: of the whole picture.
         colour_space: as ``JpegHeader.colour_space``.
-        top, left: the rectangle's first row and column in the picture, multiples of ``alignment``.
+        top, left: the rectangle's first row and column in the picture, multiples of ``alignment``; with ``trust``
+            of ``WINDOW``, too, as are its sides.
+        trust: how far to follow the network inside the cells.
 
     Returns:
         Shaped as ``pixels``, not clipped: clipping can leave the cells, and is the caller's.
     """
     planes = _planes(pixels, colour_space)
-    for plane, component in zip(planes, components, strict=True):
+    decoded = _planes(trust.decoded.astype(np.float32), colour_space) if trust else planes
+    for number, (plane, before, component) in enumerate(zip(planes, decoded, components, strict=True)):
         cells, grown = _cells_under(plane, component, top, left)
         coefficients = dct_blocks(blocks_from_plane(grown))
         centre = cells * component.table_88
         half = component.table_88 * np.float32(0.5)
-        change = np.clip(coefficients, centre - half, centre + half) - coefficients
-        moved = upsample(plane_from_blocks(idct_blocks(change)), *component.scale)
+        target = np.clip(coefficients, centre - half, centre + half)
+        if trust:
+            if component.scale != (1, 1):
+                plane -= _doubtful_detail(plane - before, target - coefficients, component, top, left)
+            target = centre + trust.shares_288[_kind(number, colour_space)] * (target - centre)
+        moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     return _pixels(planes, colour_space)
+
+
+def _kind(number: int, colour_space: str) -> int:
+    """0 for luma and what is quantised like it, 1 for chroma."""
+    return int(number > 0 and colour_space == "YCbCr")
+
+
+def _doubtful_detail(
+    change: NDArray[np.float32],
+    correction_VU88: NDArray[np.float32],
+    component: Component,
+    top: int,
+    left: int,
+) -> NDArray[np.float32]:
+    """What is to be taken back of a network's change of a plane beyond the component's resolution; see ``project``.
+
+    Args:
+        correction_VU88: what moves the changed coefficients into their cells.
+    """
+    _, coarse = _cells_under(change, component, top, left)
+    change_VU88 = dct_blocks(blocks_from_plane(coarse))
+    down, across = (max(1, WINDOW // (BLOCK * scale)) for scale in component.scale)  # blocks in a window
+    energy = _window_sums(np.square(change_VU88).sum(axis=(2, 3)), down, across)
+    kept = energy + _window_sums((change_VU88 * correction_VU88).sum(axis=(2, 3)), down, across)
+    doubt = 1 - np.clip(np.divide(kept, energy, out=np.ones_like(kept), where=energy > 0), 0, 1)
+    rows, columns = (side * WINDOW for side in doubt.shape)
+    spread = doubt.repeat(rows // doubt.shape[0], axis=0).repeat(columns // doubt.shape[1], axis=1)
+    height, width = change.shape
+    detail: NDArray[np.float32] = change - upsample(coarse, *component.scale)[:height, :width]
+    detail *= spread[:height, :width]
+    return detail
+
+
+def _window_sums(blocks_VU: NDArray[np.float32], down: int, across: int) -> NDArray[np.float32]:
+    """Sums over ``down`` x ``across`` blocks; fewer at the bottom and the right."""
+    rows = np.add.reduceat(blocks_VU, np.arange(0, blocks_VU.shape[0], down), axis=0)
+    sums: NDArray[np.float32] = np.add.reduceat(rows, np.arange(0, blocks_VU.shape[1], across), axis=1)
+    return sums
+
+
+class OffsetSums(NamedTuple):
+    """Of one picture: sums over its blocks, of luma and of chroma, ``(2, 8, 8)``. Their ratio is a ``Calibration``.
+
+    Attributes:
+        products: the true offset from the cell's middle times the network's, moved into the cell.
+        squares: of the latter.
+    """
+
+    products: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def measure_offsets(
+    restored: NDArray[np.float32], original: NDArray[np.uint8], components: Sequence[Component], colour_space: str
+) -> OffsetSums:
+    """Compare a network's output with the original, coefficient by coefficient.
+
+    Args:
+        restored: not projected; ``(H, W)`` or ``(H, W, 3)``, range 0..255, like ``original``.
+    """
+    sums = OffsetSums(np.zeros((2, BLOCK, BLOCK)), np.zeros((2, BLOCK, BLOCK)))
+    for number, (ours, truth, half) in enumerate(_offsets(restored, original, components, colour_space)):
+        inside = np.clip(ours, -half, half)
+        kind = _kind(number, colour_space)
+        sums.products[kind] += (truth * inside).sum(axis=(0, 1), dtype=np.float64)
+        sums.squares[kind] += np.square(inside).sum(axis=(0, 1), dtype=np.float64)
+    return sums
+
+
+def _offsets(
+    restored: NDArray[np.float32], original: NDArray[np.uint8], components: Sequence[Component], colour_space: str
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+    """For each component: offsets from the cells' middles, restored and original, and half the steps."""
+    pairs = zip(_planes(restored, colour_space), _planes(original.astype(np.float32), colour_space), strict=True)
+    for planes, component in zip(pairs, components, strict=True):
+        offsets = []
+        for plane in planes:
+            cells, grown = _cells_under(plane, component, 0, 0)
+            offsets.append(dct_blocks(blocks_from_plane(grown)) - cells * component.table_88)
+        yield offsets[0], offsets[1], component.table_88 * np.float32(0.5)
 
 
 NEAR_END = 32

@@ -12,12 +12,15 @@ only one tile is held in floating point and one strip of the result. ``Restorer.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ from unjpeg.metadata import Metadata
 from unjpeg.network import Guidance, Model, ModelFile, Runtime
 from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
-from unjpeg.projection import project
+from unjpeg.projection import Trust, project
 
 __all__ = [
     "ConsistencyPolicy",
@@ -43,6 +46,8 @@ __all__ = [
     "shared_restorer",
     "upright",
 ]
+
+T = TypeVar("T")
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
@@ -60,6 +65,10 @@ SMALLEST_TILE_CORE = 192
 
 HALO = 96
 """Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/results.md."""
+
+TURNED_MULTIPLE = 32
+"""Sides of a tile that is flipped and turned: whole blocks at every chroma sampling, as ``TILE_CORE``, so that blocks
+come to lie on blocks."""
 
 PROJECTED_ROWS = 64
 """Rows projected at once: a multiple of 32, as ``TILE_CORE``."""
@@ -83,6 +92,7 @@ class Report:
         guided_quality: that guided the restoration.
         projected: whether the result was moved into the file's quantisation cells.
         notes: what a user should know, one sentence each.
+        tta: whether it is the mean over the eight flips and rotations.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Report:
     guided_quality: int | None
     projected: bool
     notes: tuple[str, ...] = ()
+    tta: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +157,14 @@ class NetworkOutput:
             but not clipped to it.
         read_quality: that the network read from the pixels.
         guided_quality: that guided it.
+        tta: whether it is the mean over the eight flips and rotations.
     """
 
     picture: Picture
     pixels: NDArray[np.float32]
     read_quality: int
     guided_quality: int
+    tta: bool = False
 
 
 class Restoration:
@@ -287,6 +300,7 @@ class Restorer:
         consistency: ConsistencyPolicy = "auto",
         bit_depth: Literal[8, 16] = 8,
         salvage: bool = False,
+        tta: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Restored:
         """Restore one picture.
@@ -300,6 +314,8 @@ class Restorer:
                 unless the pixels look like an earlier, stronger compression that the file does not speak of.
             bit_depth: of the result, 8 or 16.
             salvage: restore what decodes of a damaged JPEG, without its cells. Rows that are missing stay grey.
+            tta: self-ensemble (test-time augmentation): the mean over the eight flips and rotations of every tile.
+                Eight times the network's work.
             progress: called with the finished share, 0..1, after each strip.
 
         Raises:
@@ -314,6 +330,7 @@ class Restorer:
             consistency=consistency,
             bit_depth=bit_depth,
             salvage=salvage,
+            tta=tta,
             progress=progress,
         ).finish()
 
@@ -326,31 +343,33 @@ class Restorer:
         consistency: ConsistencyPolicy = "auto",
         bit_depth: Literal[8, 16] = 8,
         salvage: bool = False,
+        tta: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Restoration:
         """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         _check_options(strength, quality, consistency, bit_depth)
         picture = read_picture(source, limits=self._limits, salvage_damaged=salvage)
         if strength == 0:
-            return self._restoration(picture, None, None, None, 0, "off", bit_depth, progress)
+            return self._restoration(picture, None, None, None, 0, "off", bit_depth, False, progress)
         guidance, read = self._guidance(picture, quality)
         sound = picture.pixels[: picture.sound_rows]
         return self._restoration(
             picture,
-            lambda rows: self._restored_tiles(sound, guidance, rows),
+            self._tiles_ahead(sound, guidance, tta),
             read,
             read if quality is None else quality,
             strength,
             consistency,
             bit_depth,
+            tta,
             progress,
         )
 
-    def run_network(self, picture: Picture, *, quality: int | None = None) -> NetworkOutput:
+    def run_network(self, picture: Picture, *, quality: int | None = None, tta: bool = False) -> NetworkOutput:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
         Args:
-            quality: as for ``restore``.
+            quality, tta: as for ``restore``.
 
         Raises:
             ModelError: the model cannot run.
@@ -362,9 +381,9 @@ class Restorer:
         pixels = np.empty(sound.shape, np.float32)
         for top in range(0, sound.shape[0], self._tile_core()):
             rows = slice(top, min(top + self._tile_core(), sound.shape[0]))
-            for columns, tile in self._restored_tiles(sound, guidance, rows):
+            for columns, tile in self._restored_tiles(sound, guidance, rows, tta):
                 pixels[rows, columns] = tile
-        return NetworkOutput(picture, pixels, read, read if quality is None else quality)
+        return NetworkOutput(picture, pixels, read, read if quality is None else quality, tta)
 
     def finish(
         self,
@@ -382,7 +401,7 @@ class Restorer:
         _check_options(strength, None, consistency, bit_depth)
         picture = output.picture
         if strength == 0:
-            return self._restoration(picture, None, None, None, 0, "off", bit_depth, None).finish()
+            return self._restoration(picture, None, None, None, 0, "off", bit_depth, False, None).finish()
         whole_width = slice(0, picture.pixels.shape[1])
         return self._restoration(
             picture,
@@ -392,6 +411,7 @@ class Restorer:
             strength,
             consistency,
             bit_depth,
+            output.tta,
             None,
         ).finish()
 
@@ -409,6 +429,7 @@ class Restorer:
         strength: float,
         consistency: ConsistencyPolicy,
         bit_depth: int,
+        tta: bool,
         progress: Callable[[float], None] | None,
     ) -> Restoration:
         """From the network's tiles, or from none if the picture stays as decoded."""
@@ -432,6 +453,7 @@ class Restorer:
             guided_quality=guided,
             projected=projected,
             notes=notes,
+            tta=tta,
         )
         return Restoration(picture, rows, report)
 
@@ -456,6 +478,10 @@ class Restorer:
         sound = height if picture.sound_rows is None else picture.sound_rows
         scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
         core = self._tile_core() if tiles else TILE_CORE
+        calibration = self.model_file.calibration
+        shares = None
+        if calibration and picture.jpeg and projected:
+            shares = calibration.at(picture.jpeg.quality.value, picture.jpeg.components)
         for top in range(0, height, core):
             rows = slice(top, min(top + core, height))
             strip = decoded[rows] if bit_depth == 8 else decoded[rows].astype(np.uint16) * np.uint16(257)
@@ -470,7 +496,8 @@ class Restorer:
                         for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
                             some = slice(row, row + PROJECTED_ROWS)
                             components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
-                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start)
+                            trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
+                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start, trust)
                     np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                     strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
             yield picture.with_alpha(strip, rows)
@@ -485,27 +512,51 @@ class Restorer:
         side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALO
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
 
-    def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice) -> _Tiles:
+    def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, tta: bool) -> Callable[[slice], _Tiles]:
+        """``_restored_tiles`` for strips that are asked for from top to bottom, each once.
+
+        While a tile is finished and encoded, which takes one core, the network works on the next.
+        """
+        (height, width), core = pixels.shape[:2], self._tile_core()
+        strips = (slice(top, min(top + core, height)) for top in range(0, height, core))
+        tiles: _Tiles = (tile for rows in strips for tile in self._restored_tiles(pixels, guidance, rows, tta))
+        if max(height, width) > core:
+            tiles = _one_ahead(tiles)
+        return lambda rows: islice(tiles, -(-width // core))  # noqa: ARG005 (it is the next one's rows)
+
+    def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, tta: bool = False) -> _Tiles:
         height, width = pixels.shape[:2]
         core = self._tile_core()
         for left in range(0, width, core):
             right = min(left + core, width)
             yield (
                 slice(left, right),
-                self._restored_tile(pixels, guidance, rows.start, min(rows.stop, height), left, right),
+                self._restored_tile(pixels, guidance, rows.start, min(rows.stop, height), left, right, tta),
             )
 
     def _restored_tile(
-        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int
+        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int, tta: bool
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
         height, width = pixels.shape[:2]
         y0, x0 = max(0, top - HALO), max(0, left - HALO)
         seen = pixels[y0 : min(height, bottom + HALO), x0 : min(width, right + HALO)]
-        tile = _to_network(_padded(seen, self.model.total_stride))
-        restored = self.model.restore(tile, guidance)[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
+        stride = self.model.total_stride
+        tile = _to_network(_padded(seen, math.lcm(stride, TURNED_MULTIPLE) if tta else stride))
+        whole = self._self_ensemble(tile, guidance) if tta else self.model.restore(tile, guidance)
+        restored = whole[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
         core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
         return core * np.float32(255)
+
+    def _self_ensemble(self, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        """The mean of a tile's eight flips and rotations, each restored and turned back. Shape as ``Model.restore``."""
+        total = np.zeros_like(tile)
+        for step in (1, -1):
+            for turns in range(4):
+                turned = np.ascontiguousarray(np.rot90(tile[..., ::step], turns, axes=(2, 3)))
+                total += np.rot90(self.model.restore(turned, guidance), -turns, axes=(2, 3))[..., ::step]
+        total *= np.float32(1 / 8)
+        return total
 
 
 def restore(
@@ -517,6 +568,7 @@ def restore(
     consistency: ConsistencyPolicy = "auto",
     bit_depth: Literal[8, 16] = 8,
     salvage: bool = False,
+    tta: bool = False,
 ) -> Restored:
     """Restore one picture; ``Restorer.restore`` says what the arguments mean.
 
@@ -529,6 +581,7 @@ def restore(
         consistency=consistency,
         bit_depth=bit_depth,
         salvage=salvage,
+        tta=tta,
     )
 
 
@@ -536,6 +589,15 @@ def restore(
 def shared_restorer(model: str) -> Restorer:
     """The restorer that the module's functions use for a model, loaded once."""
     return Restorer(model)
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, none of them None; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = thread.submit(next, items, None)
+            yield item
 
 
 def _check_options(strength: float, quality: int | None, consistency: str, bit_depth: int) -> None:

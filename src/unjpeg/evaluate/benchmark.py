@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unjpeg.errors import MeasurementError, UnjpegError
+from unjpeg.evaluate.journal import Journal
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
@@ -139,19 +140,17 @@ def run(
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise MeasurementError(f"two {kind} are called {', '.join(sorted(twice))}; measure them apart")
-    out.mkdir(parents=True, exist_ok=True)
     runnable = [method for method in methods if not isinstance(method, Printed)]
-    known = _journal(out / JOURNAL)
     rows: list[Row] = []
-    with (out / JOURNAL).open("a", encoding="utf-8") as journal:
+    with Journal(out / JOURNAL) as journal:
+        known = _rows(journal.found)
         for test_set in sets:
             for row in measured(test_set, degradations, runnable, metrics, limit=limit, known=known):
                 rows.append(row)
                 if row.error is not None:
                     say(f"{row.set}/{row.image}, {row.degradation}, {row.method}: {row.error}")
                 elif known.get(row.key) is not row:
-                    journal.write(json.dumps(asdict(row)) + "\n")
-                    journal.flush()
+                    journal.add(asdict(row))
     if all(row.error is not None for row in rows):
         raise MeasurementError(f"nothing could be measured; the first reason: {rows[0].error}")
     record = _record(sets, methods, metrics, rows)
@@ -268,21 +267,15 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def _journal(path: Path) -> dict[tuple[str, ...], Row]:
-    """What earlier runs have measured; a line that a kill has cut off is left out, and ended."""
+def _rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
+    """What earlier runs have measured; what is no row of this version's is left out."""
     rows: dict[tuple[str, ...], Row] = {}
-    if not path.exists():
-        return rows
-    text = path.read_text(encoding="utf-8")
-    for line in text.splitlines():
+    for record in records:
         try:
-            row = Row(**json.loads(line))
-        except (ValueError, TypeError):
+            row = Row(**record)
+        except TypeError:
             continue
         rows[row.key] = row
-    if text and not text.endswith("\n"):
-        with path.open("a", encoding="utf-8") as journal:
-            journal.write("\n")
     return rows
 
 

@@ -12,7 +12,7 @@ import typer
 
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.benchmark import RESULTS, run, write_json
-from unjpeg.evaluate.methods import Method, method_by_name
+from unjpeg.evaluate.methods import installed_methods
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Subject, TestSet
 from unjpeg.evaluate.report import sections, write_report
@@ -59,7 +59,7 @@ def benchmark(
         raise SettingError(f"no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
     chosen = [Degradation.parse(name) for name in dict.fromkeys(degradations)]
     sets = [TestSet.parse(name) for name in data]
-    found, missing = _installed(methods)
+    found, missing = installed_methods(methods)
     for reason in missing:
         say(reason)
     if not found:
@@ -82,17 +82,6 @@ def _measured(record: Mapping[str, Any], test_set: TestSet, degradations: Sequen
     names = {row["image"] for row in record["rows"] if row["set"] == test_set.name}
     names -= {error["image"] for error in record["errors"]}
     return (subject for subject in test_set.subjects(degradations) if subject.name in names)
-
-
-def _installed(specs: Sequence[str]) -> tuple[list[Method], list[str]]:
-    """The methods that can be run, and why the others cannot."""
-    found, missing = [], []
-    for spec in dict.fromkeys(specs):
-        try:
-            found.append(method_by_name(spec))
-        except MeasurementError as error:
-            missing.append(str(error))
-    return found, missing
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Time, memory and tiling: what a restoration costs on the machine at hand.
+"""Time by step, memory and tiling: what a restoration costs on the machine at hand, and what the machine could do.
 
 ``python -m unjpeg.evaluate.cost`` measures each size and runtime in a process of its own, so that peak memory is that
 run's alone, and writes ``results/cost.json``. Timings are of one run each on whatever else the machine does: compare
@@ -13,8 +13,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +29,25 @@ from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
+from unjpeg.version import __version__, source_commit
 
-__all__ = ["halo_table", "main", "time_restoration"]
+__all__ = ["NETWORK", "STEPS", "ceiling", "halo_table", "main", "network_rate", "start_up", "time_restoration"]
 
 MEGAPIXELS = (0.4, 12.0, 100.0)
 WHOLE = 1 << 20
+
+STEPS = ("load", "decode", "guide", "tiles", "waiting", "projection", "conversion", "encode")
+"""Of a restoration, in the order in which they begin. ``load`` is the model's, and no part of a picture's total. Where
+there are several, tiles run beside the steps that follow; ``waiting`` is for the next one. Conversion is everything
+between the network and the encoder that is not projection."""
+
+NETWORK = ("guide", "tiles")
+
+PRODUCT_SIDE = 4096
+"""Of the square matrices whose product is the machine's ceiling."""
+
+TILE_SIDE = 512
+"""Of the tile whose multiply-adds a second are compared with that."""
 
 
 def main(
@@ -39,11 +55,25 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of cost.json.")] = Path("results"),
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
     megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = list(MEGAPIXELS),  # noqa: B006
+    product: Annotated[int, typer.Option(min=64, help="Side of the matrices multiplied.")] = PRODUCT_SIDE,
+    repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
     halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [16, 32, 48, 64, 96],  # noqa: B006
     halo_set: Annotated[Path | None, typer.Option(help="Folder of pictures for the halo table.")] = None,
 ) -> None:
-    """Measure time, memory and the halo's effect."""
-    record: dict[str, Any] = {"machine": machine(), "model": model, "runs": [], "halo": []}
+    """Measure time, memory, the machine's ceiling and the halo's effect."""
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "model": model,
+        "start": start_up(photo, model, repeats),
+        "ceiling": ceiling(product, repeats),
+        "network": network_rate(model, repeats),
+        "runs": [],
+        "halo": [],
+    }
+    for name in ("start", "ceiling", "network"):
+        print(f"{name}: {record[name]}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             file = Path(folder) / "large.jpg"
@@ -65,39 +95,160 @@ def main(
     (out / "cost.json").write_text(json.dumps(record, indent=1))
 
 
-def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
-    """Restore one file to PNG, every step timed. Run it in a fresh process: the peak memory is the process's."""
-    start = time.perf_counter()
-    restorer = Restorer(model, runtime=runtime)  # type: ignore[arg-type]
-    loaded = restorer.model
-    seconds = {"load": time.perf_counter() - start, "network": 0.0}
+def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
+    """Median seconds of whole processes: the command's help, and a picture of 64x64 pixels, JPEG in, PNG out.
 
-    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            begin = time.perf_counter()
-            result = call(*arguments)
-            seconds["network"] += time.perf_counter() - begin
-            return result
+    A first run of each, which may have graphs to compile, is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small.jpg"
+        with Image.open(photo) as image:
+            small.write_bytes(encode_jpeg(np.asarray(image.convert("RGB"))[:64, :64].copy(), 30))
+        restoring = ["restore", str(small), "--overwrite", "--model", model]
+
+        def seconds(*arguments: str) -> float:
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "unjpeg", *arguments], check=True, capture_output=True)
+            return time.perf_counter() - start
+
+        return {
+            name: float(np.median([seconds(*arguments) for _ in range(repeats + 1)][1:]))
+            for name, arguments in (("help", ["--help"]), ("64x64", restoring))
+        }
+
+
+def ceiling(side: int, repeats: int) -> dict[str, float]:
+    """Thousand millions of multiply-adds a second in a product of two square matrices, the best of several.
+
+    In float32, by whichever of numpy's library and the network's runtime is faster; in bfloat16 only where the
+    processor computes with it.
+    """
+    import openvino
+    from openvino import opset13
+
+    first, second = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
+    core = openvino.Core()
+
+    def product(precision: str) -> Callable[[], object]:
+        left = opset13.parameter([side, side], np.float32)
+        graph = openvino.Model([opset13.matmul(left, opset13.constant(second), False, False)], [left])
+        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        return lambda: request.infer([first])
+
+    def rate(call: Callable[[], object]) -> float:
+        call()
+        return side**3 / 1e9 / min(_seconds(call) for _ in range(repeats))
+
+    rates = {"f32": max(rate(lambda: np.matmul(first, second)), rate(product("f32")))}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        rates["bf16"] = rate(product("bf16"))
+    return rates
+
+
+def network_rate(model: str, repeats: int) -> dict[str, Any]:
+    """What the network's tiles make of it: multiply-adds of a tile, in thousand millions, and of a second."""
+    from unjpeg.evaluate.complexity import SIDE, counted
+    from unjpeg.models import DagnConfig
+
+    restorer = Restorer(model)
+    loaded = restorer.model
+    config = DagnConfig(**restorer.model_file.description["network"])
+    multiply_adds_g = counted(config)["restoring_multiply_adds_g"] * (TILE_SIDE / SIDE) ** 2
+    tile = np.random.default_rng(0).random((1, 3, TILE_SIDE, TILE_SIDE), dtype=np.float32)
+    guidance = loaded.guide(tile[..., : loaded.guide_window, : loaded.guide_window])
+    loaded.restore(tile, guidance)
+    seconds = float(np.median([_seconds(lambda: loaded.restore(tile, guidance)) for _ in range(repeats)]))
+    return {
+        "runtime": loaded.runtime,
+        "multiply_adds_g": multiply_adds_g,
+        "seconds": seconds,
+        "multiply_adds_g_per_second": multiply_adds_g / seconds,
+    }
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+class _Stopwatch:
+    """Seconds by step. Within a step another may run, in its thread: time counts for the inner one alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self._thread = threading.local()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        running = self._charged()
+        running.append(name)
+        try:
+            yield
+        finally:
+            self._charged().pop()
+
+    def _charged(self) -> list[str]:
+        """The steps that run in this thread, the time up to now counted."""
+        here, now = vars(self._thread), time.perf_counter()
+        running: list[str] = here.setdefault("running", [])
+        if running:
+            self.seconds[running[-1]] += now - here["since"]
+        here["since"] = now
+        return running
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            with self.step(name):
+                return call(*arguments, **options)
 
         return run
 
-    loaded.guide = timed(loaded.guide)  # type: ignore[method-assign]
-    loaded.restore = timed(loaded.restore)  # type: ignore[method-assign]
-    start = time.perf_counter()
-    read_picture(file)
-    seconds["decode"] = time.perf_counter() - start
-    start = time.perf_counter()
-    work = restorer.begin(file)
-    work.save(file.with_suffix(".png"), overwrite=True)
-    total = time.perf_counter() - start
-    seconds["project, convert and write png"] = total - seconds["network"] - seconds["decode"]
+    def timed_items(self, name: str, call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def run(*arguments: Any, **options: Any) -> Iterator[Any]:
+            items = call(*arguments, **options)
+            while True:
+                with self.step(name):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+
+        return run
+
+
+def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
+    """Restore one file to PNG, every step timed. Run it in a fresh process: the peak memory is the process's."""
+    watch = _Stopwatch()
+    module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
+    restorer = Restorer(model, runtime=runtime)  # type: ignore[arg-type]
+    with watch.step("load"):
+        loaded = restorer.model
+    loaded.guide = watch.timed("guide", loaded.guide)  # type: ignore[method-assign]
+    loaded.restore = watch.timed("tiles", loaded.restore)  # type: ignore[method-assign]
+    restorer._finished_strips = watch.timed_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
+    untimed = module.read_picture, module.project, module._one_ahead
+    module._one_ahead = watch.timed_items("waiting", module._one_ahead)
+    module.read_picture = watch.timed("decode", module.read_picture)
+    module.project = watch.timed("projection", module.project)
+    try:
+        start = time.perf_counter()
+        with watch.step("conversion"):
+            work = restorer.begin(file)
+        with watch.step("encode"):
+            work.save(file.with_suffix(".png"), overwrite=True)
+        total = time.perf_counter() - start
+    finally:
+        module.read_picture, module.project, module._one_ahead = untimed
     megapixels = work.report.width * work.report.height / 1e6
     return {
         "megapixels": megapixels,
         "runtime": runtime,
-        "seconds": seconds,
+        "seconds": watch.seconds,
+        "total_seconds": total,
         "seconds_per_megapixel": total / megapixels,
-        "share_outside_network": 1 - seconds["network"] / total,
+        "share_outside_network": 1 - sum(watch.seconds[step] for step in NETWORK) / total,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

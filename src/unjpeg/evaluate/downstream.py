@@ -4,115 +4,50 @@
 
     python -m unjpeg.evaluate.downstream contours --method jpeg --method default
     python -m unjpeg.evaluate.downstream text --method jpeg --method default
+    python -m unjpeg.evaluate.downstream detection NETWORK --data coco/val2017 \\
+        --annotations coco/annotations/instances_val2017.json
+    python -m unjpeg.evaluate.downstream segmentation NETWORK --data VOCdevkit/VOC2012
 
-The figures go to ``results/downstream-TASK.json``.
+The figures go to ``results/downstream-TASK.json``. What is found in each picture is kept below ``--work``, so that an
+interrupted run goes on where it was; what is detected and segmented is drawn there too.
 """
 
 from __future__ import annotations
 
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from types import ModuleType
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from unjpeg.cli import run_safely
 from unjpeg.datasets import data_root, resolved
+from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.benchmark import machine, write_json
-from unjpeg.evaluate.methods import Method, method_by_name, shaped_as
-from unjpeg.evaluate.pairs import Degradation, Pixels
+from unjpeg.evaluate.methods import Printed, installed_methods
+from unjpeg.evaluate.pairs import Degradation
+from unjpeg.evaluate.task import DrawnTask, Task, measure_task, task_sheet, telling_pictures
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["ORIGINAL", "Task", "app", "measure_task"]
+__all__ = ["app"]
 
-Truth = TypeVar("Truth")
-Result = TypeVar("Result")
-
-ORIGINAL = "original"
-
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-class Task(ABC, Generic[Truth, Result]):
-    """Something that a machine does with pictures.
-
-    Attributes:
-        name: of the task.
-        figures: the names of what ``summarise`` returns.
-        resamples: of the pictures, for intervals.
-    """
-
-    name: ClassVar[str]
-    figures: ClassVar[tuple[str, ...]]
-    resamples: ClassVar[int]
-
-    @abstractmethod
-    def pictures(self) -> Iterator[tuple[str, Pixels, Truth]]:
-        """Names, originals, and what is right. Raises UnjpegError."""
-
-    @abstractmethod
-    def examine(self, pixels: Pixels, truth: Truth) -> Result:
-        """What the machine makes of one picture. Raises UnjpegError."""
-
-    @abstractmethod
-    def summarise(self, results: Sequence[Result]) -> dict[str, float]:
-        """Figures over pictures."""
-
-
-def measure_task(
-    task: Task[Truth, Result],
-    degradations: Sequence[Degradation],
-    methods: Sequence[Method],
-    *,
-    limit: int | None = None,
-) -> dict[str, Any]:
-    """A task on the originals and on every method's result.
-
-    Returns:
-        ``pictures`` (their number) and ``summary``: by degradation (``ORIGINAL`` for the originals) and method the
-        task's figures, and under ``gains`` their differences from the first method's with 95 % intervals, by a
-        bootstrap over the pictures.
-    """
-    results: dict[tuple[str, str], list[Result]] = {}
-    for name, original, truth in islice(task.pictures(), limit):
-        print(f"\r{task.name}: {name}        ", end="", file=sys.stderr, flush=True)
-        results.setdefault((ORIGINAL, ORIGINAL), []).append(task.examine(original, truth))
-        for degradation in degradations:
-            pair = degradation.apply(original)
-            for method in methods:
-                pixels = shaped_as(method.restore(pair.file), original)
-                results.setdefault((degradation.name, method.name), []).append(task.examine(pixels, truth))
-    print(file=sys.stderr)
-    summary: dict[str, Any] = {}
-    for (degradation_name, method_name), found in results.items():
-        figures: dict[str, Any] = dict(task.summarise(found))
-        first = results.get((degradation_name, methods[0].name))
-        if first is not None and first is not found:
-            figures["gains"] = _gains(task, found, first)
-        summary.setdefault(degradation_name, {})[method_name] = figures
-    return {"task": task.name, "pictures": len(results[ORIGINAL, ORIGINAL]), "summary": summary}
-
-
-def _gains(task: Task[Truth, Result], ours: Sequence[Result], theirs: Sequence[Result]) -> dict[str, dict[str, float]]:
-    def gain(numbers: Sequence[int]) -> list[float]:
-        a, b = (task.summarise([results[i] for i in numbers]) for results in (ours, theirs))
-        return [a[name] - b[name] for name in task.figures]
-
-    rng = np.random.default_rng(0)
-    drawn = [gain(rng.integers(len(ours), size=len(ours)).tolist()) for _ in range(task.resamples)]
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    values = zip(task.figures, gain(range(len(ours))), low, high, strict=True)
-    return {name: {"mean": mean, "low": float(a), "high": float(b)} for name, mean, a, b in values}
-
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # what stands in brackets is meant to be read
+)
 
 MethodOption = Annotated[list[str], typer.Option("--method", metavar="M", help="As unjpeg benchmark takes them.")]
 QualityOption = Annotated[str, typer.Option(metavar="Q,Q", help="JPEG qualities.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the result file.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder of what is kept and drawn.")]
+ShowOption = Annotated[list[str], typer.Option(metavar="NAME", help="Pictures to draw. [three, chosen by rule]")]
+NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help="Folder of a transformers checkpoint.")]
 
 
 @app.command()
@@ -123,12 +58,13 @@ def contours(
     boundaries: Annotated[Path | None, typer.Option(help="Folder of .mat files. [test/bsds500-boundaries]")] = None,
     limit: LimitOption = None,
     out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
 ) -> None:
     """A classical contour detector against what people have drawn."""
     from unjpeg.evaluate.contours import Contours
 
     truth = boundaries or data_root() / "test" / "bsds500-boundaries"
-    _measure(Contours(resolved(data), truth), method, quality, limit, out)
+    _measure(Contours(resolved(data), truth), method, quality, limit, out, work)
 
 
 @app.command()
@@ -137,17 +73,76 @@ def text(
     quality: QualityOption = "5,10,20,30,40",
     limit: LimitOption = None,
     out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
 ) -> None:
     """Tesseract on rendered pages: the share of characters that it gets wrong."""
     from unjpeg.evaluate.reading import Reading
 
-    _measure(Reading(), method, quality, limit, out)
+    _measure(Reading(), method, quality, limit, out, work)
 
 
-def _measure(task: Task[Any, Any], names: Sequence[str], qualities: str, limit: int | None, out: Path) -> None:
-    methods = [method_by_name(name) for name in names]
+@app.command()
+def detection(
+    network: NetworkArgument,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Pictures, as COCO's val2017.")],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="Boxes, as COCO's instances_val2017.json.")],
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "10,20,30,40",
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """A network's boxes, mean average precision. Needs the extra: pip install unjpeg[downstream]."""
+    task = _with_extra("unjpeg.evaluate.detection").Detection(network, data, annotations)
+    _measure(task, method, quality, limit, out, work, show)
+
+
+@app.command()
+def segmentation(
+    network: NetworkArgument,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with JPEGImages and SegmentationClass, as VOC's.")],
+    split: Annotated[str, typer.Option(help="Which of ImageSets/Segmentation.")] = "val",
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "10,20,30,40",
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """A network's classes of pixels, mean IoU. Needs the extra: pip install unjpeg[downstream]."""
+    task = _with_extra("unjpeg.evaluate.segmentation").Segmentation(network, data, split)
+    _measure(task, method, quality, limit, out, work, show)
+
+
+def _with_extra(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MeasurementError(f"{error.name} is not installed: pip install 'unjpeg[downstream]'") from error
+
+
+def _measure(
+    task: Task[Any, Any],
+    names: Sequence[str],
+    qualities: str,
+    limit: int | None,
+    out: Path,
+    work: Path,
+    show: Sequence[str] = (),
+) -> None:
+    def say(line: str) -> None:
+        typer.echo(f"unjpeg: {line}", err=True)
+
+    methods, missing = installed_methods(names)
+    for reason in missing:
+        say(reason)
+    if not methods:
+        raise MeasurementError("none of the methods can be run")
+    if any(isinstance(method, Printed) for method in methods):
+        raise SettingError("printed figures are of pictures, not of tasks: leave printed:ROW out")
     degradations = [Degradation.parse(f"jpeg-{quality.strip()}") for quality in qualities.split(",")]
-    record = measure_task(task, degradations, methods, limit=limit)
+    record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
     record |= {
         "methods": {method.name: {"spec": method.spec, "identity": method.identity} for method in methods},
         "unjpeg": __version__,
@@ -161,6 +156,14 @@ def _measure(task: Task[Any, Any], names: Sequence[str], qualities: str, limit: 
             values = " / ".join(f"{figures[name]:.4f}" for name in task.figures)
             typer.echo(f"{degradation:10s} {method:20s} {' / '.join(task.figures)} {values}")
     typer.echo(f"wrote {path}")
+    if isinstance(task, DrawnTask):
+        lowest = degradations[0]
+        shown = list(show) or telling_pictures(record, task.figures[0], lowest.name)
+        sheet = work / f"{task.name}.png"
+        task_sheet(task, shown, lowest, methods).save(sheet)
+        typer.echo(f"wrote {sheet}")
+    if missing or record["errors"]:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

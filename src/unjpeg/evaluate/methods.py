@@ -5,6 +5,7 @@ A method is named on the command line::
     jpeg                            the file as decoded
     default, mine.unjpeg            our models, as ``unjpeg restore`` runs them
     default@off                     the same without the projection (strict, auto and off)
+    default@tta                     the same as the mean over the eight flips and rotations
     jpeg-quantsmooth                a program of ``PROGRAMS``, if it is installed
     mine=tool {input} {output.png}  any shell command, under a name; {output} alone is a PNG file
     network.safetensors             ARCNN, DnCNN or RDN, as our recipes train them (needs torch)
@@ -23,6 +24,7 @@ import signal
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -44,6 +46,7 @@ __all__ = [
     "Method",
     "Printed",
     "UnjpegModel",
+    "installed_methods",
     "method_by_name",
     "shaped_as",
 ]
@@ -115,19 +118,24 @@ class UnjpegModel(Method):
 
     Args:
         model: a shipped model's name or a model file's path.
-        policy: of consistency. Raises ModelError, if there is no such model.
+        policy: of consistency.
+        tta: self-ensemble.
+
+    Raises:
+        ModelError: there is no such model.
     """
 
-    def __init__(self, model: str | Path, policy: ConsistencyPolicy = "auto") -> None:
+    def __init__(self, model: str | Path, policy: ConsistencyPolicy = "auto", *, tta: bool = False) -> None:
         self._restorer = Restorer(model)
         self._policy: ConsistencyPolicy = policy
-        suffix = "" if policy == "auto" else f"@{policy}"
+        self._tta = tta
+        suffix = ("" if policy == "auto" else f"@{policy}") + ("@tta" if tta else "")
         self.name = f"{self._restorer.model_file.description['name']}{suffix}"
         self.spec = f"{model}{suffix}"
-        self.identity = f"{self._restorer.model_file.hash} {policy}"
+        self.identity = f"{self._restorer.model_file.hash} {policy}{' tta' if tta else ''}"
 
     def restore(self, file: bytes) -> Pixels:
-        pixels = self._restorer.restore(file, consistency=self._policy).pixels
+        pixels = self._restorer.restore(file, consistency=self._policy, tta=self._tta).pixels
         return pixels.astype(np.uint8, copy=False)
 
     def complexity(self) -> Complexity | None:
@@ -138,7 +146,7 @@ class UnjpegModel(Method):
             return None
         config = self._restorer.model_file.description["network"]
         figures = counted(DagnConfig(**config))
-        return Complexity(figures["parameters_m"], figures["multiply_adds_g"])
+        return Complexity(figures["parameters_m"], figures["multiply_adds_g"] * (8 if self._tta else 1))
 
 
 class Command(Method):
@@ -246,13 +254,28 @@ def method_by_name(spec: str) -> Method:
         return Command(spec, PROGRAMS[spec])
     if spec.endswith((".safetensors", ".pth", ".pt", ".ckpt")):
         return _network(Path(spec))
-    model, separator, policy = spec.rpartition("@")
+    model, tta = spec.removesuffix("@tta"), spec.endswith("@tta")
+    before, separator, policy = model.rpartition("@")
     if separator and policy in get_args(ConsistencyPolicy):
-        return UnjpegModel(model, cast(ConsistencyPolicy, policy))
-    if spec not in shipped_models() and not Path(spec).is_file():
+        return UnjpegModel(before, cast(ConsistencyPolicy, policy), tta=tta)
+    if model not in shipped_models() and not Path(model).is_file():
         known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
         raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
-    return UnjpegModel(spec)
+    return UnjpegModel(model, tta=tta)
+
+
+def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
+    """The methods that can be run, each once, and why the others cannot.
+
+    Raises SettingError or ModelError as ``method_by_name`` does.
+    """
+    found, missing = [], []
+    for spec in dict.fromkeys(specs):
+        try:
+            found.append(method_by_name(spec))
+        except MeasurementError as error:
+            missing.append(str(error))
+    return found, missing
 
 
 def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:

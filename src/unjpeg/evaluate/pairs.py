@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unjpeg.datasets import DATA_SETS, data_set, image_files, resolved
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
@@ -38,6 +38,7 @@ __all__ = [
     "TestSet",
     "decode",
     "encode_jpeg",
+    "load_image",
     "load_images",
 ]
 
@@ -205,13 +206,13 @@ class TestSet:
 
             for file in islice(image_files(self.folder), limit):
                 name = file.relative_to(self.folder).as_posix()
-                yield Subject(name, tuple(made), partial(_read, file), apply)
+                yield Subject(name, tuple(made), partial(load_image, file), apply)
             return
         originals = {file.stem: file for file in image_files(self.folder)}
         for file in islice(image_files(self.given), limit):
             original = originals.get(file.stem, self.folder / file.name)
             name = file.relative_to(self.given).as_posix()
-            yield Subject(name, ("given",), partial(_read, original), partial(_given, file))
+            yield Subject(name, ("given",), partial(load_image, original), partial(_given, file))
 
 
 def load_images(folder: Path) -> Iterator[tuple[str, Pixels]]:
@@ -248,6 +249,8 @@ def decode(file: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(file)) as image:
             return _plain(image)
+    except UnidentifiedImageError as error:  # its own words hold an address in memory, another one every time
+        raise BadImageError("is no picture") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(f"cannot be decoded ({error})") from error
 
@@ -267,7 +270,8 @@ def _bytes(file: Path) -> bytes:
         raise BadImageError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
-def _read(file: Path) -> Pixels:
+def load_image(file: Path) -> Pixels:
+    """A picture's pixels, grey or RGB. Raises BadImageError, which names the file."""
     try:
         return decode(_bytes(file))
     except BadImageError as error:

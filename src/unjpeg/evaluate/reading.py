@@ -7,20 +7,22 @@ read, as small print has to be.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rapidfuzz.distance import Levenshtein
 
 from unjpeg.errors import MeasurementError
-from unjpeg.evaluate.downstream import Task
 from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.task import Task
 
 __all__ = ["PAGES", "Reading", "page"]
 
@@ -59,11 +61,13 @@ class Reading(Task[str, tuple[int, int]]):
         if program is None:
             raise MeasurementError("text: not installed (tesseract is not on the PATH)")
         self._program, self._pages = program, pages
+        self.identity = f"tesseract {hashlib.sha256(Path(program).read_bytes()).hexdigest()[:16]}"
 
-    def pictures(self) -> Iterator[tuple[str, Pixels, str]]:
-        for number in range(self._pages):
-            pixels, written = page(number)
-            yield f"page {number}", pixels, written
+    def names(self) -> Sequence[str]:
+        return [f"page {number}" for number in range(self._pages)]
+
+    def load(self, name: str) -> tuple[Pixels, str]:
+        return page(int(name.removeprefix("page ")))
 
     def examine(self, pixels: Pixels, truth: str) -> tuple[int, int]:
         """Edits and characters."""
@@ -78,6 +82,13 @@ class Reading(Task[str, tuple[int, int]]):
             raise MeasurementError(f"tesseract failed: {' '.join(last)}")
         read = " ".join(ran.stdout.decode(errors="replace").split())
         return Levenshtein.distance(read, truth), len(truth)
+
+    def to_json(self, result: tuple[int, int]) -> Any:
+        return list(result)
+
+    def from_json(self, stored: Any) -> tuple[int, int]:
+        edits, characters = stored
+        return edits, characters
 
     def summarise(self, results: Sequence[tuple[int, int]]) -> dict[str, float]:
         edits, characters = np.sum(results, axis=0)

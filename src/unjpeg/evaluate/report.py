@@ -21,11 +21,19 @@ from unjpeg.errors import MeasurementError, UnjpegError
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, TestSet, decode
-from unjpeg.evaluate.plots import gain_against_time, lower_than_decoder, rate_quality
+from unjpeg.evaluate.plots import gain_against_rate, gain_against_time, lower_than_decoder, rate_quality
 from unjpeg.evaluate.printed import TABLE_1
-from unjpeg.evaluate.sheets import before_after_sheet, crop_sheet, heading, residual_sheet, stacked
+from unjpeg.evaluate.sheets import (
+    Panel,
+    before_after_sheet,
+    crop_sheet,
+    heading,
+    residual_sheet,
+    side_by_side,
+    stacked,
+)
 
-__all__ = ["Section", "Table", "cost_table", "metric_table", "sections", "write_report"]
+__all__ = ["Section", "Table", "cost_table", "difference_table", "metric_table", "sections", "write_report"]
 
 REAL_PICTURES = 8
 """Of a folder without originals, at most so many are shown."""
@@ -35,14 +43,20 @@ _DIGITS = {"ssim": 3, "ssim_matlab_luma": 3, "ssim_jdec": 3, "ssimulacra2": 1}
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text, the first column left, the others right."""
+    """Cells as text.
+
+    Attributes:
+        words: so many of the first columns are words, to the left; the others are figures, to the right.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: int = 1
 
     def markdown(self) -> str:
         """As the documentation has it."""
-        lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
+        marks = ("---" if column < self.words else "---:" for column in range(len(self.header)))
+        lines = [self.header, tuple(marks), *self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -77,9 +91,24 @@ def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
                     "" if gain is None else f"{gain['lower']} of {gain['pictures']}",
                 )
             )
-        if set_name in DATA_SETS and data_set(set_name).count == figures["pictures"]:
+        if _is_whole(record, set_name):
             rows += [(degradation, *row) for row in _printed_rows(record, set_name, degradation, metrics)]
-    return Table(("degradation", "method", *metrics, f"{lead} gained (95 %)", "worse"), tuple(rows))
+    return Table(("degradation", "method", *metrics, f"{lead} gained (95 %)", "worse"), tuple(rows), words=2)
+
+
+def difference_table(record: Mapping[str, Any], set_name: str) -> Table:
+    """The first metric's paired differences between all methods, with their intervals, by degradation."""
+    summary = record["summary"][set_name]
+    lead = next(name for name in METRICS if name in record["metrics"])
+    pairs = list(dict.fromkeys(pair for figures in summary.values() for pair in figures["differences"]))
+    rows = []
+    for pair in pairs:
+        cells = []
+        for figures in summary.values():
+            value = figures["differences"].get(pair, {}).get(lead)
+            cells.append("" if value is None else f"{value['mean']:+.2f} ({value['low']:+.2f} .. {value['high']:+.2f})")
+        rows.append((pair, *cells))
+    return Table((lead, *summary), tuple(rows))
 
 
 def cost_table(record: Mapping[str, Any]) -> Table:
@@ -123,19 +152,30 @@ def sections(
     lead = next(name for name in METRICS if name in record["metrics"])
     for set_name, summary in record["summary"].items():
         pictures = next(iter(summary.values()))["pictures"]
-        yield Section(set_name, f"Means over {pictures} pictures.", metric_table(record, set_name))
+        text = f"Means over {pictures} pictures."
+        if record["printed"] and not _is_whole(record, set_name):
+            text += " What is printed is of whole sets, and left out."
+        yield Section(set_name, text, metric_table(record, set_name))
     if record.get("costs"):
         yield Section("Cost", "Median of methods that took turns on the same files.", cost_table(record))
     others = [method.name for method in runnable[1:]]
     for set_name, summary in record["summary"].items():
-        lowest = next(iter(summary))
+        lowest, highest = next(iter(summary)), list(summary)[-1]
+        if len(others) > 1:
+            text = "Differences on the same pictures, their mean with its 95 % interval."
+            yield Section(f"{set_name}: every method against every other", text, difference_table(record, set_name))
+        plots = []
         if len(summary) > 1:
-            yield Section("Rate and quality", "", rate_quality(record, set_name, lead))
-        if record.get("costs") and others:
-            yield Section("Gain against time", "", gain_against_time(record, set_name, lowest, lead))
+            plots.append(rate_quality(record, set_name, lead))
+            plots += [gain_against_rate(record, set_name, lead)] if others else []
         if others:
-            plot = lower_than_decoder(record, set_name, lowest, lead, others, runnable[0].name)
-            yield Section("Who was made worse?", "", plot)
+            plots += [
+                lower_than_decoder(record, set_name, degradation, lead, others, runnable[0].name)
+                for degradation in dict.fromkeys((lowest, highest))
+            ]
+            plots += [gain_against_time(record, set_name, lowest, lead)] if record.get("costs") else []
+        if plots:
+            yield Section(f"{set_name}: plots", "", side_by_side([Panel((), plot) for plot in plots]))
     for test_set in sets:
         if test_set.name in record["summary"]:
             yield from _details(record, test_set, degradations, runnable, lead, show, side)
@@ -147,10 +187,11 @@ def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) 
     """Write ``report.html``, which needs no other file, and ``report.png``."""
     title = f"unjpeg benchmark: {', '.join(record['sets'])}"
     facts = f"unjpeg {record['unjpeg']}, commit {record['commit']}, {record['machine']['processor']}"
-    identities = [f"{name}: {facts['spec']}" for name, facts in record["methods"].items()]
+    specs = {name: facts["spec"] for name, facts in record["methods"].items() if name not in record["printed"]}
+    identities = [f"{name} is {spec.removeprefix(f'{name}=')}" for name, spec in specs.items() if spec != name]
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(facts)}</p>"]
     body += ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in identities), "</ul>"]
-    images = [heading(title, 26), heading(facts, 14)]
+    images = [heading(title, 26), *(heading(line, 14) for line in (facts, *identities))]
     for section in made:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
         images.append(heading(section.title))
@@ -168,6 +209,7 @@ def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) 
     failed = [f"{error['set']}/{error['image']}, {error['method']}: {error['error']}" for error in record["errors"]]
     if failed:
         body += ["<h2>Failed</h2><ul>", *(f"<li>{html.escape(line)}</li>" for line in failed), "</ul>"]
+        images += [heading("Failed"), *(heading(line, 14) for line in failed)]
     page = _PAGE.replace("TITLE", html.escape(title)).replace("BODY", "\n".join(body))
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -179,12 +221,18 @@ _PAGE = """<!doctype html>
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
+.word { text-align: left }
 img { max-width: 100%; image-rendering: pixelated }
 </style></head><body>
 BODY
 </body></html>
 """
+
+
+def _is_whole(record: Mapping[str, Any], set_name: str) -> bool:
+    """Whether every picture of a known set was measured, so that printed figures may stand beside."""
+    measured = min(figures["pictures"] for figures in record["summary"][set_name].values())
+    return set_name in DATA_SETS and data_set(set_name).count == measured
 
 
 def _number(metric: str, value: float) -> str:
@@ -258,39 +306,53 @@ def _chosen(
 def _real(folder: Path, methods: Sequence[Method], side: int) -> Section:
     if len(methods) < 2:
         raise MeasurementError(f"{folder}: name a second method to show before and after")
-    pictures = []
+    pictures, failed = [], []
     for file in image_files(folder)[:REAL_PICTURES]:
         try:
             data = file.read_bytes()
             before = decode(data)
             pictures.append((file.name, before, shaped_as(methods[1].restore(data), before)))
-        except (UnjpegError, OSError):
-            continue  # a bad file costs itself only
+        except (UnjpegError, OSError) as error:  # a bad file costs itself only
+            failed.append(f"{file.name} ({error})")
     if not pictures:
         raise MeasurementError(f"{folder}: none of its pictures can be restored")
     text = f"{methods[1].name}, where it changed most; there are no originals."
+    if failed:
+        text += f" Left out: {', '.join(failed)}."
     return Section(f"{folder.name}, before and after", text, before_after_sheet(pictures, side))
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table.rows]
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    def line(cells: Sequence[str], kind: str) -> str:
+        shown = (
+            f"<{kind}{' class=word' if column < table.words else ''}>{html.escape(cell)}</{kind}>"
+            for column, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(shown)}</tr>"
+
+    return f"<table>{line(table.header, 'th')}{''.join(line(row, 'td') for row in _grouped(table))}</table>"
+
+
+def _grouped(table: Table) -> list[tuple[str, ...]]:
+    """Rows without the first word where it is the one above."""
+    above = ("", *(row[0] for row in table.rows))
+    return [("" if row[0] == last else row[0], *row[1:]) for last, row in zip(above, table.rows, strict=False)]
 
 
 def _drawn(table: Table, size: int = 14) -> Image.Image:
     font = ImageFont.load_default(size)
-    lines = (table.header, *table.rows)
-    widths = [max(int(font.getlength(line[i])) for line in lines) + 16 for i in range(len(table.header))]
+    lines = (table.header, *_grouped(table))
+    widths = [max(int(font.getlength(line[i])) for line in lines) + 20 for i in range(len(table.header))]
     image = Image.new("RGB", (sum(widths), len(lines) * (size + 8)), "white")
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        left = 0
+        left, top = 0, number * (size + 8)
         for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            indent = 0 if column == 0 else width - 12 - int(font.getlength(cell))
-            draw.text((left + indent, number * (size + 8)), cell, fill="black", font=font)
+            indent = 0 if column < table.words else width - 16 - int(font.getlength(cell))
+            draw.text((left + indent, top), cell, fill="black", font=font)
             left += width
-    draw.line((0, size + 5, image.width, size + 5), fill="grey")
+        if line[0] and number:  # a new group
+            draw.line((0, top - 3, image.width, top - 3), fill="grey" if number == 1 else "lightgrey")
     return image
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
@@ -15,6 +16,7 @@ __all__ = [
     "Panel",
     "before_after_sheet",
     "crop_sheet",
+    "fitted",
     "heading",
     "most_changed",
     "residual_map",
@@ -30,8 +32,13 @@ GAP = 6
 PAGE = 1560
 """Width in pixels that rows are wrapped at."""
 
+RESIDUAL_WIDTH = (PAGE - 3 * GAP) // 4
+"""Of the maps of what is wrong: four stand in a row."""
+
 TEXT = 13
 FRAME = (255, 40, 40)
+
+_RESIDUAL_COLOURS = (np.asarray(colormaps["inferno"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +66,27 @@ def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Imag
 
 
 def residual_sheet(original: Pixels, shown: Mapping[str, Pixels]) -> Image.Image:
-    """What each version has wrong, on one scale: ``residual_map`` of whole pictures."""
-    errors = [np.abs(pixels.astype(np.int64) - original) for pixels in shown.values()]
-    brightest = float(np.quantile(np.stack(errors), 0.999))  # one scale for all, not set by a single pixel
-    return side_by_side(
-        [Panel((name,), Image.fromarray(residual_map(pixels, original, brightest))) for name, pixels in shown.items()]
-    )
+    """What each version has wrong, on one scale of colours: ``residual_map`` of whole pictures, made smaller."""
+    errors = {name: np.abs(pixels.astype(np.int64) - original) for name, pixels in shown.items()}
+    brightest = float(np.quantile(np.stack(list(errors.values())), 0.999))  # one scale, not set by a single pixel
+    panels = []
+    for name, pixels in shown.items():
+        coloured = _RESIDUAL_COLOURS[residual_map(pixels, original, brightest)]
+        lines = (name, f"mean error {errors[name].mean():.2f} of 255")
+        panels.append(Panel(lines, fitted(Image.fromarray(coloured), RESIDUAL_WIDTH)))
+    return side_by_side(panels)
 
 
 def before_after_sheet(pictures: Sequence[tuple[str, Pixels, Pixels]], side: int) -> Image.Image:
-    """For pictures without originals, a row each: name, before, after; the detail is the one that changed most."""
-    rows = []
+    """For pictures without originals: name, before, after; the detail is the one that changed most."""
+    panels = []
     for name, before, after in pictures:
         corner = most_changed(before, after, side)
-        panels = [
-            Panel((name, "before"), _detail(before, corner, side)),
-            Panel(("", "after"), _detail(after, corner, side)),
+        both = [
+            Panel((word,), _detail(pixels, corner, side)) for word, pixels in (("before", before), ("after", after))
         ]
-        rows.append(side_by_side(panels))
-    return stacked(rows)
+        panels.append(Panel((name,), side_by_side(both)))
+    return side_by_side(panels, apart=4 * GAP)
 
 
 def residual_map(restored: Pixels, original: Pixels, brightest: float) -> Pixels:
@@ -104,16 +113,16 @@ def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
     return int(tops[row]), int(lefts[column])
 
 
-def side_by_side(panels: Sequence[Panel]) -> Image.Image:
-    """Panels in rows that are no wider than a page, their lines below."""
+def side_by_side(panels: Sequence[Panel], apart: int = GAP) -> Image.Image:
+    """Panels in rows that are no wider than a page, their lines below, so many pixels apart."""
     font = ImageFont.load_default(TEXT)
     rows: list[list[tuple[Panel, int]]] = [[]]
     for panel in panels:
         width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in panel.lines)])
-        if rows[-1] and sum(w + GAP for _, w in rows[-1]) + width > PAGE:
+        if rows[-1] and sum(w + apart for _, w in rows[-1]) + width > PAGE:
             rows.append([])
         rows[-1].append((panel, width))
-    return stacked([_row(row, font) for row in rows], GAP)
+    return stacked([_row(row, font, apart) for row in rows], apart)
 
 
 def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
@@ -127,6 +136,13 @@ def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
     return sheet
 
 
+def fitted(image: Image.Image, width: int) -> Image.Image:
+    """The image, made smaller if it is wider than that."""
+    if image.width <= width:
+        return image
+    return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+
+
 def heading(text: str, size: int = 20) -> Image.Image:
     """A line of text as an image."""
     font = ImageFont.load_default(size)
@@ -135,18 +151,20 @@ def heading(text: str, size: int = 20) -> Image.Image:
     return image
 
 
-def _row(panels: Sequence[tuple[Panel, int]], font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+def _row(
+    panels: Sequence[tuple[Panel, int]], font: ImageFont.ImageFont | ImageFont.FreeTypeFont, apart: int
+) -> Image.Image:
     """Panels, each with its width."""
     height = max(panel.image.height for panel, _ in panels)
     lines = max(len(panel.lines) for panel, _ in panels)
-    width = sum(width + GAP for _, width in panels) - GAP
+    width = sum(width + apart for _, width in panels) - apart
     sheet = Image.new("RGB", (width, height + lines * (TEXT + 4) + 4), "white")
     draw, left = ImageDraw.Draw(sheet), 0
     for panel, width in panels:
         sheet.paste(panel.image.convert("RGB"), (left, 0))
         for number, line in enumerate(panel.lines):
             draw.text((left, height + 3 + number * (TEXT + 4)), line, fill="black", font=font)
-        left += width + GAP
+        left += width + apart
     return sheet
 
 

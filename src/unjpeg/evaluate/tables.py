@@ -13,13 +13,17 @@ from typing import Any
 
 from unjpeg.evaluate import carn_tables
 from unjpeg.evaluate.benchmark import load_results
-from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1
+from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1, TABLE_4
 from unjpeg.evaluate.report import cost_table, metric_table
 
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md", "docs/carn-da.md")
+
+
+_QUALITIES = ("10", "20", "30", "40")
+"""That the paper's tables are of."""
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -35,6 +39,8 @@ def tables(results: Path) -> dict[str, str]:
         "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
         "text": _from_file(results / "downstream-text.json", _text),
+        "detection": _recognition(results / "downstream-detection.json", "map"),
+        "segmentation": _recognition(results / "downstream-segmentation.json", "mean_iou"),
         **_cost(results / "cost.json"),
         "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
@@ -79,15 +85,14 @@ def _figures(means: Mapping[str, Any]) -> str:
 
 
 def _short(record: Mapping[str, Any]) -> str:
-    qualities = ("10", "20", "30", "40")
     found = _plain_jpegs(record)
 
     def row(method: str) -> list[str]:
-        return [f"{found[q]['methods'][method]['psnr_db']['mean']:.2f}" for q in qualities]
+        return [f"{found[q]['methods'][method]['psnr_db']['mean']:.2f}" for q in _QUALITIES]
 
-    printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in qualities]
+    printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in _QUALITIES]
     return _table(
-        ["LIVE1, PSNR in dB", *(f"quality {q}" for q in qualities)],
+        ["LIVE1, PSNR in dB", *(f"quality {q}" for q in _QUALITIES)],
         [
             ["JPEG", *row("jpeg")],
             ["unjpeg, `default`", *(f"**{value}**" for value in row("default"))],
@@ -150,6 +155,21 @@ def _text(record: Mapping[str, Any]) -> str:
             more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
             rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
     return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+
+
+def _recognition(path: Path, figure: str) -> str:
+    """What was measured, if anything was, above what the paper prints, in percent."""
+    rows = []
+    if path.exists():
+        summary = json.loads(path.read_text())["summary"]
+        measured = {degradation.removeprefix("jpeg-"): methods for degradation, methods in summary.items()}
+        rows = [["original", *[f"{100 * measured.pop('original')['original'][figure]:.1f}"] * len(_QUALITIES)]]
+        for method in next(iter(measured.values())):
+            values = [measured[quality][method][figure] if quality in measured else None for quality in _QUALITIES]
+            rows.append([method, *("" if value is None else f"{100 * value:.1f}" for value in values)])
+    for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
+        rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
+    return _table(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
 
 
 def _interval(value: Mapping[str, float], digits: int) -> str:
@@ -263,11 +283,50 @@ def _cost(path: Path) -> dict[str, str]:
         for row in record["halo"]
     ]
     return {
+        "start": _start(record),
+        "ceiling": _ceiling(record),
+        "steps": _steps(record["runs"]),
         "cost": _table(
             ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
         ),
         "halo": _table(["halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos),
     }
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    if "start" not in record:
+        return NOT_MEASURED
+    names = {"help": "`unjpeg --help`", "64x64": f"`unjpeg restore`, 64x64 pixels, `{record['model']}`"}
+    return _table(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
+
+
+def _ceiling(record: Mapping[str, Any]) -> str:
+    if "ceiling" not in record:
+        return NOT_MEASURED
+    network = record["network"]
+    rate = network["multiply_adds_g_per_second"]
+    rows = [
+        [f"product of two large matrices, {precision}", f"{ceiling:.0f}", f"{rate / ceiling:.0%}"]
+        for precision, ceiling in record["ceiling"].items()
+    ]
+    tile = f"`{record['model']}` on a tile of 512x512, {network['runtime']}"
+    return _table(
+        ["thousand million multiply-adds a second", record["machine"]["processor"], "the network reaches"],
+        [*rows, [tile, f"{rate:.0f}", ""]],
+    )
+
+
+def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not all("total_seconds" in run for run in runs):
+        return NOT_MEASURED
+    rows = [
+        [f"{run['megapixels']:.1f}", run["runtime"]]
+        + [f"{seconds:.2f}" for seconds in run["seconds"].values()]
+        + [f"{run['total_seconds']:.2f}"]
+        for run in runs
+    ]
+    steps = [name if name != "load" else "load the model" for name in runs[0]["seconds"]]
+    return _table(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
 
 
 if __name__ == "__main__":

@@ -276,6 +276,7 @@ def adapt_model(
         name=f"{file.description['name']}-adapted",
         guide_window=window,
         quality_features=file.quality_features,  # of the frozen encoder: adaptation does not move them
+        calibration=file.calibration,
         training=_training_description(file, checkpoint),
         validation=psnr,
     )
@@ -324,10 +325,12 @@ def _digest(file: Path) -> str:
 
 
 def _trained_degradation(file: ModelFile) -> JpegDegradation:
-    """The range of qualities that the model was trained on."""
+    """What the model was trained on."""
     try:
         stage2 = file.description["training"]["config"]["dagn"]["degradation"]
-        return JpegDegradation(int(stage2["min_quality"]), int(stage2["max_quality"]))
+        return JpegDegradation(
+            int(stage2["min_quality"]), int(stage2["max_quality"]), float(stage2.get("real_life", 0.0))
+        )
     except (KeyError, TypeError, ValueError):
         return JpegDegradation()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from unjpeg.models import Dagn
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
-from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.degrade import Degraded, compress_jpeg
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
@@ -25,6 +27,7 @@ __all__ = [
     "VALIDATION_QUALITIES",
     "dead_share",
     "pattern_gain_db",
+    "real_life_gain_db",
     "restoration_loss",
     "train_dagn",
     "validation_psnr_db",
@@ -33,6 +36,9 @@ __all__ = [
 VALIDATION_QUALITIES = (10, 20, 30, 40)
 VALIDATION_SIDE = 192
 PATTERN_QUALITIES = (10, 50, 90)
+WILD_DRAWS = 3
+"""Ways in which each validation picture is degraded, if training has such pairs."""
+
 GUIDANCE = ("insensitive_guider", "sensitive_guider", "fusion")
 
 
@@ -104,6 +110,9 @@ def train_dagn(
     )
     crops = images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
     patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
+    in_the_wild = replace(config.degradation, real_life=1.0)
+    wild = [in_the_wild.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
+    wild = wild if config.degradation.real_life else []
     log = RunLog(fabric, out / "tensorboard", "dagn")
     samples = log.batches(loader)
     metrics = dict(resumed.metrics) if resumed else {}
@@ -138,6 +147,7 @@ def train_dagn(
         if done % config.validate_every == 0 or last:
             metrics = validation_psnr_db(average.module, crops, fabric.device)
             metrics |= pattern_gain_db(average.module, patterns, fabric.device)
+            metrics |= real_life_gain_db(average.module, wild, fabric.device)
             dead = dead_share(average.module, crops, fabric.device)
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
@@ -187,17 +197,30 @@ def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.dev
     return out
 
 
-@torch.no_grad()
 def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
     """PSNR that restoring patterns gains over their JPEGs: the mean and the worst. Nothing if there are none."""
+    qualities = itertools.cycle(PATTERN_QUALITIES)
+    pairs = [(compress_jpeg(pattern, next(qualities)), pattern) for pattern in patterns]
+    return _gains_db(network, pairs, device, "patterns")
+
+
+def real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
+    """The same of what files in the wild have seen."""
+    return _gains_db(network, [(pair.compressed, pair.original) for pair in degraded], device, "real_life")
+
+
+@torch.no_grad()
+def _gains_db(
+    network: Dagn, pairs: list[tuple[np.ndarray, np.ndarray]], device: torch.device, name: str
+) -> dict[str, float]:
+    """Of compressed pictures and their originals, guidance taken from the picture itself."""
     network.eval()
     gains = []
-    for number, pattern in enumerate(patterns):
-        compressed = compress_jpeg(pattern, PATTERN_QUALITIES[number % len(PATTERN_QUALITIES)])
+    for compressed, original in pairs:
         restored = (_restore(network, compressed, device) * 255).round().clamp(0, 255)
-        truth = _levels(pattern, device)
+        truth = _levels(original, device)
         gains.append(_psnr_db(restored, truth) - _psnr_db(_levels(compressed, device), truth))
-    return {"gain_db_patterns": float(np.mean(gains)), "worst_gain_db_patterns": min(gains)} if gains else {}
+    return {f"gain_db_{name}": float(np.mean(gains)), f"worst_gain_db_{name}": min(gains)} if gains else {}
 
 
 @torch.no_grad()

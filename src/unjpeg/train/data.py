@@ -133,7 +133,8 @@ class Sample:
     """A batch (or one item) of training pairs.
 
     Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100;
-    ``picture`` ``(N,)``, the number of the picture that a pair was cut from or lies in, -1 for a pattern by itself.
+    ``picture`` ``(N,)``, the number of the picture that a pair was cut from or lies in, -1 where guidance measured on
+    whole pictures does not fit: for a pattern by itself, and for some of what files in the wild have seen.
     """
 
     compressed: Tensor
@@ -208,8 +209,8 @@ class PairedPatches(Dataset[_Pair]):
         if rng.random() < 0.5:
             original = original[:, ::-1]
         original = np.ascontiguousarray(original)
-        compressed, quality = self._degradation.apply(original, rng)
-        return compressed, original, quality, picture
+        degraded = self._degradation.apply(original, rng)
+        return degraded.compressed, degraded.original, degraded.quality, picture if degraded.like_picture else -1
 
     def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         # With nothing to shrink no number is drawn: samples stay those of earlier trainings.

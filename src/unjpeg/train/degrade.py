@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["JpegDegradation", "compress_jpeg"]
+from unjpeg.jpeg import QualityEstimate
+from unjpeg.train.quantisation import STYLES, Tables
+
+__all__ = ["Degraded", "Encoding", "JpegDegradation", "compress_jpeg"]
+
+Pixels = NDArray[np.uint8]
+
+SAMPLINGS: Final = {"4:2:0": 0.5, "4:4:4": 0.35, "4:2:2": 0.15}
+STYLE_SHARES: Final = {"standard": 0.4, "camera": 0.2, "mozjpeg": 0.2, "jpegli": 0.2}
+GREY_SHARE: Final = 0.1
+HISTORIES: Final = {"once": 0.6, "aligned": 0.14, "shifted": 0.14, "resized": 0.12}
+"""What files in the wild are like. A guess: nobody has counted them for us."""
+
+MOST_SHRINKING: Final = 2.5
+"""By which the picture is made smaller, at most, between two compressions."""
+
+_GRID: Final = 16
+"""Period in pixels of what an encoder does at 4:2:0: where an earlier one's grid can lie."""
 
 
-def compress_jpeg(pixels: NDArray[np.uint8], quality: int, subsampling: str = "4:2:0") -> NDArray[np.uint8]:
+def compress_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> Pixels:
     """Encode and decode once.
 
     Args:
@@ -29,27 +47,146 @@ def compress_jpeg(pixels: NDArray[np.uint8], quality: int, subsampling: str = "4
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """How one file is encoded.
+
+    Attributes:
+        tables: quantisation tables of luma and chroma, ``(8, 8)`` each, natural order.
+        sampling: of chroma, "4:4:4", "4:2:2" or "4:2:0", or "grey".
+    """
+
+    tables: Tables
+    sampling: str
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, min_quality: int, max_quality: int, *, grey: bool) -> Encoding:
+        """A style of tables, a quality within the range (both ends included), and a sampling."""
+        sampling = "grey" if grey else _draw(SAMPLINGS, rng)
+        style = STYLES[_draw(STYLE_SHARES, rng)]
+        return cls(style(int(rng.integers(min_quality, max_quality + 1)), sampling, rng), sampling)
+
+    @property
+    def quality(self) -> int:
+        """The quality factor whose standard tables are nearest, as ``JpegImage.quality`` would say."""
+        luma, chroma = self.tables
+        return QualityEstimate.of_tables(luma, None if self.sampling == "grey" else chroma).value
+
+    @property
+    def halves_chroma(self) -> bool:
+        """Whether its chroma is at half the resolution, at least across."""
+        return self.sampling in ("4:2:0", "4:2:2")
+
+    def encode(self, pixels: Pixels) -> bytes:
+        """The file. Shape: ``(H, W, 3)``."""
+        buffer, image = io.BytesIO(), Image.fromarray(pixels)
+        luma, chroma = (table.ravel().tolist() for table in self.tables)
+        if self.sampling == "grey":
+            image.convert("L").save(buffer, "JPEG", qtables=[luma])
+        else:
+            image.save(buffer, "JPEG", qtables=[luma, chroma], subsampling=self.sampling)
+        return buffer.getvalue()
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """Encode and decode. Shape: ``(H, W, 3)`` to the same; of a grey file all channels are its luma."""
+        decoded = Image.open(io.BytesIO(self.encode(pixels)))
+        return _in_three_channels(decoded) if self.sampling == "grey" else np.asarray(decoded)
+
+
+class Degraded(NamedTuple):
+    """A training pair.
+
+    Attributes:
+        compressed: ``(H, W, 3)``.
+        original: what it was made from: the given pixels, unless they were made grey or resized on the way.
+        quality: the quality factor; of other tables the nearest; of two compressions the lower one, which did more
+            harm and which the second does not undo.
+        like_picture: whether the guidance of its whole picture, compressed once by libjpeg to that quality at 4:2:0,
+            comes nearer to the guidance of the same file than a patch's own does. Measured: docs/training-log.md.
+    """
+
+    compressed: Pixels
+    original: Pixels
+    quality: int
+    like_picture: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JpegDegradation:
-    """One JPEG compression with a random quality factor (section IV-A2).
+    """One JPEG compression with a random quality factor (section IV-A2), or what files in the wild have seen.
 
     Attributes:
         min_quality, max_quality: the range, both ends included.
         skew: 1 draws uniformly, as published; above, low qualities more often: the place in the range is ``r ** skew``
-            for a uniform ``r``.
+            for a uniform ``r``. Of real life's files it is without effect.
+        real_life: the share of pairs that are degraded as files in the wild are: any chroma sampling, grey, tables of
+            other encoders, compressed once or twice, then on the same grid, on a shifted one, or with the picture made
+            smaller in between. The other pairs are 4:2:0 with libjpeg's tables.
     """
 
     min_quality: int = 10
     max_quality: int = 95
     skew: float = 1.0
+    real_life: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ValueError(f"quality range must lie in 1..100, got {self.min_quality}..{self.max_quality}")
         if not 0 < self.skew < float("inf"):
             raise ValueError(f"skew must be a positive number, got {self.skew}")
+        if not 0 <= self.real_life <= 1:
+            raise ValueError(f"real_life is a share, 0 to 1, got {self.real_life}")
 
-    def apply(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
-        """Compressed pixels and the quality factor used."""
-        place = float(rng.random() ** self.skew)
-        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * place)
-        return compress_jpeg(pixels, quality), quality
+    def apply(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
+        """A pure function of the pixels, ``(H, W, 3)``, and the random numbers."""
+        # Without real life no number is drawn: samples stay those of earlier trainings.
+        if self.real_life and rng.random() < self.real_life:
+            return self._from_real_life(pixels, rng)
+        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * float(rng.random() ** self.skew))
+        return Degraded(compress_jpeg(pixels, quality), pixels, quality, like_picture=True)
+
+    def _from_real_life(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
+        grey = rng.random() < GREY_SHARE
+        if grey:
+            pixels = _in_three_channels(Image.fromarray(pixels).convert("L"))
+        history = _draw(HISTORIES, rng)
+        last = Encoding.draw(rng, self.min_quality, self.max_quality, grey=grey)
+        if history == "once":
+            return Degraded(last.apply(pixels), pixels, last.quality, last.halves_chroma)
+        first = Encoding.draw(rng, self.min_quality, self.max_quality, grey=grey)
+        if history == "resized":
+            before, pixels = _compressed_larger(pixels, first, rng)
+        else:
+            place = int(rng.integers(1, _GRID**2)) if history == "shifted" else 0
+            before = _compressed_on_grid(pixels, first, *divmod(place, _GRID))
+        like_picture = history == "aligned" and first.halves_chroma and last.halves_chroma
+        return Degraded(last.apply(before), pixels, min(first.quality, last.quality), like_picture)
+
+
+def _compressed_on_grid(pixels: Pixels, encoding: Encoding, down: int, right: int) -> Pixels:
+    """Compressed as if so many rows and columns had been cut off since; those are mirrored."""
+    grown = np.pad(pixels, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
+    return encoding.apply(grown)[down:, right:]
+
+
+def _compressed_larger(pixels: Pixels, encoding: Encoding, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Compressed as a larger picture and made smaller since; and what it would be, had it not been compressed."""
+    factor = rng.uniform(1.1, MOST_SHRINKING)
+    size = pixels.shape[1::-1]
+    larger = Image.fromarray(pixels).resize(
+        (round(size[0] * factor), round(size[1] * factor)), Image.Resampling.BICUBIC
+    )
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    kind = filters[int(rng.integers(len(filters)))]
+    compressed = Image.fromarray(encoding.apply(np.asarray(larger)))
+    return np.asarray(compressed.resize(size, kind)), np.asarray(larger.resize(size, kind))
+
+
+def _in_three_channels(image: Image.Image) -> Pixels:
+    """A grey picture ``(H, W)`` as ``(H, W, 3)``."""
+    return np.repeat(np.asarray(image)[..., None], 3, axis=2)
+
+
+def _draw(shares: dict[str, float], rng: np.random.Generator) -> str:
+    """A name by its share; the shares add up to 1."""
+    place = int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right"))
+    return list(shares)[min(place, len(shares) - 1)]  # rounding can leave the last sum a little below 1

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn, DagnConfig, Guidance
 from unjpeg.network import FORMAT_VERSION, Model, ModelFile
+from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.guidance import QUALITY_LEVELS
@@ -94,12 +95,14 @@ def export_network(
     quality_features: NDArray[np.float32],
     training: dict[str, Any],
     validation: dict[str, float],
+    calibration: Calibration | None = None,
 ) -> ModelFile:
     """The same from a network at hand.
 
     Args:
         quality_features: see ``ModelFile``; they depend on the frozen sensitive encoder alone.
         training, validation: stored in the file's description.
+        calibration: of this network or of one that it has hardly moved from.
 
     Raises:
         TrainingError: the exported graphs do not compute what the network computes.
@@ -118,6 +121,8 @@ def export_network(
         "validation": validation,
     }
     file = ModelFile(description, guide, restore, quality_features)
+    if calibration:
+        file = file.calibrated(calibration)
     _check_against_torch(file, network)
     file.write(path)
     return file

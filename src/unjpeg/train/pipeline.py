@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
+from unjpeg.train.calibrate import CROP_SIDE, calibrated_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
 from unjpeg.train.dagn import train_dagn
@@ -61,7 +62,7 @@ def train_recipe(
 
 
 def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> ModelFile:
-    """Export a stage-2 checkpoint; the pictures give the mean features per quality.
+    """Export a stage-2 checkpoint; the pictures give the mean features per quality and the calibration.
 
     Raises TrainingError, or OutputError if the file cannot be written.
     """
@@ -73,7 +74,10 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     images = open_images(data, VALIDATION_FRACTION)
     stage = loaded.config["dagn"]
     window = stage.get("guide_window") or stage["patch"]
-    return export_checkpoint(loaded, images, out, name=name, guide_window=window)
+    export_checkpoint(loaded, images, out, name=name, guide_window=window)
+    file = calibrated_file(out, images.validation_crops(CROP_SIDE))
+    file.write(out)
+    return file
 
 
 def recipe_by_name(name: str) -> Recipe:

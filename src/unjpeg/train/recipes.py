@@ -12,7 +12,7 @@ from unjpeg.models import DagnConfig
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe
 from unjpeg.train.degrade import JpegDegradation
 
-__all__ = ["RECIPES", "default", "published", "short", "short_unguided", "small", "tiny"]
+__all__ = ["RECIPES", "default", "published", "real_life", "short", "short_unguided", "small", "tiny"]
 
 
 def published() -> Recipe:
@@ -110,6 +110,18 @@ def default() -> Recipe:
     )
 
 
+def real_life() -> Recipe:
+    """``default`` on files as they are in the wild: half of the pairs, in both stages."""
+    recipe = default()
+    mixed = replace(recipe.dagn.degradation, real_life=0.5)
+    return replace(
+        recipe,
+        name="real-life",
+        encoders=replace(recipe.encoders, degradation=mixed),
+        dagn=replace(recipe.dagn, degradation=mixed),
+    )
+
+
 def short() -> Recipe:
     """The first minutes of ``default``: a trial to compare others with. Stage 1 is the same and can be copied."""
     recipe = default()
@@ -153,6 +165,7 @@ def tiny() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
     "published": published,
+    "real-life": real_life,
     "short": short,
     "short-unguided": short_unguided,
     "small": small,

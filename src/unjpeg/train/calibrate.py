@@ -1,0 +1,96 @@
+"""How far a model's work is to be trusted, measured on pictures that it was not trained on.
+
+``unjpeg export`` does this. ``python -m unjpeg.train.calibrate MODEL --data DIR --out FILE`` does it to a model file
+that was exported without. The pictures are the validation split of the folders.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+
+from unjpeg.cli import run_safely
+from unjpeg.network import ModelFile
+from unjpeg.output import check_target
+from unjpeg.picture import read_picture
+from unjpeg.projection import Calibration, measure_offsets
+from unjpeg.restore import Restorer
+from unjpeg.train.config import VALIDATION_FRACTION
+
+__all__ = ["CALIBRATED_QUALITIES", "CROP_SIDE", "calibrated_file", "main", "measure_calibration"]
+
+CALIBRATED_QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)
+SAMPLINGS: Final = ("4:2:0", "4:4:4")
+CROP_SIDE: Final = 192
+
+
+def measure_calibration(
+    restorer: Restorer,
+    originals: Sequence[NDArray[np.uint8]],
+    qualities: Sequence[int] = CALIBRATED_QUALITIES,
+) -> Calibration:
+    """Compress pictures, run the network on them and compare the coefficients with the originals'.
+
+    Args:
+        originals: ``(H, W, 3)``, not trained on.
+        qualities: at which they are compressed, at each of ``SAMPLINGS``; ascending, two or more.
+
+    Returns:
+        Shares of 0..1: above 1 a share would claim more than the network, and the factors that came out above 1 did
+        not hold on other pictures (docs/training-log.md).
+    """
+    shares = [[_shares(restorer, originals, quality, sampling) for sampling in SAMPLINGS] for quality in qualities]
+    return Calibration(tuple(qualities), np.array(shares, np.float32))
+
+
+def _shares(
+    restorer: Restorer, originals: Sequence[NDArray[np.uint8]], quality: int, sampling: str
+) -> NDArray[np.float64]:
+    """Of luma and chroma, ``(2, 8, 8)``."""
+    products, squares = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
+    for original in originals:
+        buffer = io.BytesIO()
+        Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=sampling)
+        picture = read_picture(buffer.getvalue())
+        assert picture.jpeg is not None
+        output = restorer.run_network(picture)
+        space = picture.jpeg.header.colour_space
+        sums = measure_offsets(output.pixels, original, picture.jpeg.components, space)
+        products += sums.products
+        squares += sums.squares
+    factors: NDArray[np.float64] = np.divide(products, squares, out=np.ones_like(products), where=squares > 0)
+    return factors.clip(0, 1)
+
+
+def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> ModelFile:
+    """A model file with a fresh calibration, not written yet.
+
+    Args:
+        originals: as ``measure_calibration``.
+    """
+    return ModelFile.read(path).calibrated(measure_calibration(Restorer(path), originals))
+
+
+def main(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.unjpeg).")],
+    data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write.")],
+) -> None:
+    """Measure how far a model is to be trusted, and store that with it."""
+    from unjpeg.train.pipeline import open_images  # which imports this module
+
+    check_target(out, overwrite=True)
+    images = open_images(data, VALIDATION_FRACTION)
+    calibrated_file(model, images.validation_crops(CROP_SIDE)).write(out)
+    typer.echo(f"wrote {out}", err=True)
+
+
+if __name__ == "__main__":
+    run_safely(lambda: typer.run(main))
