@@ -264,12 +264,12 @@ def _results(
                     override_num_blocks=min(MAX_TASKS, -(-len(inputs) // INPUTS_PER_TASK)),
                 )
                 # Tasks, not actors: a task of a dead machine is run on any other, an actor's waits for the actor.
+                # Ray Data runs them again without end; the journal counts the tries, picture by picture.
                 done = rows.map(
                     partial(_restored_row, order=order),
                     num_cpus=cores,
                     num_gpus=1 if gpu else None,
-                    concurrency=workers,
-                    max_retries=-1,  # the journal counts the tries, picture by picture
+                    compute=ray.data.TaskPoolStrategy(workers),
                     max_calls=0,  # the process keeps its model, with a GPU, too
                 )
                 for row in done.iter_rows():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +27,7 @@ from PIL import Image
 from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
+from unjpeg.evaluate.timing import own_peak_mib
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.version import __version__, source_commit
@@ -80,13 +81,14 @@ def main(
             file.write_bytes(_enlarged(photo, size))
             for runtime in ("openvino", "onnxruntime"):
                 command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, model]
-                finished = subprocess.run(command, capture_output=True, text=True, check=True)
+                environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the command has it
+                finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
                 run = json.loads(finished.stdout)
                 record["runs"].append(run)
                 steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["seconds"].items())
                 print(
                     f"{run['megapixels']:6.1f} MP {runtime:12s} {run['seconds_per_megapixel']:.2f} s/MP, outside the "
-                    f"network {run['share_outside_network']:.0%}, peak {run['peak_mib']:.0f} MiB ({steps})",
+                    f"network {run['share_outside_network']:.0%}, peak {run['peak_mib'] or 0:.0f} MiB ({steps})",
                     flush=True,
                 )
     if halo_set is not None:
@@ -249,7 +251,7 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
         "total_seconds": total,
         "seconds_per_megapixel": total / megapixels,
         "share_outside_network": 1 - sum(watch.seconds[step] for step in NETWORK) / total,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": own_peak_mib(),
     }
 
 

@@ -269,7 +269,7 @@ def _cost(path: Path) -> dict[str, str]:
             run["runtime"],
             f"{run['seconds_per_megapixel']:.2f}",
             f"{run['share_outside_network']:.0%}",
-            f"{run['peak_mib']:.0f}",
+            "" if run["peak_mib"] is None else f"{run['peak_mib']:.0f}",
         ]
         for run in record["runs"]
     ]

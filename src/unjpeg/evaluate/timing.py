@@ -22,7 +22,7 @@ from PIL import Image
 
 from unjpeg.evaluate.methods import Command, Method, Printed, method_by_name
 
-__all__ = ["Cost", "costs", "peak_mib"]
+__all__ = ["Cost", "costs", "own_peak_mib", "peak_mib"]
 
 # A program's peak is read by a process so small that it does not count: a forked child starts with its parent's peak.
 _PEAK_OF_COMMAND = """
@@ -99,7 +99,8 @@ def peak_mib(method: Method, file: bytes) -> float | None:
         return None
 
 
-def _own_peak_mib() -> float | None:
+def own_peak_mib() -> float | None:
+    """Most memory that this process has held; None where that cannot be read (outside Linux, say)."""
     # Not getrusage: its peak is inherited from the process that started this one.
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -115,4 +116,4 @@ def _megapixels(file: bytes) -> float:
 
 if __name__ == "__main__":
     method_by_name(sys.argv[1]).restore(Path(sys.argv[2]).read_bytes())
-    print(json.dumps(_own_peak_mib()))
+    print(json.dumps(own_peak_mib()))
