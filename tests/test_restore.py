@@ -795,7 +795,12 @@ def test_inspect(tiny_model: Path, kitten: Path) -> None:
 def test_inspect_sees_metadata() -> None:
     data = with_segment(encoded(picture(8, 8)), 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
     facts = unjpeg.inspect(data, model=None)
-    assert (facts.has_exif, facts.has_xmp) == (False, True)
+    assert (facts.has_exif, facts.has_xmp, facts.has_photoshop, facts.has_comment) == (False, True, False, False)
+    iptc = with_segment(
+        encoded(picture(8, 8)), 0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x05\x1c\x02\x78\0\0\0"
+    )
+    facts = unjpeg.inspect(with_segment(iptc, 0xFE, b"a word"), model=None)
+    assert (facts.has_photoshop, facts.has_comment) == (True, True)
 
 
 def test_verify_reads_every_format(tmp_path: Path) -> None:

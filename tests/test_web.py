@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import unjpeg
 from exif_blocks import exif_block
-from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved
+from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, BusyError, PictureGoneError, TimeLimitError, TooLargeError
 from unjpeg.jpeg import Limits as PictureLimits
 from unjpeg.picture import read_picture
@@ -274,7 +274,7 @@ def test_hostile_files_get_their_error(kind: str, address: str, client: TestClie
         ("consistency=maybe", "consistency: "),
         ("format=gif", "format: "),
         ("bit_depth=12", "bit_depth: "),
-        ("bit_depth=x", "bit_depth: "),
+        ("bit_depth=x", "bit_depth: must be 8 or 16"),
         ("output_quality=101", "output_quality: "),
         ("path=/etc/passwd", "path: Extra inputs"),
         ("format=jpeg&bit_depth=16", "jpeg holds no 16-bit"),
@@ -551,6 +551,9 @@ def test_a_file_in_words(tiny_model: Path) -> None:
     assert "no colour" in fact(grey, "Colour detail").text
     assert "very light" in fact(grey, "Saved at").text
     assert fact(grey, "Also in the file").text == "Nothing."
+    said = in_words(with_segment(encoded(picture(48, 72)), 0xFE, b"a word"), tiny_model)
+    only_in_some = "A comment: kept in the download. WebP has no place for captions and comments."
+    assert fact(said, "Also in the file").text == only_in_some
     blind = in_words(saved(picture(16, 16), "PNG"), tiny_model)
     assert fact(blind, "Kind of file").tone == "careful"
 

@@ -241,6 +241,18 @@ def test_a_bad_file_gets_its_words_and_the_page_goes_on(page: Any, kitten: Path,
     expect(page.locator("#problem")).to_be_empty()
 
 
+def test_every_bad_file_keeps_its_words(page: Any, kitten: Path, tmp_path: Path) -> None:
+    bad = [tmp_path / name for name in ("one.jpg", "two.jpg", "three.jpg")]
+    for file in bad:
+        file.write_bytes(kitten.read_bytes()[: 900 + len(file.name)])
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files([*bad, kitten])
+    for file in bad:
+        page.locator("#problem p", has_text=file.name).wait_for()
+    assert page.locator("#problem p").count() == len(bad)
+
+
 def test_a_picture_that_the_server_forgot_is_sent_again(page: Any, kitten: Path) -> None:
     key = upload_and_key(page, kitten)
     assert page.request.delete(f"{page.url}api/pictures/{key}").status == 204

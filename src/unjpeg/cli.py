@@ -628,7 +628,7 @@ def _summary(job: Job, report: Report) -> str:
         facts.append(f"file states {report.stated_quality}")
         facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
     else:
-        facts.append("restored blind: not a JPEG file")
+        facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
     lines = [_printable(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])
 
@@ -642,6 +642,8 @@ def _describe(inspection: Inspection) -> str:
             ("EXIF", inspection.has_exif),
             ("ICC profile", inspection.has_icc_profile),
             ("XMP", inspection.has_xmp),
+            ("IPTC or other Photoshop data", inspection.has_photoshop),
+            ("comment", inspection.has_comment),
         )
         if there
     ]

@@ -47,6 +47,8 @@ class Inspection:
     has_exif: bool
     has_icc_profile: bool
     has_xmp: bool
+    has_photoshop: bool
+    has_comment: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ def inspection_of(name: str, jpeg: JpegImage, read: int | None) -> Inspection:
         has_exif=jpeg.metadata.exif is not None,
         has_icc_profile=jpeg.metadata.icc_profile is not None,
         has_xmp=jpeg.metadata.xmp is not None,
+        has_photoshop=jpeg.metadata.photoshop is not None,
+        has_comment=jpeg.metadata.comment is not None,
     )
 
 

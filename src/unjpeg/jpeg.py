@@ -106,6 +106,8 @@ _LIBJPEG = "turbo210"
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
+_USUAL_SUBSAMPLINGS = ("grey", "4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1")
+
 _warning_filters = threading.Lock()  # they are the whole process's: two threads would restore each other's
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
 
@@ -426,7 +428,8 @@ def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> tuple[NDArray[
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space)
     except ValueError as error:
         without = _without_stray_bytes(data, str(error), name)
-        if "subsampling" in str(error):  # fractional, or chroma finer than luma
+        # Fractional, or chroma finer than luma; of a usual one the complaint means damage.
+        if "subsampling" in str(error) and header.subsampling not in _USUAL_SUBSAMPLINGS:
             raise UnsupportedImageError(
                 f"{name}: has an unusual chroma sampling ({header.subsampling}); save it with another"
             ) from error

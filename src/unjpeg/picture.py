@@ -103,7 +103,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself refuses
+        most = min(limits.pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.pixels))  # Pillow refuses at twice its own
         problem = f"has more than the {most} pixels that a picture other than a JPEG may have"
         raise TooLargeError(f"{name}: {problem}; make it smaller, or cut it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

@@ -108,11 +108,19 @@ class LookQuery(BaseModel):
         return Look(self.strength, self.quality, self.consistency)
 
 
+def _bits(value: str) -> int:
+    """Of a query: pydantic takes no "8" for 8 among literals."""
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("must be 8 or 16") from None
+
+
 class FileQuery(LookQuery):
     """How to restore, and into what file."""
 
     format: Literal["png", "jpeg", "webp", "tiff"] = "png"
-    bit_depth: Annotated[Literal[8, 16], BeforeValidator(int)] = Field(8, description="16 for PNG and TIFF only.")
+    bit_depth: Annotated[Literal[8, 16], BeforeValidator(_bits)] = Field(8, description="16 for PNG and TIFF only.")
     output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
 
     def kind(self) -> FileKind:
@@ -259,7 +267,7 @@ def create_app(
         with the_team().admitted():
             return await the_team().run(number, function, key, *arguments, abandoned=request.is_disconnected)
 
-    @app.get("/api/health", tags=["server"])
+    @app.api_route("/api/health", methods=["GET", "HEAD"], tags=["server"])
     async def health() -> dict[str, Any]:
         """Whether the server is there, how busy it is, and its limits."""
         return {
@@ -374,7 +382,9 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def not_valid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        problems = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        problems = (
+            f"{problem['loc'][-1]}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
+        )
         return _error(422, "ParameterError", "; ".join(problems))
 
     async def http(_: Request, error: Exception) -> Response:

@@ -61,9 +61,18 @@ def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]
             Fact("Colour detail", _COLOUR_DETAIL.get(inspection.subsampling, f"Stored as {inspection.subsampling}.")),
         ]
     metadata = picture.metadata
-    there = (("camera data (EXIF)", metadata.exif), ("colour profile", metadata.icc_profile), ("XMP", metadata.xmp))
+    there = (
+        ("camera data (EXIF)", metadata.exif),
+        ("colour profile", metadata.icc_profile),
+        ("XMP", metadata.xmp),
+        ("captions (IPTC)", metadata.photoshop),
+        ("a comment", metadata.comment),
+    )
     carried = [name for name, block in there if block is not None]
-    facts.append(Fact("Also in the file", f"{_listed(carried)}: kept in the download." if carried else "Nothing."))
+    text = f"{_listed(carried)}: kept in the download." if carried else "Nothing."
+    if metadata.photoshop is not None or metadata.comment is not None:
+        text += " WebP has no place for captions and comments."
+    facts.append(Fact("Also in the file", text))
     return facts
 
 

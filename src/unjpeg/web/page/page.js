@@ -217,7 +217,8 @@ function complain(error, picture) {
   close.type = "button";
   close.textContent = "Close";
   close.onclick = () => $("problem").replaceChildren();
-  $("problem").replaceChildren(line, close);
+  const before = [...$("problem").querySelectorAll("p")].filter(({ textContent }) => textContent !== line.textContent);
+  $("problem").replaceChildren(...before, line, close);
 }
 
 function list(id, facts) {
