@@ -622,7 +622,11 @@ def test_serve_ends_when_told(
 ) -> None:
     program = [sys.executable, "-m", "unjpeg", "serve", "--port", "0", "--model", str(tiny_model)]
     environment = child_environment | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True) as server:
+
+    def hear_all() -> None:  # the tests themselves may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=hear_all) as server:
         assert server.stderr is not None
         said = server.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", said)
