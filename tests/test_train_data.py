@@ -244,7 +244,7 @@ def test_quality_takes_every_value_of_its_range(image_folder: Path) -> None:
 
 def test_skew_draws_low_qualities_more_often(photo: Pixels) -> None:
     rng = np.random.default_rng(0)
-    drawn = [JpegDegradation(1, 100, skew=2.0).apply(photo[:8, :8], rng)[1] for _ in range(400)]
+    drawn = [JpegDegradation(1, 100, skew=2.0).apply(photo[:8, :8], rng).quality for _ in range(400)]
     assert 0.44 < np.mean(np.array(drawn) <= 25) < 0.56  # half of them in the lowest quarter
     assert max(drawn) > 90
     with pytest.raises(ValueError, match="skew"):
