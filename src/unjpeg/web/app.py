@@ -267,7 +267,8 @@ def create_app(
         with the_team().admitted():
             return await the_team().run(number, function, key, *arguments, abandoned=request.is_disconnected)
 
-    @app.api_route("/api/health", methods=["GET", "HEAD"], tags=["server"])
+    @app.head("/api/health", include_in_schema=False)
+    @app.get("/api/health", tags=["server"])
     async def health() -> dict[str, Any]:
         """Whether the server is there, how busy it is, and its limits."""
         return {
