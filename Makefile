@@ -44,6 +44,8 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
+	$(BENCHMARK) live1 --method jpeg --method default --method default@tta --rounds 0 --out runs/bench/live1-tta
+	cp runs/bench/live1-tta/results.json results/live1-tta.json
 	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
 	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results

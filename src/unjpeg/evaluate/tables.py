@@ -35,6 +35,7 @@ def tables(results: Path) -> dict[str, str]:
         "projection-live1": _projection(live1),
         "methods-live1": _methods(live1),
         "methods-bsds500": _from_file(results / "bsds500.json", _methods),
+        "tta-live1": _from_file(results / "live1-tta.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
         "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
