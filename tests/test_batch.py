@@ -167,8 +167,9 @@ def test_a_worker_that_dies_costs_one_picture(album: Path, settings: Settings, t
     assert shares == sorted(shares)
 
 
-def test_native_code_that_crashes_costs_one_picture(
-    album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["import ctypes; ctypes.string_at(0)", "import signal; signal.raise_signal(15)"])
+def test_a_worker_that_crashes_or_is_told_to_end_costs_one_picture(
+    end: str, album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A decoder that dies of one file, planted in the workers: they import this module before they start."""
     planted = tmp_path / "planted"
@@ -179,7 +180,7 @@ def test_native_code_that_crashes_costs_one_picture(
         "plain = simplejpeg.decode_jpeg\n"
         "def decode(data, *args, **options):\n"
         f"    if bytes(data) == {marker!r}:\n"
-        "        import ctypes; ctypes.string_at(0)\n"
+        f"        {end}\n"
         "    return plain(data, *args, **options)\n"
         "simplejpeg.decode_jpeg = decode\n"
     )

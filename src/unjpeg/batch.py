@@ -667,7 +667,8 @@ def _start_worker(
     global _worker
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has Ctrl-C
+            signal.signal(number, _leave)
     _hold_ctrl_c(False)
     _worker = _Worker(settings, journal, threads, limits), share
 
@@ -704,5 +705,7 @@ def _work(job: Job) -> Outcome:
     _at_work = True
     try:
         return worker.run(job, progress)
+    except SystemExit:  # of _leave: sent to the parent, it would end the whole batch there
+        os._exit(1)
     finally:
         _at_work = False
