@@ -270,6 +270,8 @@ def test_bad_standard_input(data: bytes, folder: Path, decode: Any) -> None:
         ["a.jpg", "b.jpg", "-o", "-"],
         ["folder", "-o", "-"],
         ["-", "a.jpg"],
+        ["-", "a.jpg", "-o", "out/"],
+        ["-", "-"],
         ["-", "--json"],
         ["a.jpg", "-o", "-", "--json"],
         ["a.jpg", "--strength", "2"],

@@ -212,8 +212,8 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
             sources.append((given, Path(name if name.strip(".") else "unnamed")))
 
     to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
-    if output is None and "-" in inputs and not to_stdout:
-        raise ValueError("with other inputs beside -, name a folder with --output")
+    if "-" in inputs and len(inputs) > 1:  # several pictures are restored in processes that do not have it
+        raise ValueError("standard input comes alone; restore the others in a command of their own")
     if to_stdout:
         if len(sources) + len(failures) > 1:
             raise ValueError("standard output can hold one picture only")
