@@ -312,7 +312,7 @@ def _ceiling(record: Mapping[str, Any]) -> str:
     ]
     tile = f"`{record['model']}` on a tile of 512x512, {network['runtime']}"
     return _table(
-        ["thousand million multiply-adds a second", record["machine"]["processor"], "the network reaches"],
+        ["thousand million multiply-adds a second", record["machine"]["processor"], "of which the network reaches"],
         [*rows, [tile, f"{rate:.0f}", ""]],
     )
 

@@ -59,11 +59,11 @@ class Encoding:
     sampling: str
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, min_quality: int, max_quality: int, *, grey: bool) -> Encoding:
-        """A style of tables, a quality within the range (both ends included), and a sampling."""
+    def draw(cls, quality: int, rng: np.random.Generator, *, grey: bool) -> Encoding:
+        """A style of tables at a quality, and a sampling."""
         sampling = "grey" if grey else _draw(SAMPLINGS, rng)
         style = STYLES[_draw(STYLE_SHARES, rng)]
-        return cls(style(int(rng.integers(min_quality, max_quality + 1)), sampling, rng), sampling)
+        return cls(style(quality, sampling, rng), sampling)
 
     @property
     def quality(self) -> int:
@@ -117,7 +117,7 @@ class JpegDegradation:
     Attributes:
         min_quality, max_quality: the range, both ends included.
         skew: 1 draws uniformly, as published; above, low qualities more often: the place in the range is ``r ** skew``
-            for a uniform ``r``. Of real life's files it is without effect.
+            for a uniform ``r``.
         real_life: the share of pairs that are degraded as files in the wild are: any chroma sampling, grey, tables of
             other encoders, compressed once or twice, then on the same grid, on a shifted one, or with the picture made
             smaller in between. The other pairs are 4:2:0 with libjpeg's tables.
@@ -141,18 +141,22 @@ class JpegDegradation:
         # Without real life no number is drawn: samples stay those of earlier trainings.
         if self.real_life and rng.random() < self.real_life:
             return self._from_real_life(pixels, rng)
-        quality = self.min_quality + int((self.max_quality + 1 - self.min_quality) * float(rng.random() ** self.skew))
+        quality = self._draw_quality(rng)
         return Degraded(compress_jpeg(pixels, quality), pixels, quality, like_picture=True)
+
+    def _draw_quality(self, rng: np.random.Generator) -> int:
+        place = float(rng.random() ** self.skew)
+        return self.min_quality + int((self.max_quality + 1 - self.min_quality) * place)
 
     def _from_real_life(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
         grey = rng.random() < GREY_SHARE
         if grey:
             pixels = _in_three_channels(Image.fromarray(pixels).convert("L"))
         history = _draw(HISTORIES, rng)
-        last = Encoding.draw(rng, self.min_quality, self.max_quality, grey=grey)
+        last = Encoding.draw(self._draw_quality(rng), rng, grey=grey)
         if history == "once":
             return Degraded(last.apply(pixels), pixels, last.quality, last.halves_chroma)
-        first = Encoding.draw(rng, self.min_quality, self.max_quality, grey=grey)
+        first = Encoding.draw(self._draw_quality(rng), rng, grey=grey)
         if history == "resized":
             before, pixels = _compressed_larger(pixels, first, rng)
         else:
