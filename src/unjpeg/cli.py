@@ -109,6 +109,33 @@ def _options(
     pass
 
 
+# What restore and cluster both take.
+OutputQualityOption = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
+]
+StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")]
+QualityOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
+]
+ConsistencyOption = Annotated[
+    Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
+]
+BitDepthOption = Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")]
+SalvageOption = Annotated[
+    bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+]
+TtaOption = Annotated[
+    bool,
+    typer.Option("--tta", help="Self-ensemble: the mean over eight flips and rotations. Eight times the work."),
+]
+StripOption = Annotated[
+    bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")]
+
+
 @app.command()
 def restore(
     inputs: Annotated[
@@ -124,32 +151,18 @@ def restore(
         OutputFormat | None, typer.Option("--format", help="File format. [by the output's suffix, else png]")
     ] = None,
     model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path.")] = "default",
-    output_quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
-    ] = None,
-    strength: Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")] = 1.0,
-    quality: Annotated[
-        int | None,
-        typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
-    ] = None,
-    consistency: Annotated[
-        Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
-    ] = Consistency.auto,
-    bit_depth: Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")] = BitDepth.eight,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
-    ] = False,
-    tta: Annotated[
-        bool,
-        typer.Option("--tta", help="Self-ensemble: the mean over eight flips and rotations. Eight times the work."),
-    ] = False,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
-    ] = False,
+    output_quality: OutputQualityOption = None,
+    strength: StrengthOption = 1.0,
+    quality: QualityOption = None,
+    consistency: ConsistencyOption = Consistency.auto,
+    bit_depth: BitDepthOption = BitDepth.eight,
+    salvage: SalvageOption = False,
+    tta: TtaOption = False,
+    strip: StripOption = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders below folders, too.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: OverwriteOption = False,
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")] = False,
+    as_json: JsonOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip what an earlier run made from the same content in the same way.")
     ] = False,
@@ -250,25 +263,15 @@ def cluster(
     ] = None,
     format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = OutputFormat.png,
     model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path, here.")] = "default",
-    output_quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
-    ] = None,
-    strength: Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")] = 1.0,
-    quality: Annotated[
-        int | None,
-        typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
-    ] = None,
-    consistency: Annotated[
-        Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
-    ] = Consistency.auto,
-    bit_depth: Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")] = BitDepth.eight,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
-    ] = False,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    output_quality: OutputQualityOption = None,
+    strength: StrengthOption = 1.0,
+    quality: QualityOption = None,
+    consistency: ConsistencyOption = Consistency.auto,
+    bit_depth: BitDepthOption = BitDepth.eight,
+    salvage: SalvageOption = False,
+    tta: TtaOption = False,
+    strip: StripOption = False,
+    overwrite: OverwriteOption = False,
     workers: Annotated[int | None, typer.Option(min=1, help="At most so many at once. [all there is room for]")] = None,
     cores: Annotated[
         int | None, typer.Option(min=1, help="Of each worker. [4, or what the smallest machine has]")
@@ -277,7 +280,7 @@ def cluster(
         int, typer.Option(min=0, help="For a picture whose worker died, and for a store that fails.")
     ] = 3,
     device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = Device.cpu,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
@@ -295,6 +298,7 @@ def cluster(
         bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
         output_quality=output_quality,
         salvage=salvage,
+        tta=tta,
         strip=strip,
         overwrite=overwrite,
     )
