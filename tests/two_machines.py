@@ -6,13 +6,16 @@ leaves threads behind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -24,10 +27,21 @@ from unjpeg.cluster import JOURNAL_FOLDER, restore_on_cluster
 STORE_BYTES = 80 * 2**20
 
 
-def pids_at_work(output: Path) -> list[int]:
-    """Processes that have begun a picture and not finished it, by the journal."""
-    kept = [json.loads(path.read_bytes()) for path in (output / JOURNAL_FOLDER).glob("*/*.json")]
-    return [record["process"] for record in kept if record.get("begun")]
+def kill_a_worker(output: Path, killed: threading.Event) -> None:
+    """Kill the first process that has begun a picture and not finished it, by the journal.
+
+    From the beginning, and in a thread: results come in a while after the work, and pictures this small are done by
+    then.
+    """
+    while not killed.is_set():
+        for path in (output / JOURNAL_FOLDER).glob("*/*.json"):
+            record: dict[str, Any] = {}
+            with contextlib.suppress(ValueError, OSError):  # just being written
+                record = json.loads(path.read_bytes())
+            if record.get("begun") and not killed.is_set():
+                os.kill(record["process"], signal.SIGKILL)
+                killed.set()
+        time.sleep(0.002)
 
 
 def main(album: str, output: str, model: str) -> None:
@@ -38,19 +52,14 @@ def main(album: str, output: str, model: str) -> None:
     second = machines.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     ray.init(address=machines.address, logging_level="ERROR", log_to_driver=False)
     cluster.INPUTS_PER_TASK = 2  # several tasks for each machine
-    counts, killed, results = [len(machines.list_all_nodes())], False, []
+    counts, killed, results = [len(machines.list_all_nodes())], threading.Event(), []
+    threading.Thread(target=kill_a_worker, args=(Path(output), killed), daemon=True).start()
     for result in restore_on_cluster([album], output, Settings(model=model), cores_per_worker=1):
         results.append(asdict(result))
-        if len(results) >= 4 and not killed:
-            deadline = time.monotonic() + 60
-            while not killed and time.monotonic() < deadline:
-                for process in pids_at_work(Path(output))[:1]:
-                    os.kill(process, signal.SIGKILL)
-                    killed = True
         if len(results) == 12:
             machines.remove_node(second, allow_graceful=False)
             counts.append(len(machines.list_all_nodes()))
-    print(json.dumps({"machines": counts, "worker_killed": killed, "results": results}))
+    print(json.dumps({"machines": counts, "worker_killed": killed.is_set(), "results": results}))
     ray.shutdown()
     machines.shutdown()
 
