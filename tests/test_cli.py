@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import unjpeg
-from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved
+from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved, with_segment
 from unjpeg.batch import JOURNAL
 from unjpeg.cli import app
 from unjpeg.errors import OutputError, TrainingError
@@ -92,7 +92,7 @@ def test_beside_the_input_by_default(folder: Path, decode: Any) -> None:
     np.testing.assert_array_equal(decoded(Path("photo.restored.png").read_bytes()), decoded(JPEG))
     assert result.stdout == ""
     assert result.stderr.splitlines()[0].startswith("photo.jpg -> photo.restored.png (40x24, ")
-    assert len(told(result.stderr)) == 3
+    assert len(told(result.stderr)) == 4
     assert result.stderr.splitlines()[-1] == "3 restored, 0 done earlier, 0 failed"
 
 
@@ -140,10 +140,10 @@ def test_two_inputs_with_one_output_name(folder: Path, decode: Any) -> None:
     put("b/photo.jpg", encoded(picture(8, 8)))
     put("c/photo.png", PNG)
     result = decode("a/photo.jpg", "b/photo.jpg", "c/photo.png", "-o", "out", "--overwrite", code=1)
-    assert files_below(folder / "out") == ["photo.png"]
-    assert opened(Path("out/photo.png").read_bytes()).size == (40, 24)
+    assert files_below(folder / "out") == ["photo.jpg.png", "photo.png.png"]
+    assert opened(Path("out/photo.jpg.png").read_bytes()).size == (40, 24)
     complaints = [line for line in result.stderr.splitlines() if line.startswith("unjpeg: ")]
-    assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg", "c/photo.png"]
+    assert [line.split(": ")[1] for line in complaints] == ["b/photo.jpg"]
     beside = decode("a/photo.jpg", "a/photo.jpg", code=1)
     assert len(told(beside.stderr)) == 2
     assert files_below(folder / "a") == ["photo.jpg", "photo.restored.png"]
@@ -163,7 +163,7 @@ def test_a_folder_means_the_pictures_in_it(folder: Path, decode: Any) -> None:
     assert {"a.restored.png", "B.restored.png", "d.restored.png"} <= set(files_below(folder / "in"))
     assert not Path("in/below/c.restored.png").exists()
     again = decode("in", code=1)  # the results are no inputs, and exist
-    assert len(told(again.stderr)) == 3
+    assert len(told(again.stderr)) == 4  # and the text is no picture
 
 
 def test_recursive_mirrors_the_tree(folder: Path, decode: Any) -> None:
@@ -187,7 +187,7 @@ def test_empty_folders(folder: Path, decode: Any) -> None:
     put("a.jpg")
     assert only_line(decode("empty", code=1).stderr).startswith("unjpeg: empty: no pictures")
     result = decode("empty", "texts", "a.jpg", code=1)
-    assert len(told(result.stderr)) == 3
+    assert len(told(result.stderr)) == 4
     assert result.stderr.splitlines()[-1] == "1 restored, 0 done earlier, 2 failed"
     assert Path("a.restored.png").exists()
 
@@ -238,6 +238,56 @@ def test_resuming(folder: Path, decode: Any) -> None:
     assert result.stderr.splitlines()[1:] == ["1 restored, 1 done earlier, 0 failed"]
     facts = [json.loads(line) for line in decode("in", "-o", "out", "--resume", "--json").stdout.splitlines()]
     assert [(fact["ok"], fact["skipped"]) for fact in facts] == [(True, True)] * 2
+
+    put("in/c.jpg")
+    put("out/c.png", b"somebody's own")
+    plan = decode("in", "-o", "out", "--resume", "--dry-run", code=1)
+    assert plan.stderr.splitlines() == [
+        "in/a.jpg -> out/a.png: done earlier",
+        "in/b.jpg -> out/b.png: done earlier",
+        "unjpeg: out/c.png: exists already; pass --overwrite to replace it",
+    ]
+    lines = decode("in", "-o", "out", "--resume", "--dry-run", "--overwrite", "--json").stdout.splitlines()
+    assert [json.loads(line)["skipped"] for line in lines] == [True, True, False]
+
+
+def test_nothing_in_a_folder_is_passed_over_in_silence(folder: Path, decode: Any) -> None:
+    for name in ("a.jpg", "b.heic", "c.HEIC", "clip.mov", "README", ".hidden", "sub/d.gif"):
+        put(f"in/{name}")
+    put("in/a.restored.png")
+    said = decode("in", "-o", "out", "-r").stderr.splitlines()
+    assert said[0] == "5 left out: no pictures by their names (2 .heic, 1 no suffix, 1 .mov, 1 .gif)"
+    rows = [json.loads(line) for line in decode("in", "-o", "out", "--overwrite", "--json").stdout.splitlines()]
+    assert [row["input"] for row in rows if row.get("left_out")] == [
+        "in/README",
+        "in/b.heic",
+        "in/c.HEIC",
+        "in/clip.mov",
+    ]
+
+
+def test_names_that_differ_in_their_suffix_alone(folder: Path, decode: Any) -> None:
+    for name in ("a.jpg", "a.JPG", "a.png", "b.jpg", "sub/a.jpg"):
+        put(f"in/{name}", JPEG)
+    decode("in", "-o", "out", "-r")
+    assert [name for name in files_below(folder) if name.endswith(".png") and name.startswith("out")] == [
+        "out/a.JPG.png",
+        "out/a.jpg.png",
+        "out/a.png.png",
+        "out/b.png",
+        "out/sub/a.png",
+    ]
+    decode("in/a.jpg", "in/a.png")
+    assert {"in/a.jpg.restored.png", "in/a.png.restored.png"} < set(files_below(folder))
+
+
+def test_what_a_format_has_no_place_for_is_said(folder: Path, decode: Any) -> None:
+    put("a.jpg", with_segment(JPEG, 0xFE, b"a comment"))
+    assert "note" not in decode("a.jpg").stderr
+    assert decode("a.jpg", "--format", "webp").stderr.splitlines()[1:] == [
+        "  note: webp has no place for the comment: lost"
+    ]
+    assert "note" not in decode("a.jpg", "--format", "webp", "--overwrite", "--strip").stderr
 
 
 # Standard input and output

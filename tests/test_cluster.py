@@ -86,12 +86,18 @@ def test_a_folder_is_mirrored_and_no_two_inputs_share_an_output(album: Any) -> N
     album.pipe_file("/in/.hidden/9.jpg", b"")
     album.pipe_file("/in/out/8.jpg", b"")
     todo = plan(["memory://in", "memory://in/sub/1.jpg", "memory://nothing/x.jpg"], "memory://in/out", "png")
-    assert [given.name for given in todo.inputs] == ["sub/0.png", "sub/1.png", "sub/2.png", "1.png", "x.png"]
-    assert [given.source for given in todo.inputs][:2] == ["memory:///in/sub/0.jpg", "memory:///in/sub/1.jpg"]
-    (clash,) = todo.failures
-    assert clash.source == "memory:///in/sub/0.png"
+    assert [given.name for given in todo.inputs] == [
+        "sub/0.jpg.png",
+        "sub/0.png.png",
+        "sub/1.png",
+        "sub/2.png",
+        "1.png",
+        "x.png",
+    ]
+    assert [given.source for given in todo.inputs][:2] == ["memory:///in/sub/0.jpg", "memory:///in/sub/0.png"]
+    (clash,) = plan(["memory://in/sub", "memory://in/sub/1.jpg"], "memory://in/out", "png").failures
     assert clash.error is not None
-    assert "is where memory:///in/sub/0.jpg goes" in clash.error
+    assert "is where memory:///in/sub/1.jpg goes" in clash.error
     (own,) = plan(["memory://in/sub/0.png"], "memory://in/sub", "png").failures
     assert own.error is not None
     assert "is an input itself" in own.error

@@ -20,6 +20,7 @@ import queue
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,13 +28,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.network import ModelFile, Runtime
-from unjpeg.output import FORMATS, format_of
+from unjpeg.output import FORMATS, format_of, without_place
 from unjpeg.picture import Source
 from unjpeg.restore import ConsistencyPolicy, Report, Restoration, Restorer
 from unjpeg.version import __version__
@@ -46,10 +47,14 @@ __all__ = [
     "Outcome",
     "Plan",
     "Settings",
+    "output_names",
     "plan",
     "restore_batch",
+    "resumed",
     "worker_count",
 ]
+
+P = TypeVar("P", bound=PurePath)
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 """What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
@@ -113,8 +118,8 @@ class Settings:
         *,
         overwrite: bool = False,
         about_to_place: Callable[[], None] | None = None,
-    ) -> None:
-        """``Restoration.save`` as these settings say; the same errors."""
+    ) -> Report:
+        """``Restoration.save`` as these settings say; the same errors. Returns what was done."""
         work.save(
             target,
             format=format,
@@ -123,6 +128,10 @@ class Settings:
             strip=self.strip,
             about_to_place=about_to_place,
         )
+        lost = () if self.strip else without_place(work.metadata, format)
+        if not lost:
+            return work.report
+        return replace(work.report, notes=(*work.report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))
 
 
 @cache
@@ -161,10 +170,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, and which inputs go nowhere."""
+    """What to do, and which inputs go nowhere.
+
+    Attributes:
+        left_out: files in the given folders that are no pictures by their names.
+    """
 
     jobs: tuple[Job, ...]
     failures: tuple[tuple[str, UnjpegError], ...]
+    left_out: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +195,7 @@ class Outcome:
 
 
 def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool) -> Plan:
-    """Which file goes where. Two inputs never share an output: the later one fails.
+    """Which file goes where. Two inputs never share an output: see ``output_names``; else the later one fails.
 
     Args:
         inputs: files, folders, or ``-``.
@@ -194,11 +208,13 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     """
     sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
     failures: list[tuple[str, UnjpegError]] = []
+    left_out: list[Path] = []
     for given in inputs:
         if not given:
             failures.append((given, BadImageError("an input's name is empty")))
         elif _is_dir(given):
-            found, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
+            found, others, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
+            left_out += others
             for error in unreadable:
                 where = str(error.filename or given)
                 failures.append((where, BadImageError(f"{where}: cannot be read ({error.strerror or error})")))
@@ -217,7 +233,9 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     if to_stdout:
         if len(sources) + len(failures) > 1:
             raise ValueError("standard output can hold one picture only")
-        return Plan(tuple(Job(source, None, format or "png") for source, _ in sources), tuple(failures))
+        return Plan(
+            tuple(Job(source, None, format or "png") for source, _ in sources), tuple(failures), tuple(left_out)
+        )
 
     to_folder = output is not None and (
         len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
@@ -229,21 +247,20 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
                 f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
             )
         target = Path(output)
-        return Plan(tuple(Job(source, target, chosen) for source, _ in sources), tuple(failures))
+        return Plan(tuple(Job(source, target, chosen) for source, _ in sources), tuple(failures), tuple(left_out))
     if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
         raise ValueError(f"{output}: is a file's name, but several pictures or a folder need a folder")
 
     chosen = format or "png"
+    root = None if output is None else Path(output)
+    if root is None:
+        ending, bases = f".restored{FORMATS[chosen].suffix}", [Path(source).with_name(r.name) for source, r in sources]
+    else:
+        ending, bases = FORMATS[chosen].suffix, [root / relative for _, relative in sources]
     jobs: list[Job] = []
     originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
     taken: dict[str, str] = {}
-    for source, relative in sources:
-        if output is not None:
-            target = Path(output) / relative.with_suffix(FORMATS[chosen].suffix)
-            root = Path(output)
-        else:
-            target = Path(source).with_name(relative.name).with_suffix(f".restored{FORMATS[chosen].suffix}")
-            root = None
+    for (source, _), target in zip(sources, output_names(bases, ending), strict=True):
         key = _same_file_key(target)
         if key in originals or key in taken:
             clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
@@ -252,7 +269,17 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
             continue
         taken[key] = source
         jobs.append(Job(source, target, chosen, root))
-    return Plan(tuple(jobs), tuple(failures))
+    return Plan(tuple(jobs), tuple(failures), tuple(left_out))
+
+
+def output_names(pictures: Sequence[P], ending: str) -> list[P]:
+    """What the results are called: photo.png of photo.jpg; photo.jpg.png and photo.tif.png where there are both."""
+    plain = [path.with_suffix(ending) for path in pictures]
+    different = Counter(name for name, _ in set(zip(plain, pictures, strict=True)))
+    return [
+        name if different[name] == 1 else path.with_name(path.name + ending)
+        for name, path in zip(plain, pictures, strict=True)
+    ]
 
 
 def _same_file_key(path: Path) -> str:
@@ -277,29 +304,28 @@ def _is_dir(given: str) -> bool:
     return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
 
 
-def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[OSError]]:
-    """Pictures by suffix, sorted, and what could not be looked into.
+def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[Path], list[OSError]]:
+    """Pictures by suffix and other files, sorted, and what could not be looked into.
 
-    Not inputs: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
+    Neither: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
     """
     unreadable: list[OSError] = []
     output = os.path.realpath(without) if without else None
-    found = []
+    found, others = [], []
     for here, folders, names in os.walk(folder, onerror=unreadable.append):
         if not recursive:
             folders.clear()
         folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
         for path in map(Path(here).joinpath, names):
-            if (
-                path.suffix.lower() in PICTURE_SUFFIXES
-                and not path.name.startswith(".")
-                and not path.stem.endswith(".restored")
-            ):
-                if path.is_file():
-                    found.append(path)
-                else:
-                    unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
-    return sorted(found), unreadable
+            if path.name.startswith(".") or path.stem.endswith(".restored"):
+                continue
+            if path.suffix.lower() not in PICTURE_SUFFIXES:
+                others.append(path)
+            elif path.is_file():
+                found.append(path)
+            else:
+                unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
+    return sorted(found), sorted(others), unreadable
 
 
 # What is done already
@@ -350,7 +376,13 @@ class _Journal:
         self._fingerprint, self._beside_inputs = fingerprint, beside_inputs
         self._entries: dict[Path, dict[str, JournalEntry]] = {}
 
-    def is_done(self, job: Job) -> bool:
+    def resumed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bool]]:
+        """The jobs, and whether each is done already; what an earlier batch was cut off at is marked as such."""
+        for job in jobs:
+            done = self._is_done(job)
+            yield (replace(job, interrupted=True) if not done and self._entry(job).begun else job), done
+
+    def _is_done(self, job: Job) -> bool:
         """Whether the job's output is there, unchanged, made from this content with these settings."""
         entry = self._entry(job)
         if job.target is None or entry.settings != self._fingerprint:
@@ -360,10 +392,6 @@ class _Journal:
             return made and entry.output == _sha256(job.target)
         except OSError:
             return False
-
-    def is_interrupted(self, job: Job) -> bool:
-        """Whether a file in the output's place is one that a batch was putting there when it was cut off."""
-        return self._entry(job).begun
 
     def begin(self, job: Job) -> None:
         """Raises OSError."""
@@ -458,11 +486,11 @@ def restore_batch(
     """
     journal = _Journal(settings.fingerprint, beside_inputs=resume)
     waiting = []
-    for job in jobs:
-        if resume and journal.is_done(job):
+    for job, done in journal.resumed(jobs) if resume else ((job, False) for job in jobs):
+        if done:
             yield Outcome(job, skipped=True)
         else:
-            waiting.append(replace(job, interrupted=True) if resume and journal.is_interrupted(job) else job)
+            waiting.append(job)
     finished = len(jobs) - len(waiting)
 
     def show(parts: float) -> None:
@@ -492,6 +520,11 @@ def restore_batch(
             for outcome in pool.map(too_large, show):
                 finished += 1
                 yield outcome
+
+
+def resumed(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool]]:
+    """Jobs as a batch that goes on would do them, and whether each is done already. Raises ModelError."""
+    return _Journal(settings.fingerprint, beside_inputs=True).resumed(jobs)
 
 
 def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
@@ -546,7 +579,7 @@ class _Worker:
             self._journal.begin(job)
 
         try:
-            settings.save(work, target, job.format, overwrite=overwrite, about_to_place=about_to_place)
+            report = settings.save(work, target, job.format, overwrite=overwrite, about_to_place=about_to_place)
         except UnjpegError:
             if begun:
                 self._journal.give_up(job)
@@ -555,7 +588,7 @@ class _Worker:
             times = os.stat(job.source)
             os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._journal.finish(job)
-        return work.report
+        return report
 
 
 def _make_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -176,7 +177,9 @@ def restore(
     max_pixels: Annotated[
         int | None, typer.Option(metavar="COUNT", min=1, help="Largest width times height. [268435456]")
     ] = None,
-    max_scans: Annotated[int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG. [500]")] = None,
+    max_scans: Annotated[
+        int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG; a large one may have fewer. [500]")
+    ] = None,
     max_metadata: Annotated[
         int | None, typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]")
     ] = None,
@@ -188,7 +191,7 @@ def restore(
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
-    from unjpeg.batch import Settings, plan, restore_batch
+    from unjpeg.batch import Settings, plan, restore_batch, resumed
     from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
 
@@ -226,8 +229,10 @@ def restore(
         raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
+    _report_left_out(todo.left_out, as_json)
     if dry_run:
-        fine = [_report_plan(job, settings.overwrite, as_json) for job in todo.jobs]
+        due = resumed(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
+        fine = [_report_plan(job, done, settings.overwrite, as_json) for job, done in due]
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
     failed, skipped = len(todo.failures), 0
     try:
@@ -610,17 +615,31 @@ def _report_outcome(outcome: Outcome, as_json: bool) -> None:
         typer.echo(_summary(job, report), err=True)
 
 
-def _report_plan(job: Job, overwrite: bool, as_json: bool) -> bool:
+def _report_left_out(files: Sequence[Path], as_json: bool) -> None:
+    """Nothing in a folder is passed over in silence."""
+    if as_json:
+        for file in files:
+            typer.echo(json.dumps({"input": str(file), "output": None, "ok": True, "left_out": True}))
+    elif files:
+        suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
+        typer.echo(_printable(f"{len(files)} left out: no pictures by their names ({kinds})"), err=True)
+
+
+def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:
     """Whether nothing is in the job's way."""
     try:
-        job.check(overwrite)
+        if not done:
+            job.check(overwrite or job.interrupted)
     except OutputError as error:
         _report_failure(error, as_json, job.source)
         return False
     if as_json:
-        typer.echo(json.dumps({"input": job.source, "output": str(job.target), "ok": True, "dry_run": True}))
+        facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
+        typer.echo(json.dumps(facts))
     else:
-        typer.echo(_printable(f"{job.source} -> {job.target or 'standard output'}"), err=True)
+        earlier = ": done earlier" if done else ""
+        typer.echo(_printable(f"{job.source} -> {job.target or 'standard output'}{earlier}"), err=True)
     return True
 
 

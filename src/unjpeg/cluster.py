@@ -45,7 +45,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from unjpeg.batch import CORES_PER_WORKER, PICTURE_SUFFIXES, JournalEntry, Settings
+from unjpeg.batch import CORES_PER_WORKER, PICTURE_SUFFIXES, JournalEntry, Settings, output_names
 from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
 from unjpeg.network import ModelFile
 from unjpeg.output import FORMATS, placed
@@ -156,8 +156,8 @@ def plan(inputs: Sequence[str], output: str, format: str) -> ClusterPlan:
     sources = {source for source, _ in found}
     taken: dict[str, str] = {}
     todo = []
-    for source, relative in found:
-        name = str(relative.with_suffix(FORMATS[format].suffix))
+    names = output_names([relative for _, relative in found], FORMATS[format].suffix)
+    for (source, _), name in zip(found, map(str, names), strict=True):
         target = str(folder / name)
         if target in sources or target in taken:
             clash = "is an input itself" if target in sources else f"is where {taken[target]} goes"

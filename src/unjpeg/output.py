@@ -39,6 +39,7 @@ __all__ = [
     "format_of",
     "placed",
     "put_in_place",
+    "without_place",
     "write_image",
 ]
 
@@ -135,6 +136,14 @@ def format_of(path: Path) -> str | None:
     """The name in `FORMATS` that the path's suffix stands for, in any case; None if it stands for none."""
     suffix = path.suffix.lower()
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
+
+
+def without_place(metadata: Metadata, format: str) -> tuple[str, ...]:
+    """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said."""
+    if format != "webp":
+        return ()
+    carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comment}
+    return tuple(name for name, data in carried.items() if data)
 
 
 def write_image(
