@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -174,6 +174,17 @@ def interrupts(folder: Path, count: int, choice: random.Random) -> tuple[Tally, 
 
     (Before, while modules are imported, it is Python's own to answer.)
     """
+    return _signals(folder, count, choice, lambda process: os.killpg(process.pid, signal.SIGINT))
+
+
+def terminations(folder: Path, count: int, choice: random.Random) -> tuple[Tally, str]:
+    """SIGTERM to the command alone, as ``kill`` and service managers send it; its workers find themselves alone."""
+    return _signals(folder, count, choice, subprocess.Popen.terminate)
+
+
+def _signals(
+    folder: Path, count: int, choice: random.Random, send: Callable[[subprocess.Popen[bytes]], None]
+) -> tuple[Tally, str]:
     album, tally = Album(folder, count=100), Tally()
     codes: dict[int, int] = {}
     slowest = 0.0
@@ -184,7 +195,7 @@ def interrupts(folder: Path, count: int, choice: random.Random) -> tuple[Tally, 
             time.sleep(0.01)
         time.sleep(choice.uniform(0, 1))
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
+            send(process)
         start = time.monotonic()
         _, errors = process.communicate(timeout=120)
         slowest = max(slowest, time.monotonic() - start)
@@ -193,7 +204,7 @@ def interrupts(folder: Path, count: int, choice: random.Random) -> tuple[Tally, 
         tally.left_behind += _group_lives(process.pid)
         album.check(tally)
     said = ", ".join(f"{number} times exit {code}" for code, number in sorted(codes.items()))
-    return tally, f"{count} interrupts: {said}; gone within {slowest:.1f} s"
+    return tally, f"{said}; gone within {slowest:.1f} s"
 
 
 def file_size_limit(folder: Path) -> tuple[Tally, str]:
@@ -311,9 +322,10 @@ def names(folder: Path) -> tuple[Tally, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--interrupts", type=int, default=10)
+    parser.add_argument("--interrupts", type=int, default=10, help="and as many terminations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one fault by its name")
+    parser.add_argument("--out", type=Path, help="results/faults.json, say; faults that were tried are replaced in it")
     options = parser.parse_args()
     choice = random.Random(options.seed)
     faults: dict[str, Callable[[Path], tuple[Tally, str]]] = {
@@ -325,12 +337,14 @@ def main() -> None:
         "file_size_limit": file_size_limit,
         "read_only": read_only,
         "interrupts": lambda folder: interrupts(folder, options.interrupts, choice),
+        "terminations": lambda folder: terminations(folder, options.interrupts, choice),
         "kills": lambda folder: kills(folder, options.kills, choice),
     }
     counted = [field.name for field in fields(Tally)]
     print("| fault | " + " | ".join(name.replace("_", " ") for name in counted) + " | |")
     print("| --- |" + " ---: |" * len(counted) + " --- |", flush=True)
     bad = False
+    kept = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for name, fault in faults.items():
         if options.only not in (None, name):
             continue
@@ -339,6 +353,9 @@ def main() -> None:
         counts = [getattr(tally, field) for field in counted]
         print(f"| {name.replace('_', ' ')} | " + " | ".join(map(str, counts)) + f" | {said} |", flush=True)
         bad = bad or any(counts)
+        kept[name] = {**asdict(tally), "said": said}
+    if options.out:
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
     sys.exit(1 if bad else 0)
 
 

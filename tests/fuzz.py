@@ -3,8 +3,8 @@
 ``python tests/fuzz.py --count 20000 --seed 1`` (``make fuzz``) gives every file to a child process and counts what must
 not be: crashes (the child died), hangs (more than ten seconds of processor time, or five minutes), errors that are not
 the package's own, outputs left half-written, originals changed. Any of them ends in exit code 1 and leaves the file in
-``--keep``. With ``--coverage`` atheris chooses the mutations that reach new code (``pip install 'unjpeg[fuzz]'``) in
-this process.
+``--keep``. With ``--coverage`` atheris chooses the mutations that reach new code (``pip install 'unjpeg[fuzz]'``), and
+no network runs. ``--out`` keeps the counts, for docs/robustness.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import os
 import queue
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from PIL import Image
 
-if "--coverage" in sys.argv:
+if "--by-coverage" in sys.argv:
     import atheris
 
     with atheris.instrument_imports(include=["unjpeg"]):
@@ -43,6 +45,7 @@ PATIENCE_SECONDS = 300
 LIMITS = Limits(pixels=2**24)
 SEEDS = seeds()
 NAMES = sorted(SEEDS)
+FINE = ("restored", "refused", "salvaged")
 SMALL = 250_000
 """Pixels up to which a file is restored by the network; larger ones are only decoded and written."""
 
@@ -53,17 +56,17 @@ def fuzzed_file(seed: int, number: int) -> bytes:
     return mutated(SEEDS[choice.choice(NAMES)], SEEDS[choice.choice(NAMES)], choice)
 
 
-def fate_of(data: bytes, folder: Path, restorer: unjpeg.Restorer) -> str:
-    """Give one file to everything; say what became of it."""
+def fate_of(data: bytes, folder: Path, restorer: unjpeg.Restorer, *, network: bool = True) -> str:
+    """Give one file to everything, but for the network unless it is wanted; say what became of it."""
     source, target = folder / "fuzzed.jpg", folder / "fuzzed.png"
     source.write_bytes(data)
     target.unlink(missing_ok=True)
     fate = "restored"
     try:
         unjpeg.inspect(source, model=None, limits=LIMITS)
-        work = restorer.begin(source)
-        if work.report.width * work.report.height > SMALL:
-            work = restorer.begin(source, strength=0)
+        work = restorer.begin(source, strength=0)
+        if network and work.report.width * work.report.height <= SMALL:
+            work = restorer.begin(source)
         work.save(target)
         unjpeg.verify(source, target, limits=LIMITS)
     except unjpeg.UnjpegError as error:
@@ -128,7 +131,7 @@ def series(seed: int, count: int, keep: Path, until: float) -> Counter[str]:
                         continue
                     fate = said["fate"]
             fates[fate.split(":")[0]] += 1
-            if fate not in ("restored", "refused", "salvaged"):
+            if fate not in FINE:
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{seed}-{number}.jpg").write_bytes(fuzzed_file(seed, number))
                 print(f"{seed}-{number}.jpg: {fate}", flush=True)
@@ -159,14 +162,13 @@ def _forward(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) 
 def by_coverage(count: int) -> None:
     """Let atheris look for new paths through the Python code; it ends the process at the first failure."""
     restorer = unjpeg.Restorer(Path(__file__).parent / "data" / "tiny.unjpeg", threads=1, limits=LIMITS)
-    restorer.restore(SEEDS["sampling grey"])  # compiles the network
     folder = Path(tempfile.mkdtemp())
 
     def one(data: bytes) -> None:
         choice = random.Random(hashlib.sha256(data).digest())
         for file in (data, mutated(SEEDS[choice.choice(NAMES)], data or b"\xff\xd8", choice)):
-            fate = fate_of(file, folder, restorer)
-            if fate not in ("restored", "refused", "salvaged"):
+            fate = fate_of(file, folder, restorer, network=False)
+            if fate not in FINE:
                 raise AssertionError(fate)
 
     corpus = Path(tempfile.mkdtemp())
@@ -174,6 +176,23 @@ def by_coverage(count: int) -> None:
         (corpus / name).write_bytes(data)
     atheris.Setup([sys.argv[0], f"-runs={count}", f"-timeout={PATIENCE_SECONDS}", str(corpus)], one)
     atheris.Fuzz()
+
+
+def coverage_series(count: int, minutes: float) -> dict[str, int]:
+    """``by_coverage`` in a process of its own, which atheris ends in its own way: runs, and code that was reached."""
+    command = [sys.executable, __file__, "--by-coverage", "--count", str(count)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    stop = threading.Timer(60 * minutes, process.terminate)
+    stop.start()
+    runs = reached = 0
+    assert process.stderr is not None
+    for line in process.stderr:
+        print(line, end="", file=sys.stderr, flush=True)
+        if progress := re.match(r"#(\d+)\s.*\bcov: (\d+)", line):
+            runs, reached = int(progress[1]), int(progress[2])
+    stop.cancel()
+    # Each run is two files: the bytes as they are, and mixed into another picture.
+    return {"files": 2 * runs, "reached": reached, "failures": int(process.wait() not in (0, -signal.SIGTERM))}
 
 
 def main() -> None:
@@ -184,17 +203,29 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
     parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--out", type=Path, help="results/fuzz.json, say: the run is added")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--by-coverage", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.seed, options.first, options.count)
-    elif options.coverage:
-        by_coverage(options.count)
+        return child(options.seed, options.first, options.count)
+    if options.by_coverage:
+        return by_coverage(options.count)
+    start = time.monotonic()
+    if options.coverage:
+        run: dict[str, Any] = {"kind": "coverage", **coverage_series(options.count, options.minutes)}
+        bad = run["failures"]
     else:
-        start = time.monotonic()
         fates = series(options.seed, options.count, options.keep, start + 60 * options.minutes)
-        print(json.dumps({"files": fates.total(), **fates, "seconds": round(time.monotonic() - start)}))
-        sys.exit(0 if set(fates) <= {"restored", "refused", "salvaged"} else 1)
+        bad = fates.total() - sum(fates[fate] for fate in FINE)
+        run = {"kind": "mutations", "seed": options.seed, "files": fates.total(), "fates": dict(fates)}
+    run["seconds"] = round(time.monotonic() - start)
+    print(json.dumps(run))
+    if options.out:
+        kept = json.loads(options.out.read_text()) if options.out.exists() else {"runs": []}
+        kept["runs"].append(run)
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,17 @@ from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["NETWORK", "STEPS", "ceiling", "halo_table", "main", "network_rate", "start_up", "time_restoration"]
+__all__ = [
+    "NETWORK",
+    "STEPS",
+    "ceiling",
+    "enlarged",
+    "halo_table",
+    "main",
+    "network_rate",
+    "start_up",
+    "time_restoration",
+]
 
 MEGAPIXELS = (0.4, 12.0, 100.0)
 WHOLE = 1 << 20
@@ -78,7 +88,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             file = Path(folder) / "large.jpg"
-            file.write_bytes(_enlarged(photo, size))
+            file.write_bytes(enlarged(photo, size))
             for runtime in ("openvino", "onnxruntime"):
                 command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, model]
                 environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the command has it
@@ -310,14 +320,14 @@ def _restored(restorer: Restorer, pixels: Any, guidance: Any) -> Any:
     )
 
 
-def _enlarged(photo: Path, megapixels: float) -> bytes:
+def enlarged(photo: Path, megapixels: float, sampling: str = "4:2:0") -> bytes:
     """The picture repeated, mirrored at the seams, to a 4:3 picture of about that size, as a JPEG of quality 30."""
     with Image.open(photo) as image:
         pixels = np.asarray(image.convert("RGB"))
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     pad = [(0, max(0, n - m)) for n, m in zip((height, height * 4 // 3), pixels.shape[:2], strict=True)]
     large = np.pad(pixels, [*pad, (0, 0)], mode="symmetric")[:height, : height * 4 // 3]
-    return encode_jpeg(np.ascontiguousarray(large), 30)
+    return encode_jpeg(np.ascontiguousarray(large), 30, sampling=sampling)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import simplejpeg
 import typer
-from PIL import Image
 
 from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.cost import enlarged
 
 __all__ = ["main", "measure_restoration"]
 
@@ -31,9 +31,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of memory.json.")] = Path("results"),
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
     megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = [1, 12, 100],  # noqa: B006
-    sampling: Annotated[str, typer.Option(help="420, 422 or 444.")] = "420",
+    sampling: Annotated[str, typer.Option(help="4:2:0, 4:2:2 or 4:4:4.")] = "4:2:0",
     options: Annotated[str, typer.Option(help="For unjpeg restore, as one argument.")] = "",
     suffix: Annotated[str, typer.Option(help="Of the output.")] = ".png",
+    stop_after: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="The peak is reached in the first tiles; slow models stop there."),
+    ] = float("inf"),
 ) -> None:
     """Measure the peak memory of restoring large pictures."""
     record_path = out / "memory.json"
@@ -43,18 +47,20 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             source, target = Path(folder, "large.jpg"), Path(folder, f"restored{suffix}")
-            source.write_bytes(_enlarged(photo, size, sampling))
-            run = measure_restoration(source, target, model, options.split())
+            source.write_bytes(enlarged(photo, size, sampling))
+            run = measure_restoration(source, target, model, options.split(), stop_after)
             record["runs"].append(
                 {"megapixels": size, "sampling": sampling, "model": Path(model).stem, "output": suffix, **run}
             )
             print(json.dumps(record["runs"][-1]), flush=True)
-            target.unlink()
+            target.unlink(missing_ok=True)
     record_path.write_text(json.dumps(record, indent=1))
 
 
-def measure_restoration(source: Path, target: Path, model: str, options: list[str]) -> dict[str, Any]:
-    """Restore a file through the command and say what it took.
+def measure_restoration(
+    source: Path, target: Path, model: str, options: list[str], stop_after: float = float("inf")
+) -> dict[str, Any]:
+    """Restore a file through the command and say what it took, so many seconds at most.
 
     Raises:
         RuntimeError: the command failed.
@@ -63,26 +69,23 @@ def measure_restoration(source: Path, target: Path, model: str, options: list[st
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read().decode(errors="replace")
+    stop = threading.Timer(min(stop_after, threading.TIMEOUT_MAX), process.terminate)
+    stop.start()
+    with process.stderr:
+        said = process.stderr.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    stop.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    stopped = process.returncode == -signal.SIGTERM
+    if status and not stopped:
         raise RuntimeError(f"unjpeg restore failed: {said.strip()}")
     return {
         "options": " ".join(options),
         "source_bytes": source.stat().st_size,
         "peak_mib": round(usage.ru_maxrss / 1024),
         "seconds": round(time.perf_counter() - start, 1),
+        "stopped": stopped,
     }
-
-
-def _enlarged(photo: Path, megapixels: float, sampling: str) -> bytes:
-    """The picture repeated to a square of that size, as a JPEG of quality 30."""
-    with Image.open(photo) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    side = round((megapixels * 1e6) ** 0.5)
-    repeated = np.tile(pixels, (-(-side // pixels.shape[0]), -(-side // pixels.shape[1]), 1))[:side, :side]
-    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(repeated), 30, colorsubsampling=sampling)
-    return data
 
 
 if __name__ == "__main__":

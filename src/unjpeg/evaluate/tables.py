@@ -19,8 +19,22 @@ from unjpeg.evaluate.report import cost_table, metric_table
 __all__ = ["main", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/experiments.md", "docs/carn-da.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/robustness.md", "docs/experiments.md", "docs/carn-da.md")
 
+
+FAULTS = {
+    "names": "names",
+    "links": "link loops, broken links",
+    "two_batches": "two batches into one folder",
+    "deleted_folders": "folders deleted while running",
+    "full_disk": "full disk (tmpfs of 64 KiB)",
+    "file_size_limit": "no file may grow beyond 12 KiB",
+    "read_only": "output folder on a read-only disk",
+    "interrupts": "Ctrl-C to the whole process group",
+    "terminations": "SIGTERM to the command alone",
+    "kills": "SIGKILL, every third time to the parent alone",
+}
+"""What ``tests/fault_series.py`` does, by the names that it gives them."""
 
 _QUALITIES = ("10", "20", "30", "40")
 """That the paper's tables are of."""
@@ -43,6 +57,11 @@ def tables(results: Path) -> dict[str, str]:
         "detection": _recognition(results / "downstream-detection.json", "map"),
         "segmentation": _recognition(results / "downstream-segmentation.json", "mean_iou"),
         **_cost(results / "cost.json"),
+        "fuzz": _from_file(results / "fuzz.json", _fuzz),
+        "faults": _from_file(results / "faults.json", _faults),
+        "memory": _from_file(results / "memory.json", _memory),
+        "workers": _from_file(results / "throughput.json", _workers),
+        "against": _from_file(results / "throughput.json", _against),
         "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
         "lambdas": _from_file(results / "ablation-lambdas-small.json", _lambdas),
@@ -171,6 +190,71 @@ def _recognition(path: Path, figure: str) -> str:
     for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
         rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
     return _table(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
+
+
+def _fuzz(record: Mapping[str, Any]) -> str:
+    rows = []
+    for run in record["runs"]:
+        fates = dict(run.get("fates", {}))
+        fine = [str(fates.pop(fate, 0)) if "fates" in run else "" for fate in ("restored", "salvaged", "refused")]
+        crashes = sum(fates.pop(fate) for fate in list(fates) if fate.startswith("crash"))
+        known = [crashes, *(fates.pop(f, 0) for f in ("hang", "not ours", "half-written", "original changed"))]
+        counts = [*known, sum(fates.values())] if "fates" in run else ["", "", "", "", "", run["failures"]]
+        how = f"mutations, seed {run['seed']}" if run["kind"] == "mutations" else "chosen by coverage"
+        rows.append([how, str(run["files"]), *fine, *map(str, counts), f"{run['seconds'] / 60:.0f} min"])
+    head = ["", "files", "restored", "salvaged", "refused", "crashes", "hangs over 10 s", "errors not our own"]
+    return _table([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
+
+
+def _faults(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in record.items():
+        counts = [str(count) for key, count in found.items() if key != "said"]
+        rows.append([FAULTS[name], *counts, found["said"]])
+    head = [
+        "fault",
+        "originals changed",
+        "half written",
+        "left behind",
+        "silent skips",
+        "tracebacks",
+        "what came of it",
+    ]
+    return _table(head, rows)
+
+
+def _memory(record: Mapping[str, Any]) -> str:
+    rows = []
+    for run in record["runs"]:
+        how = [f"`{run['model']}`", run["sampling"], run["output"].lstrip(".").upper()]
+        how += [f"`{run['options']}`"] if run["options"] else []
+        how += ["stopped after its first tiles"] if run["stopped"] else []
+        rows.append([f"{run['megapixels']:g}", ", ".join(how), str(run["peak_mib"])])
+    return _table(["megapixels", "", "peak, MiB"], rows)
+
+
+def _workers(record: Mapping[str, Any]) -> str:
+    albums = [found for name, found in record.items() if name.startswith("workers")]
+    counts = list(albums[0]["a_minute"])
+    rows = [
+        [f"{album['pictures']} of {album['megapixels']:g} megapixels", *(f"{album['a_minute'][c]:.1f}" for c in counts)]
+        for album in albums
+    ]
+    return _table(
+        [f"pictures a minute, {albums[0]['machine']['cores']} cores", *(f"{c} workers" for c in counts)], rows
+    )
+
+
+def _against(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in record.items():
+        if name.startswith("against"):
+            fastest = min(found["seconds"].values())
+            rows += [
+                [f"{found['megapixels']:g}", f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
+                for what, seconds in found["seconds"].items()
+            ]
+    return _table(["megapixels", "", "seconds", "times the fastest"], rows)
 
 
 def _interval(value: Mapping[str, float], digits: int) -> str:
