@@ -55,11 +55,12 @@ long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten ti
 	$(BIN)/python -m pytest -s tests/long_training.py
 
 fuzz: $(VENV)/installed-dev ## Mutated files for ten minutes: crashes, hangs, half-written outputs, changed originals
-	$(BIN)/python tests/fuzz.py --count 30000 --seed 1 --minutes 10
-	$(PIP_INSTALL) --editable '.[fuzz]' && $(BIN)/python tests/fuzz.py --coverage --count 2000
+	$(BIN)/python tests/fuzz.py --count 30000 --seed 1 --minutes 10 --out results/fuzz.json
+	$(PIP_INSTALL) --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz.py --coverage --count 30000 --minutes 10 --out results/fuzz.json
 
 faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, take folders away
-	$(BIN)/python tests/fault_series.py
+	$(BIN)/python tests/fault_series.py --out results/faults.json
 
 audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
 	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable

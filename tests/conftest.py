@@ -35,6 +35,7 @@ NEED_TORCH = (
     "models",
     "networks",
     "settings",
+    "torch_runtime",
     "train",
     "train_calibrate",
     "train_data",

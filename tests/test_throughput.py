@@ -32,7 +32,7 @@ def test_turns_are_rotated_and_the_median_counts(tmp_path: Path) -> None:
     times = iter(np.cumsum([0] + [1] * 100).tolist())
     assert throughput.take_turns(commands, 2, clock=lambda: next(times)) == {"a": 1, "b": 1, "c": 1}
     assert log.read_text() == "abc" + "bca" + "cab"
-    with pytest.raises(RuntimeError, match="^bad failed: no$"):
+    with pytest.raises(RuntimeError, match=r"^bad failed: no$"):
         throughput.take_turns({"bad": [sys.executable, "-c", "raise SystemExit('no')"]}, 1)
 
 

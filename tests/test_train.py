@@ -741,6 +741,34 @@ def test_training_goes_on_from_a_whole_network(training_images: TrainingImages, 
         assert torch.equal(state[name], start[name]), (name, parameter.shape)
 
 
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_deeper_network_goes_on_from_a_shallower_one(
+    training_images: TrainingImages, tmp_path: Path, norm: Norm
+) -> None:
+    recipe = small_recipe()
+    recipe = replace(recipe, dagn=replace(recipe.dagn, steps=1, learning_rate=LearningRate(0.0)))
+    shallow = replace(recipe.network, blocks=1, norm=norm)
+    deep = replace(recipe, network=replace(shallow, blocks=3))
+    torch.manual_seed(5)
+    network = Dagn(shallow)
+    with torch.no_grad():
+        network.tail.weight.normal_(std=0.1)
+        for guider in (network.insensitive_guider, network.sensitive_guider):
+            guider.mlp[-1].weight.zero_()  # no shift: an added guidance block would add it once more
+    fabric = Fabric(accelerator="cpu", devices=1)
+    state = network.state_dict()
+    path = train_dagn(fabric, deep, training_images, state, tmp_path, start="a hash", workers=0)
+    grown = Dagn(deep.network)
+    grown.load_state_dict(select(Checkpoint.load(path).tensors, "model"))
+    # The training step has moved batch norm's statistics, and nothing else.
+    network.load_state_dict({name: grown.state_dict()[name] for name in state})
+    for name, value in state.items():
+        assert torch.equal(grown.state_dict()[name], value) or "running" in name or "num_batches" in name
+    image = torch.rand(1, 3, 4 * grown.config.total_stride, 4 * grown.config.total_stride)
+    with torch.no_grad():
+        torch.testing.assert_close(grown.eval()(image), network.eval()(image))
+
+
 @pytest.mark.parametrize("kind", ["unknown", "missing", "another size"])
 def test_stage_1_that_does_not_fit_is_refused(
     encoders: dict[str, Tensor], training_images: TrainingImages, tmp_path: Path, kind: str

@@ -57,6 +57,7 @@ class Consistency(StrEnum):
 class Runtime(StrEnum):
     openvino = "openvino"
     onnxruntime = "onnxruntime"
+    torch = "torch"
 
 
 class Device(StrEnum):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, 
 
 _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
-Runtime = Literal["openvino", "onnxruntime"]
+Runtime = Literal["openvino", "onnxruntime", "torch"]
 Arrays = list[NDArray[np.float32]]
 Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 """A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
@@ -171,8 +171,8 @@ class Model:
 
     Args:
         file: the contents.
-        runtime: "openvino" (the default on CPUs) or "onnxruntime" (also for GPUs); None chooses.
-        device: "cpu", or "cuda" for the first GPU through ONNX Runtime.
+        runtime: "openvino" (the default on CPUs), "onnxruntime" (the default on GPUs) or "torch"; None chooses.
+        device: "cpu", or "cuda" for the first GPU.
         threads: CPU threads; None leaves it to the runtime.
 
     Raises:
@@ -182,18 +182,16 @@ class Model:
     def __init__(
         self, file: ModelFile, *, runtime: Runtime | None = None, device: str = "cpu", threads: int | None = None
     ) -> None:
-        if runtime not in (None, "openvino", "onnxruntime"):
-            raise ModelError(f"runtime must be openvino or onnxruntime, got {runtime!r}")
+        if runtime not in (None, *get_args(Runtime)):
+            raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
         if device not in ("cpu", "cuda"):
             raise ModelError(f"device must be cpu or cuda, got {device!r}")
         self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
         if device != "cpu" and self.runtime == "openvino":
-            raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime for {device}")
-        compile_graph = _compile_openvino if self.runtime == "openvino" else _compile_onnxruntime
+            raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
         self.file = file
         try:
-            self._guide = compile_graph(file.guide, device, threads)
-            self._restore = compile_graph(file.restore, device, threads)
+            self._guide, self._restore = _COMPILERS[self.runtime](file, device, threads)
         except ModelError:
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
@@ -270,6 +268,14 @@ def shipped_models() -> dict[str, Path]:
     """Names and files of the models that come with the package."""
     folder = Path(str(importlib.resources.files("unjpeg"))) / "weights"
     return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def _compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[Graph, Graph]:
+    try:
+        from unjpeg.torch_runtime import compile_torch
+    except ImportError as error:
+        raise ModelError("the torch runtime needs the extra: pip install 'unjpeg[train]'") from error
+    return compile_torch(file, device, threads)
 
 
 @cache
@@ -359,3 +365,17 @@ def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Grap
         return list(outputs)
 
     return run
+
+
+_COMPILERS: Mapping[Runtime, Callable[[ModelFile, str, int | None], tuple[Graph, Graph]]] = {
+    "openvino": lambda file, device, threads: (
+        _compile_openvino(file.guide, device, threads),
+        _compile_openvino(file.restore, device, threads),
+    ),
+    "onnxruntime": lambda file, device, threads: (
+        _compile_onnxruntime(file.guide, device, threads),
+        _compile_onnxruntime(file.restore, device, threads),
+    ),
+    "torch": _compile_torch,
+}
+"""What compiles the graphs ``guide`` and ``restore`` of a file."""

@@ -251,8 +251,8 @@ class Restorer:
 
     Args:
         model: a shipped model's name, a model file's path, or a model file that has been read.
-        runtime: "openvino" or "onnxruntime"; None chooses by the device.
-        device: "cpu", or "cuda" through ONNX Runtime.
+        runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
+        device: "cpu", or "cuda" through ONNX Runtime or torch.
         threads: CPU threads; None uses all cores.
         limits: what a file may ask for; what asks for more is refused, from the header.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["GuidanceBlock", "Norm", "ResidualBlock", "double_conv"]
+__all__ = ["GuidanceBlock", "Norm", "ResidualBlock", "double_conv", "silence"]
 
 Norm = Literal["batch", "none"]
 
@@ -30,6 +30,15 @@ def double_conv(channels: int, norm: Norm = "batch") -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv2d(channels, channels, 3, padding=1),
     )
+
+
+def silence(body: nn.Sequential) -> None:
+    """Make a body compute zero: a block added to a trained network then changes nothing but by its shift."""
+    last = body[-1]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
 
 
 class ResidualBlock(nn.Module):

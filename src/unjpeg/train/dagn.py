@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn
+from unjpeg.models.blocks import GuidanceBlock, ResidualBlock, silence
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
@@ -57,7 +58,8 @@ def train_dagn(
     Args:
         initial: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names, or of a whole network.
         out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
-        start: what to record as the origin of a whole network.
+        start: what to record as the origin of a whole network. One with more blocks in a row than ``initial`` has goes
+            on from it, too: the added ones begin with doing nothing.
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
@@ -163,7 +165,10 @@ def train_dagn(
 
 
 def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
-    """Take over given weights. Raises TrainingError unless they fit and hold all that the network keeps frozen."""
+    """Take over given weights: the encoders', or a whole network's with the same or fewer blocks in a row.
+
+    Raises TrainingError unless they fit and hold all that the network keeps frozen.
+    """
     frozen = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     missing = [name for name in wanted if name.startswith(frozen) and name not in initial]
@@ -171,6 +176,10 @@ def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
     if missing or unfit:
         raise TrainingError(f"the given weights do not fit this network: {', '.join(sorted(missing + unfit)[:3])}")
     network.load_state_dict(initial, strict=False)
+    if "head.weight" in initial:
+        for name, block in network.named_modules():
+            if isinstance(block, ResidualBlock | GuidanceBlock) and f"{name}.body.0.weight" not in initial:
+                silence(block.body)
 
 
 def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:

@@ -30,13 +30,15 @@ from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
 
-__all__ = ["QUALITY_LEVELS", "export_checkpoint", "export_network", "load_exported", "load_network"]
+__all__ = ["QUALITY_LEVELS", "Guide", "Restore", "export_checkpoint", "export_network", "load_exported", "load_network"]
 
 OPSET = 18
 _PREFIX = "network."
 
 
-class _Guide(nn.Module):
+class Guide(nn.Module):
+    """The graph ``guide``: one window ``(1, 3, S, S)`` to its guidance and the quality's probabilities ``(1, 100)``."""
+
     def __init__(self, network: Dagn) -> None:
         super().__init__()
         self.network = network
@@ -46,7 +48,11 @@ class _Guide(nn.Module):
         return *guidance, self.network.quality(guidance)
 
 
-class _Restore(nn.Module):
+class Restore(nn.Module):
+    """The graph ``restore``: a tile ``(1, 3, H, W)`` under an image's guidance to the same, not clipped."""
+
+    inputs = ("image", "insensitive", "sensitive", "fusion")
+
     def __init__(self, network: Dagn) -> None:
         super().__init__()
         self.network = network
@@ -166,11 +172,11 @@ def _export_graphs(network: Dagn, guide_window: int) -> tuple[bytes, bytes]:
         guidance = network.guide(window)
     side = torch.export.Dim("rows", min=1, max=4096), torch.export.Dim("columns", min=1, max=4096)
     sizes = {2: stride * side[0], 3: stride * side[1]}
-    guide = _to_onnx(_Guide(network), (window,), ["image"], ["insensitive", "sensitive", "fusion", "quality"], None)
+    guide = _to_onnx(Guide(network), (window,), ["image"], ["insensitive", "sensitive", "fusion", "quality"], None)
     restore = _to_onnx(
-        _Restore(network),
+        Restore(network),
         (torch.rand(1, 3, 2 * stride, 3 * stride), *guidance),
-        ["image", "insensitive", "sensitive", "fusion"],
+        list(Restore.inputs),
         ["restored"],
         (sizes, None, None, None),
     )
