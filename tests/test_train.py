@@ -754,7 +754,9 @@ def test_a_deeper_network_goes_on_from_a_shallower_one(
     with torch.no_grad():
         network.tail.weight.normal_(std=0.1)
         for guider in (network.insensitive_guider, network.sensitive_guider):
-            guider.mlp[-1].weight.zero_()  # no shift: an added guidance block would add it once more
+            last = guider.mlp[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()  # no shift: an added guidance block would add it once more
     fabric = Fabric(accelerator="cpu", devices=1)
     state = network.state_dict()
     path = train_dagn(fabric, deep, training_images, state, tmp_path, start="a hash", workers=0)

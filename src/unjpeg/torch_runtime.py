@@ -44,7 +44,8 @@ def compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[Gr
         raise ModelError("this torch finds no GPU; check the driver, or use --device cpu")
     if threads:
         torch.set_num_threads(threads)
-    network = load_exported(file).requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+    network = load_exported(file).requires_grad_(False)
+    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _graph(Guide(network), ("image",), device), _graph(Restore(network), Restore.inputs, device)
 
 
@@ -75,7 +76,7 @@ class _Captured:
         self._inputs = inputs
         # Weights are cast inside the graph: autocast's own cache would be freed under it.
         with torch.autocast("cuda", torch.float16, cache_enabled=False):
-            aside = torch.cuda.Stream()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UPS):
