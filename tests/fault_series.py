@@ -103,13 +103,19 @@ class Album:
         return [sys.executable, "-m", "unjpeg", "restore", *where, *options]
 
     def start(self, *options: str, limit: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
-        """In a process group of its own."""
+        """In a process group of its own, and with Ctrl-C as in a terminal: a background job's children ignore it."""
+
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if limit:
+                limit()
+
         return subprocess.Popen(
             self.command(*options),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=limit,
+            preexec_fn=prepare,
         )
 
     def run(self, tally: Tally, *options: str, limit: Callable[[], None] | None = None) -> tuple[int, int, int]:

@@ -29,6 +29,7 @@ from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.models import AutoEncoderConfig, Dagn
 from unjpeg.models.autoencoder import Encoder
 from unjpeg.models.blocks import Norm
+from unjpeg.network import ModelFile
 from unjpeg.train import dagn as dagn_loop
 from unjpeg.train import encoders as encoders_loop
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
@@ -47,7 +48,9 @@ from unjpeg.train.encoders import (
     sensitive_loss,
     train_encoders,
 )
+from unjpeg.train.export import load_exported
 from unjpeg.train.optimizer import MatrixMuon, make_optimizers, set_learning_rate
+from unjpeg.train.pipeline import train_recipe
 from unjpeg.train.recipes import RECIPES, tiny
 from unjpeg.train.run import AveragedModel, RunLog, Throughput, TrainingImages, resume_point
 
@@ -739,6 +742,31 @@ def test_training_goes_on_from_a_whole_network(training_images: TrainingImages, 
     state = select(checkpoint.tensors, "model")
     for name, parameter in Dagn(recipe.network).named_parameters():
         assert torch.equal(state[name], start[name]), (name, parameter.shape)
+
+
+def test_encoders_of_a_model_take_the_place_of_stage_1(tiny_model: Path, image_folder: Path, tmp_path: Path) -> None:
+    file = ModelFile.read(tiny_model)
+    theirs = load_exported(file)
+    settings = [f"network.encoder_width={theirs.config.encoder_width}", "network.width=4", "dagn.steps=1"]
+    path = train_recipe(
+        "tiny", [str(image_folder)], tmp_path, settings=settings, encoders=str(tiny_model), accelerator="cpu", workers=0
+    )
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint.config["start"] == f"the encoders of {file.hash}"
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"dagn.safetensors"}
+    state = select(checkpoint.tensors, "model")
+    for name in theirs.frozen_names():
+        assert torch.equal(state[name], theirs.state_dict()[name])
+    with pytest.raises(TrainingError, match="do not fit this network"):
+        train_recipe(
+            "tiny",
+            [str(image_folder)],
+            tmp_path / "b",
+            start=str(tiny_model),
+            accelerator="cpu",
+            workers=0,
+            settings=["network.width=4"],
+        )
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

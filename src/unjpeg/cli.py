@@ -401,7 +401,12 @@ def train(
         typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe: encoders.adversarial=bce, seed=3, ..."),
     ] = [],  # noqa: B006
     start: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Go on from a model file's weights; skips stage 1.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Go on from a model's weights, with more blocks if need be; skips stage 1."),
+    ] = None,
+    encoders: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Take over a model's encoders and train the rest; skips stage 1."),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut and compress patches.")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
@@ -409,6 +414,8 @@ def train(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
+    if start is not None and encoders is not None:
+        raise typer.BadParameter("--start takes over the encoders, too; leave --encoders out")
     train_recipe = _needs_extra("unjpeg.train.pipeline", "train").train_recipe
     train_recipe(
         recipe,
@@ -416,6 +423,7 @@ def train(
         out,
         settings=settings,
         start=start,
+        encoders=encoders,
         workers=workers,
         devices=devices,
         accelerator=accelerator,

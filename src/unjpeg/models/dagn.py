@@ -287,6 +287,11 @@ class Dagn(nn.Module):
         """What stage 1 has trained and stage 2 leaves as it is."""
         return self.insensitive_encoder, self.sensitive_encoder, self.quality_predictor
 
+    def frozen_names(self) -> list[str]:
+        """Of their weights and statistics in the state dict."""
+        parts = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
+        return [name for name in self.state_dict() if name.startswith(parts)]
+
     def train(self, mode: bool = True) -> Dagn:
         """Training mode for all but the encoders: their batch-norm statistics stay as stage 1 left them."""
         super().train(mode)

@@ -58,8 +58,8 @@ def train_dagn(
     Args:
         initial: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names, or of a whole network.
         out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
-        start: what to record as the origin of a whole network. One with more blocks in a row than ``initial`` has goes
-            on from it, too: the added ones begin with doing nothing.
+        start: what to record as the origin of given weights. A network with more blocks in a row than ``initial`` has
+            goes on from it, too: the added ones begin with doing nothing.
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
@@ -169,9 +169,8 @@ def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
 
     Raises TrainingError unless they fit and hold all that the network keeps frozen.
     """
-    frozen = ("insensitive_encoder.", "sensitive_encoder.", "quality_predictor.")
     wanted = {name: value.shape for name, value in network.state_dict().items()}
-    missing = [name for name in wanted if name.startswith(frozen) and name not in initial]
+    missing = [name for name in network.frozen_names() if name not in initial]
     unfit = [name for name, value in initial.items() if wanted.get(name) != value.shape]
     if missing or unfit:
         raise TrainingError(f"the given weights do not fit this network: {', '.join(sorted(missing + unfit)[:3])}")

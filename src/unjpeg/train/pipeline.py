@@ -33,6 +33,7 @@ def train_recipe(
     workers: int = 1,
     settings: Sequence[str] = (),
     start: str | None = None,
+    encoders: str | None = None,
     devices: int = 1,
     accelerator: str = "auto",
     precision: str = "auto",
@@ -42,23 +43,30 @@ def train_recipe(
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
         settings: fields of the recipe to set, each ``field.field=value``; see ``with_settings``.
-        start: a model (shipped name or file) to go on from instead of stage 1.
+        start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for the number of
+            blocks in a row, which may grow.
+        encoders: a model whose encoders to take instead of stage 1's.
 
     Raises:
         ModelError: there is no such model.
         SettingError: the recipe has no such setting.
-        TrainingError: no such recipe, a folder is missing, or ``out`` belongs to another configuration.
+        TrainingError: no such recipe, a folder is missing, ``out`` belongs to another configuration, or the model's
+            weights do not fit.
     """
     recipe = with_settings(recipe_by_name(name), settings)
     fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)
     images = open_images(data, recipe.validation_fraction)
-    if start is not None:
-        file = ModelFile.read(start)
-        return train_dagn(
-            fabric, recipe, images, load_exported(file).state_dict(), out, start=file.hash, workers=workers
-        )
-    encoders = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
-    return train_dagn(fabric, recipe, images, encoders, out, workers=workers)
+    given = start or encoders
+    if given is not None:
+        file = ModelFile.read(given)
+        network = load_exported(file)
+        weights = network.state_dict()
+        if start is None:
+            weights = {name: weights[name] for name in network.frozen_names()}
+        origin = file.hash if start else f"the encoders of {file.hash}"
+        return train_dagn(fabric, recipe, images, weights, out, start=origin, workers=workers)
+    weights = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
+    return train_dagn(fabric, recipe, images, weights, out, workers=workers)
 
 
 def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> ModelFile:
