@@ -44,10 +44,18 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
+	$(BENCHMARK) live1 --method jpeg --method default --rounds 0 --out runs/bench/live1-twice \
+	  $(foreach pair,30-after-10 50-after-30 90-after-20,--degradation jpeg-$(pair)-shift-4-4)
+	cp runs/bench/live1-twice/results.json results/live1-twice.json
+	$(BENCHMARK) classic5 set12 bsd68 --method jpeg --method default --rounds 0 --out runs/bench/grey
+	cp runs/bench/grey/results.json results/grey.json
 	$(BENCHMARK) live1 --method jpeg --method default --method default@tta --rounds 0 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
 	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
 	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
+	$(BIN)/python -m unjpeg.evaluate.throughput workers --photo examples/kitten-original.webp
+	$(BIN)/python -m unjpeg.evaluate.throughput against --photo examples/kitten-original.webp default \
+	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables
 

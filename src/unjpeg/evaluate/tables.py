@@ -51,6 +51,8 @@ def tables(results: Path) -> dict[str, str]:
         "methods-bsds500": _from_file(results / "bsds500.json", _methods),
         "tta-live1": _from_file(results / "live1-tta.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
+        "twice-live1": _from_file(results / "live1-twice.json", _methods),
+        "grey": _from_file(results / "grey.json", _sets),
         "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
         "text": _from_file(results / "downstream-text.json", _text),
@@ -264,6 +266,17 @@ def _interval(value: Mapping[str, float], digits: int) -> str:
 def _methods(record: Mapping[str, Any]) -> str:
     (name,) = record["summary"]
     return metric_table(record, name).markdown()
+
+
+def _sets(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name in record["summary"]:
+        for degradation, figures in record["summary"][name].items():
+            jpeg, ours = figures["methods"]["jpeg"], figures["methods"]["default"]
+            gain = figures["differences"]["default - jpeg"]["psnr_db"]
+            worse = f"{gain['lower']} of {gain['pictures']}"
+            rows.append([f"{name}, {degradation}", _figures(jpeg), _figures(ours), _interval(gain, 2), worse])
+    return _table(["set, degradation", "JPEG", "`default`", "gain, dB (95 %)", "worse than JPEG"], rows)
 
 
 NOT_MEASURED = "Not measured yet."
