@@ -47,6 +47,10 @@ NAMES = (
     "%s {0} $HOME `id`.jpg",
     "x" * 240 + ".jpg",
 )
+FAULTS = (
+    *("names", "links", "two_batches", "deleted_folders", "full_disk", "file_size_limit", "read_only"),
+    *("interrupts", "terminations", "kills"),
+)
 RAW_NAME = b"not utf-8 \xff\xfe.jpg"
 
 
@@ -59,6 +63,11 @@ class Tally:
     left_behind: int = 0
     silent_skips: int = 0
     tracebacks: int = 0
+    unexpected: int = 0
+    """Exit codes, counts of successes and outputs, resumed batches that are not what they should be."""
+
+    def expect(self, *conditions: bool) -> None:
+        self.unexpected += conditions.count(False)
 
 
 class Album:
@@ -78,7 +87,7 @@ class Album:
     def _hashes(self) -> dict[Path, str]:
         return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths}
 
-    def check(self, tally: Tally, *, running: bool = False) -> int:
+    def check(self, tally: Tally) -> int:
         """Count what is wrong; the number of outputs that are whole."""
         tally.originals_changed += sum(
             before != after for before, after in zip(self.hashes.values(), self._hashes().values(), strict=True)
@@ -88,7 +97,7 @@ class Album:
             if path.is_dir() or path.name == JOURNAL:
                 continue
             if path.name.endswith(".partial"):
-                tally.left_behind += not running
+                tally.left_behind += 1
                 continue
             try:
                 with Image.open(path) as image:
@@ -125,8 +134,8 @@ class Album:
         lines = [json.loads(line) for line in said.decode().splitlines()]
         tally.tracebacks += b"Traceback" in errors
         tally.silent_skips += len(self.paths) - len({line["input"] for line in lines} & set(map(str, self.paths)))
-        succeeded = sum(line["ok"] for line in lines)
-        return process.returncode, succeeded, len(lines) - succeeded
+        succeeded, failed = (sum(line["ok"] is ok for line in lines) for ok in (True, False))
+        return process.returncode, succeeded, failed
 
 
 def kills(folder: Path, count: int, choice: random.Random) -> tuple[Tally, str]:
@@ -157,6 +166,7 @@ def kills(folder: Path, count: int, choice: random.Random) -> tuple[Tally, str]:
     album.check(tally)
     code, succeeded, failed = album.run(tally, "--resume")
     whole = album.check(tally)
+    tally.expect(code == 0, failed == 0, succeeded == whole == len(album.paths))
     return tally, (
         f"{killed} kills, {min(moments):.1f} to {max(moments):.1f} s after a start; {finished} whole passes; resumed: "
         f"exit {code}, {succeeded} done, {failed} failed, {whole} of {len(album.paths)} outputs whole"
@@ -180,16 +190,16 @@ def interrupts(folder: Path, count: int, choice: random.Random) -> tuple[Tally, 
 
     (Before, while modules are imported, it is Python's own to answer.)
     """
-    return _signals(folder, count, choice, lambda process: os.killpg(process.pid, signal.SIGINT))
+    return _signals(folder, count, choice, lambda process: os.killpg(process.pid, signal.SIGINT), 130)
 
 
 def terminations(folder: Path, count: int, choice: random.Random) -> tuple[Tally, str]:
     """SIGTERM to the command alone, as ``kill`` and service managers send it; its workers find themselves alone."""
-    return _signals(folder, count, choice, subprocess.Popen.terminate)
+    return _signals(folder, count, choice, subprocess.Popen.terminate, -signal.SIGTERM)
 
 
 def _signals(
-    folder: Path, count: int, choice: random.Random, send: Callable[[subprocess.Popen[bytes]], None]
+    folder: Path, count: int, choice: random.Random, send: Callable[[subprocess.Popen[bytes]], None], expected: int
 ) -> tuple[Tally, str]:
     album, tally = Album(folder, count=100), Tally()
     codes: dict[int, int] = {}
@@ -206,9 +216,11 @@ def _signals(
         _, errors = process.communicate(timeout=120)
         slowest = max(slowest, time.monotonic() - start)
         codes[process.returncode] = codes.get(process.returncode, 0) + 1
+        tally.expect(process.returncode in (expected, 0))  # 0: it was done already
         tally.tracebacks += b"Traceback" in errors
         tally.left_behind += _group_lives(process.pid)
         album.check(tally)
+    tally.expect(expected in codes)
     said = ", ".join(f"{number} times exit {code}" for code, number in sorted(codes.items()))
     return tally, f"{said}; gone within {slowest:.1f} s"
 
@@ -223,6 +235,7 @@ def file_size_limit(folder: Path) -> tuple[Tally, str]:
         tally, limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12 * 1024, 12 * 1024))
     )
     whole = album.check(tally)
+    tally.expect(code == 1, succeeded == whole > 0, failed == 5)
     return tally, f"exit {code}, {succeeded} done, {failed} failed, {whole} outputs whole"
 
 
@@ -237,6 +250,7 @@ def full_disk(folder: Path) -> tuple[Tally, str]:
         whole = album.check(tally)
     finally:
         subprocess.run(["umount", str(album.out)], check=True)
+    tally.expect(code == 1, succeeded == whole > 0, succeeded + failed == len(album.paths))
     return tally, f"exit {code}, {succeeded} done, {failed} failed, {whole} outputs whole"
 
 
@@ -251,6 +265,7 @@ def read_only(folder: Path) -> tuple[Tally, str]:
         album.check(tally)
     finally:
         subprocess.run(["umount", str(album.out)], check=True)
+    tally.expect(code == 1, failed == len(album.paths))
     return tally, f"exit {code}, {succeeded} done, {failed} failed"
 
 
@@ -278,7 +293,10 @@ def deleted_folders(folder: Path) -> tuple[Tally, str]:
     album.paths = [path for path in album.paths if gone not in path.parents]
     album.hashes = {path: digest for path, digest in album.hashes.items() if path in album.paths}
     album.check(tally)
-    return tally, f"exit {process.returncode}; removed {removed} times; {sum(not line['ok'] for line in lines)} failed"
+    return (
+        tally,
+        f"exit {process.returncode}; removed {removed} times; {sum(line['ok'] is False for line in lines)} failed",
+    )
 
 
 def two_batches(folder: Path) -> tuple[Tally, str]:
@@ -291,10 +309,13 @@ def two_batches(folder: Path) -> tuple[Tally, str]:
         lines = [json.loads(line) for line in said.decode().splitlines()]
         tally.tracebacks += b"Traceback" in errors
         tally.silent_skips += len(album.paths) - len(lines)
-        done.append(sum(line["ok"] for line in lines))
+        done.append(sum(line["ok"] is True for line in lines))
     whole = album.check(tally)
-    tally.half_written += len(album.paths) - whole
-    return tally, f"{done[0]} + {done[1]} done, {whole} of {len(album.paths)} outputs whole"
+    code, resumed, failed = album.run(tally, "--resume")
+    tally.expect(sum(done) == whole == len(album.paths), code == 0, failed == 0, resumed == whole)
+    return tally, (
+        f"{done[0]} + {done[1]} done, {whole} of {len(album.paths)} outputs whole; resumed: exit {code}, {resumed} done"
+    )
 
 
 def links(folder: Path) -> tuple[Tally, str]:
@@ -305,10 +326,12 @@ def links(folder: Path) -> tuple[Tally, str]:
     (album.source / "self.jpg").symlink_to("self.jpg")
     (album.source / "nowhere.jpg").symlink_to("missing")
     (album.source / "again.jpg").symlink_to("plain.jpg")
-    album.paths += [album.source / "self.jpg", album.source / "nowhere.jpg"]
+    further = ["self.jpg", "nowhere.jpg", "again.jpg", "up", "below/round"]
+    album.paths += [album.source / name for name in further]
     code, succeeded, failed = album.run(tally)
-    del album.paths[-2:]
+    del album.paths[-len(further) :]
     whole = album.check(tally)
+    tally.expect(code == 1, succeeded == whole == len(album.paths) + 1, failed == 2)
     return tally, f"exit {code}, {succeeded} done, {failed} failed, {whole} outputs whole"
 
 
@@ -321,6 +344,7 @@ def names(folder: Path) -> tuple[Tally, str]:
     process = album.start()
     _, errors = process.communicate(timeout=600)
     lines = errors.decode(errors="replace").splitlines()
+    tally.expect(code == 0, succeeded == whole == len(album.paths), process.returncode == 0)
     tally.silent_skips += len(album.paths) - sum(" -> " in line for line in lines)
     return tally, f"exit {code}, {succeeded} done, {failed} failed, {whole} of {len(album.paths)} outputs whole"
 
@@ -330,7 +354,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--interrupts", type=int, default=10, help="and as many terminations")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="one fault by its name")
+    parser.add_argument("--only", choices=list(FAULTS), help="one fault by its name")
     parser.add_argument("--out", type=Path, help="results/faults.json, say; faults that were tried are replaced in it")
     options = parser.parse_args()
     choice = random.Random(options.seed)

@@ -16,7 +16,6 @@ import os
 import queue
 import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -159,7 +158,7 @@ def _forward(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) 
     lines.put(b"")
 
 
-def by_coverage(count: int, corpus: Path, keep: Path) -> None:
+def by_coverage(count: int, minutes: float, corpus: Path, keep: Path) -> None:
     """Let atheris look for new paths through the Python code; it ends the process at the first failure.
 
     Args:
@@ -175,7 +174,8 @@ def by_coverage(count: int, corpus: Path, keep: Path) -> None:
             if fate not in FINE:
                 raise AssertionError(fate)
 
-    options = [f"-runs={count}", f"-timeout={PATIENCE_SECONDS}", f"-artifact_prefix={keep}/", str(corpus)]
+    ends = [f"-runs={count}", f"-max_total_time={max(1, round(60 * minutes))}", f"-timeout={PATIENCE_SECONDS}"]
+    options = [*ends, f"-artifact_prefix={keep}/", str(corpus)]
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
 
@@ -192,10 +192,9 @@ def coverage_series(count: int, minutes: float, keep: Path) -> dict[str, int]:
         for name, data in SEEDS.items():
             Path(corpus, name).write_bytes(data)
         while done < count and time.monotonic() < end and not code:
-            command = [sys.executable, __file__, "--by-coverage", corpus, "--keep", str(keep)]
-            process = subprocess.Popen([*command, "--count", str(min(1000, count - done))], stderr=subprocess.PIPE)
-            stop = threading.Timer(max(1, end - time.monotonic()), process.terminate)
-            stop.start()
+            limits = ["--count", str(min(1000, count - done)), "--minutes", str((end - time.monotonic()) / 60)]
+            command = [sys.executable, __file__, "--by-coverage", corpus, "--keep", str(keep), *limits]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE)
             runs = 0
             assert process.stderr is not None
             with process.stderr:
@@ -203,9 +202,8 @@ def coverage_series(count: int, minutes: float, keep: Path) -> dict[str, int]:
                     sys.stderr.buffer.write(line)
                     if progress := re.match(rb"#(\d+)\s.*\bcov: (\d+)", line):
                         runs, reached = int(progress[1]), max(reached, int(progress[2]))
-            stop.cancel()
             done += runs
-            code = process.wait() not in (0, -signal.SIGTERM)
+            code = process.wait() != 0
     # Each run is two files: the bytes as they are, and mixed into another picture.
     return {"files": 2 * done, "reached": reached, "failures": int(code)}
 
@@ -225,7 +223,7 @@ def main() -> None:
     if options.child:
         return child(options.seed, options.first, options.count)
     if options.by_coverage:
-        return by_coverage(options.count, options.by_coverage, options.keep)
+        return by_coverage(options.count, options.minutes, options.by_coverage, options.keep)
     start = time.monotonic()
     if options.coverage:
         run: dict[str, Any] = {"kind": "coverage", **coverage_series(options.count, options.minutes, options.keep)}

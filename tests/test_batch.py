@@ -15,7 +15,7 @@ from jpegs import encoded, picture
 from unjpeg import batch
 from unjpeg.batch import JOURNAL, Job, Outcome, Settings, plan, restore_batch
 from unjpeg.errors import BadImageError, OutputError, TooLargeError
-from unjpeg.restore import Restoration
+from unjpeg.restore import Restoration, Restorer
 
 
 @pytest.fixture
@@ -105,6 +105,50 @@ def test_a_damaged_journal_costs_work_and_nothing_else(
     again = Settings(settings.model, strength=0, overwrite=True)
     assert states(run(album, out, again, resume=True)) == "srr"
     assert states(run(album, out, again, resume=True)) == "sss"
+
+
+def test_each_batch_ends_what_it_has_begun_itself(
+    album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches: one begins what the other is just placing, finds it there, and gives up after the other's end."""
+    in_this_process(monkeypatch)
+    out = tmp_path / "out"
+    other = batch._Journal(settings.fingerprint, beside_inputs=False)
+    job = jobs_of(album, out)[0]
+    out.mkdir()
+    other.begin(job)
+    run(album, out, settings)
+    other.give_up(job)
+    assert states(run(album, out, settings, resume=True)) == "sss"
+    other.begin(job)  # and was killed then: the result is still the first batch's
+    assert states(run(album, out, settings, resume=True)) == "sss"
+    assert states(run(album, out, Settings(settings.model, strength=0, bit_depth=16), resume=True)) == "eee"
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"name":' + b"[" * 200_000, b'{"name": []}', b'{"name": "0.png", "begun": [], "ended": 3}']
+)
+def test_a_journal_may_say_anything(
+    line: bytes, album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / JOURNAL).write_bytes(line + b"\n")
+    assert states(run(album, out, settings, resume=True)) == "rrr"
+    assert states(run(album, out, settings, resume=True)) == "sss"
+
+
+def test_a_journal_that_cannot_be_written_is_what_fails(
+    album: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    monkeypatch.setattr(Restorer, "begin", failing)  # not reached
+    (tmp_path / "out" / JOURNAL).mkdir(parents=True)
+    outcomes = run(album, tmp_path / "out", settings)
+    assert {str(outcome.error) for outcome in outcomes} == {
+        f"{tmp_path / 'out' / JOURNAL}: the journal cannot be written (Is a directory)"
+    }
 
 
 def test_what_a_kill_left_is_replaced_and_nothing_else(
@@ -224,6 +268,7 @@ def test_memory_sets_the_largest_picture(
     outcomes = run(album, tmp_path / "a", settings, max_memory_mib=10)
     assert states(outcomes) == "rer"
     assert isinstance(outcomes[1].error, TooLargeError)
+    assert str(outcomes[1].error).endswith("as much as --max-memory leaves room for")
     # Two workers share 14 MiB, too little for it; alone it has them all.
     assert states(run(album, tmp_path / "b", settings, max_memory_mib=14, workers=2)) == "rrr"
 

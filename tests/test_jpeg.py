@@ -566,3 +566,18 @@ def test_fill_bytes_cost_no_time() -> None:
     start = time.monotonic()
     np.testing.assert_array_equal(JpegImage.decode(data).pixels, decoded(BASE))
     assert time.monotonic() - start < 5
+
+
+def test_a_flood_of_exif_is_refused_before_it_is_joined() -> None:
+    data = encoded(picture(16, 16))
+    some = with_segment(data, 0xE1, b"Exif\0\0" + bytes(60_000))
+    assert JpegImage.decode(some).metadata.exif is not None
+    flood = data[:2] + b"".join(some[2 : 2 + 60_010] for _ in range(80)) + data[2:]
+    with pytest.raises(UnsupportedImageError, match="bytes of EXIF, more than the limit of 4,194,304"):
+        JpegImage.decode(flood)
+
+
+def test_bytes_behind_the_picture_are_counted() -> None:
+    data = encoded(picture(16, 16))
+    assert JpegImage.decode(data).trailing_bytes == 0
+    assert JpegImage.decode(data + bytes(300)).trailing_bytes == 300

@@ -103,8 +103,8 @@ def spandrel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_other_people_s_networks_run_through_spandrel(channels: int, spandrel: dict[str, Any], tmp_path: Path) -> None:
     spandrel["loads"] = Descriptor(channels)
-    (tmp_path / "fbcnn.pth").write_bytes(b"weights")
-    method = method_by_name(str(tmp_path / "fbcnn.pth"))
+    (tmp_path / "fbcnn.safetensors").write_bytes(b"weights")
+    method = method_by_name(str(tmp_path / "fbcnn.safetensors"))
     assert (method.name, type(method)) == ("fbcnn", SpandrelMethod)
     expected = np.rint(decoded(GREY).astype(np.float32) / 2)
     assert np.abs(method.restore(GREY) - expected).max() <= 1
@@ -133,18 +133,18 @@ def test_a_safetensors_file_of_others_goes_to_spandrel(spandrel: dict[str, Any],
 )
 def test_what_restores_no_picture_is_refused(loads: Any, reason: str, spandrel: dict[str, Any], tmp_path: Path) -> None:
     spandrel["loads"] = loads
-    (tmp_path / "x.pth").write_bytes(b"weights")
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
     with pytest.raises(MeasurementError, match=reason):
-        method_by_name(str(tmp_path / "x.pth"))
+        method_by_name(str(tmp_path / "x.safetensors"))
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="no such file"):
-        method_by_name(str(tmp_path / "missing.pth"))
-    (tmp_path / "x.pth").write_bytes(b"weights")
+        method_by_name(str(tmp_path / "missing.safetensors"))
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MeasurementError, match=r"pip install 'unjpeg\[spandrel\]'"):
-        method_by_name(str(tmp_path / "x.pth"))
+        method_by_name(str(tmp_path / "x.safetensors"))
     network = make_backbone(ArCnnConfig(widths=(4, 4, 4)))
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, kind in (("other", "NoConfig"), ("wrong", "ArCnnConfig")):
@@ -180,3 +180,10 @@ def test_every_compared_network_is_of_its_kind() -> None:
     assert kinds == {"arcnn": ArCnnConfig, "dncnn": DnCnnConfig, "rdn": RdnConfig, "tiny": DnCnnConfig}
     for recipe in COMPARED.values():
         make_backbone(recipe().backbone)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.ckpt"])
+def test_no_pickle_is_loaded(name: str, spandrel: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(MeasurementError, match="no pickle is loaded here"):
+        method_by_name(str(tmp_path / name))

@@ -391,6 +391,15 @@ def test_weights_of_another_task_are_no_network(segmenter: Path, tmp_path: Path)
         Recogniser(str(tmp_path), "segmentation")
 
 
+def test_no_pickle_is_loaded(detector: Path, tmp_path: Path) -> None:
+    shutil.copytree(detector, tmp_path / "network")
+    state = transformers.YolosForObjectDetection.from_pretrained(detector).state_dict()
+    (tmp_path / "network" / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "network" / "pytorch_model.bin")
+    with pytest.raises(MeasurementError, match="safetensors"):
+        Recogniser(str(tmp_path / "network"), "detection")
+
+
 def test_another_network_is_another_identity(detector: Path, tmp_path: Path) -> None:
     one = Recogniser(str(detector), "detection")
     assert Recogniser(str(detector), "detection").identity == one.identity

@@ -58,3 +58,13 @@ def test_memory_of_a_whole_command(photo: Path, tiny_model: Path, tmp_path: Path
     assert run["stopped"] is (stop_after == 1)
     assert 20 < run["peak_mib"] < 2000
     assert (run["megapixels"], run["sampling"], run["output"]) == (megapixels, "4:4:4", ".png")
+
+
+def test_memory_is_the_commands_own(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Not that of the process that makes the picture, or has held another before."""
+    memory.main(photo, tmp_path, str(tiny_model), [0.01], options="--dry-run")
+    held = np.ones(800 * 2**20, np.uint8)
+    del held
+    memory.main(photo, tmp_path, str(tiny_model), [30, 0.01], options="--dry-run")
+    first, *later = (run["peak_mib"] for run in json.loads((tmp_path / "memory.json").read_text())["runs"])
+    assert max(later) < first + 50

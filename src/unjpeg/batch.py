@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import queue
+import secrets
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing.sharedctypes import Synchronized
@@ -41,6 +42,7 @@ from unjpeg.version import __version__
 
 __all__ = [
     "JOURNAL",
+    "LEFT_OUT",
     "PICTURE_SUFFIXES",
     "Job",
     "JournalEntry",
@@ -58,6 +60,11 @@ P = TypeVar("P", bound=PurePath)
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 """What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
+
+NO_PICTURE, HIDDEN = "no picture by its name", "hidden"
+EARLIER_RESULT, LINKED_FOLDER = "an earlier result", "a link to a folder"
+LEFT_OUT = (NO_PICTURE, HIDDEN, EARLIER_RESULT, LINKED_FOLDER)
+"""Why something in a folder is no input. What is named itself is tried, whatever it is."""
 
 JOURNAL = ".unjpeg-journal.jsonl"
 """One line per finished picture, in the folder that a batch is mirrored to."""
@@ -128,10 +135,14 @@ class Settings:
             strip=self.strip,
             about_to_place=about_to_place,
         )
-        lost = () if self.strip else without_place(work.metadata, format)
+        report = work.report
+        if self.strip:
+            turned = work.metadata.orientation >= 5  # a quarter turn
+            return replace(report, width=report.height, height=report.width) if turned else report
+        lost = without_place(work.metadata, format)
         if not lost:
-            return work.report
-        return replace(work.report, notes=(*work.report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))
+            return report
+        return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))
 
 
 @cache
@@ -162,6 +173,12 @@ class Job:
         if self.target is None:
             return
         exists = os.path.exists(self.target)  # Path.exists raises for names that are too long
+        if not exists:
+            try:
+                os.lstat(self.target)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise OutputError(f"{self.target}: cannot be written (the name is too long)") from error
         if self.source != "-" and exists and self.target.samefile(self.source):
             raise OutputError(f"{self.target}: is the input itself; choose another output")
         if exists and not overwrite:
@@ -173,12 +190,12 @@ class Plan:
     """What to do, and which inputs go nowhere.
 
     Attributes:
-        left_out: files in the given folders that are no pictures by their names.
+        left_out: what is in the given folders and is no input, with the reason: one of ``LEFT_OUT``.
     """
 
     jobs: tuple[Job, ...]
     failures: tuple[tuple[str, UnjpegError], ...]
-    left_out: tuple[Path, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +225,7 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     """
     sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
     failures: list[tuple[str, UnjpegError]] = []
-    left_out: list[Path] = []
+    left_out: list[tuple[Path, str]] = []
     for given in inputs:
         if not given:
             failures.append((given, BadImageError("an input's name is empty")))
@@ -304,23 +321,36 @@ def _is_dir(given: str) -> bool:
     return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
 
 
-def _pictures_in(folder: Path, *, recursive: bool, without: str | None) -> tuple[list[Path], list[Path], list[OSError]]:
-    """Pictures by suffix and other files, sorted, and what could not be looked into.
+def _pictures_in(
+    folder: Path, *, recursive: bool, without: str | None
+) -> tuple[list[Path], list[tuple[Path, str]], list[OSError]]:
+    """Pictures by suffix, what else is there and why it is left out, both sorted, and what could not be looked into.
 
-    Neither: hidden files, results of an earlier run (``*.restored.*``), and what lies in the output folder.
+    Links to folders are not followed. What lies in the output folder, and journals, are not looked at.
     """
     unreadable: list[OSError] = []
     output = os.path.realpath(without) if without else None
-    found, others = [], []
+    found: list[Path] = []
+    others: list[tuple[Path, str]] = []
     for here, folders, names in os.walk(folder, onerror=unreadable.append):
         if not recursive:
             folders.clear()
         folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
+        for path in map(Path(here).joinpath, folders):
+            if path.name.startswith("."):
+                others.append((path, HIDDEN))
+            elif path.is_symlink():
+                others.append((path, LINKED_FOLDER))
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for path in map(Path(here).joinpath, names):
-            if path.name.startswith(".") or path.stem.endswith(".restored"):
+            if path.name == JOURNAL:
                 continue
-            if path.suffix.lower() not in PICTURE_SUFFIXES:
-                others.append(path)
+            if path.name.startswith("."):
+                others.append((path, HIDDEN))
+            elif path.stem.endswith(".restored"):
+                others.append((path, EARLIER_RESULT))
+            elif path.suffix.lower() not in PICTURE_SUFFIXES:
+                others.append((path, NO_PICTURE))
             elif path.is_file():
                 found.append(path)
             else:
@@ -366,21 +396,29 @@ class JournalEntry:
 class _Journal:
     """What is made from what, in ``JOURNAL`` files.
 
-    A line is appended just before an output is put in its place, and another once it is there: the output's path below
-    the journal's folder, hashes of the source's and the output's content, the settings' fingerprint. What was begun
-    and not finished may be replaced when the batch is resumed. Unreadable lines (a kill while writing) count as not
-    there.
+    A line is appended just before an output is put in its place, and another once it is there, or is not after all: the
+    output's path below the journal's folder, who writes, hashes of the source's and the output's content, the settings'
+    fingerprint. What was begun and neither finished nor given up may be replaced when the batch is resumed. Several
+    batches may write: each ends what it has begun itself. Unreadable lines (a kill while writing) count as not there.
     """
 
     def __init__(self, fingerprint: str, *, beside_inputs: bool) -> None:
         self._fingerprint, self._beside_inputs = fingerprint, beside_inputs
+        self._writer = secrets.token_hex(8)
         self._entries: dict[Path, dict[str, JournalEntry]] = {}
 
     def resumed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bool]]:
         """The jobs, and whether each is done already; what an earlier batch was cut off at is marked as such."""
         for job in jobs:
             done = self._is_done(job)
-            yield (replace(job, interrupted=True) if not done and self._entry(job).begun else job), done
+            yield (replace(job, interrupted=True) if not done and self._is_interrupted(job) else job), done
+
+    def check(self, job: Job) -> None:
+        """Fail before the work, not after it. Raises OutputError if there can be no journal."""
+        place = self._place(job)
+        if place is not None and place[0].is_dir():
+            with suppress(FileNotFoundError), _about(place[0] / JOURNAL), (place[0] / JOURNAL).open("r+b"):
+                pass
 
     def _is_done(self, job: Job) -> bool:
         """Whether the job's output is there, unchanged, made from this content with these settings."""
@@ -393,32 +431,42 @@ class _Journal:
         except OSError:
             return False
 
+    def _is_interrupted(self, job: Job) -> bool:
+        """Whether what is in the output's place may be what a batch was putting there when it was cut off."""
+        entry = self._entry(job)
+        if not entry.begun or job.target is None:
+            return False
+        try:
+            return entry.output is None or entry.output != _sha256(job.target)
+        except OSError:
+            return True
+
     def begin(self, job: Job) -> None:
-        """Raises OSError."""
-        self._append(job, JournalEntry(begun=True))
+        """Raises OutputError."""
+        self._append(job, {"begun": self._writer})
 
     def give_up(self, job: Job) -> None:
         """Nothing was put there. A full disk, the likeliest reason, may keep the line out, too."""
-        with suppress(OSError):
-            self._append(job, JournalEntry())
+        with suppress(OutputError):
+            self._append(job, {"ended": self._writer})
 
     def finish(self, job: Job) -> None:
-        """Raises OSError."""
+        """Raises OSError, or OutputError if the journal cannot be written."""
         if job.target is not None and job.source != "-":
-            hashes = _sha256(Path(job.source)), _sha256(job.target)
-            self._append(job, JournalEntry(False, *hashes, self._fingerprint))
+            entry = JournalEntry(False, _sha256(Path(job.source)), _sha256(job.target), self._fingerprint)
+            self._append(job, {"ended": self._writer, **entry.facts()})
 
-    def _append(self, job: Job, entry: JournalEntry) -> None:
+    def _append(self, job: Job, facts: Mapping[str, Any]) -> None:
         place = self._place(job)
         if place is None:
             return
         folder, name = place
-        with (folder / JOURNAL).open("a+b") as file:
+        with _about(folder / JOURNAL), (folder / JOURNAL).open("a+b") as file:
             cut_off = False
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 cut_off = file.read(1) != b"\n"  # by a kill while writing: the next line begins on its own
-            file.write(b"\n" * cut_off + json.dumps({"name": name, **entry.facts()}).encode() + b"\n")
+            file.write(b"\n" * cut_off + json.dumps({"name": name, **facts}).encode() + b"\n")
 
     def _place(self, job: Job) -> tuple[Path, str] | None:
         """The folder of the job's line, and what the output is called there; None if nothing is kept of it."""
@@ -438,7 +486,9 @@ class _Journal:
 
 
 def _last_lines(journal: Path) -> dict[str, JournalEntry]:
+    """What the journal says of each output; begun if any batch has begun it and not said how that ended."""
     entries: dict[str, JournalEntry] = {}
+    open_by: dict[str, set[str]] = {}
     try:
         lines = journal.read_bytes().splitlines()
     except OSError:
@@ -446,11 +496,29 @@ def _last_lines(journal: Path) -> dict[str, JournalEntry]:
     for line in lines:
         try:
             facts = json.loads(line)
-            name = facts["name"]
-            entries[name] = JournalEntry.of(facts)
-        except (ValueError, KeyError, TypeError):
+            name, writers = facts["name"], open_by.setdefault(facts["name"], set())
+            entry = JournalEntry.of(facts)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
-    return entries
+        writers.discard(str(facts.get("ended")))
+        if "begun" in facts:
+            writers.add(str(facts["begun"]))
+        if entry.output is not None:
+            writers.clear()  # whatever was there before, now it is this
+        if entry.output is not None or name not in entries:
+            entries[name] = entry
+    return {name: replace(entry, begun=bool(open_by[name])) for name, entry in entries.items()}
+
+
+@contextmanager
+def _about(journal: Path) -> Iterator[None]:
+    """Errors name the journal, not the picture whose line it was."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{journal}: the journal cannot be written ({error.strerror or error})") from error
 
 
 def _sha256(path: Path) -> str:
@@ -534,11 +602,15 @@ def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
 
 
 def _limits_in(memory_mib: int | None, limits: Limits) -> Limits:
-    """The same, with the largest picture that a worker restores in so much memory."""
+    """The same, with the largest picture and the largest file that a worker restores in so much memory."""
     if memory_mib is None:
         return limits
-    pixels = int((memory_mib - MEMORY_BASE_MIB) / MEMORY_PER_MEGAPIXEL_MIB * 1e6)
-    return replace(limits, pixels=max(1, min(limits.pixels, pixels)))
+    free_mib = memory_mib - MEMORY_BASE_MIB
+    pixels = int(free_mib / MEMORY_PER_MEGAPIXEL_MIB * 1e6)
+    file_bytes = free_mib * 2**20  # a file of this size leaves no room for a large picture, but such files are small
+    return replace(
+        limits, pixels=max(1, min(limits.pixels, pixels)), file_bytes=max(1, min(limits.file_bytes, file_bytes))
+    )
 
 
 class _Worker:
@@ -546,6 +618,7 @@ class _Worker:
 
     def __init__(self, settings: Settings, journal: _Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
+        self._by_memory = limits != settings.limits
         self._restorer = Restorer(
             settings.model, runtime=settings.runtime, device=settings.device, threads=threads, limits=limits
         )
@@ -554,6 +627,10 @@ class _Worker:
         """One job. Whatever is wrong with it is in the outcome."""
         try:
             return Outcome(job, report=self._run(job, progress))
+        except TooLargeError as error:
+            if self._by_memory:
+                error = TooLargeError(f"{error}: as much as --max-memory leaves room for")
+            return Outcome(job, error=error)
         except UnjpegError as error:
             return Outcome(job, error=error)
         except MemoryError:
@@ -567,6 +644,7 @@ class _Worker:
         settings = self._settings
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
+        self._journal.check(job)
         work = settings.begin(self._restorer, job.source, progress)
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:

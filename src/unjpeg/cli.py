@@ -245,7 +245,8 @@ def restore(
                 skipped += outcome.skipped
                 _report_outcome(outcome, as_json)
     except KeyboardInterrupt:
-        _complain(UnjpegError("interrupted; the picture at work was dropped, and --resume goes on"))
+        hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
+        _complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
         raise typer.Exit(130) from None
     total = len(todo.jobs) + len(todo.failures)
     if total > 1 and not as_json:
@@ -624,15 +625,20 @@ def _report_outcome(outcome: Outcome, as_json: bool) -> None:
         typer.echo(_summary(job, report), err=True)
 
 
-def _report_left_out(files: Sequence[Path], as_json: bool) -> None:
-    """Nothing in a folder is passed over in silence."""
+def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
+    """Nothing in a folder is passed over in silence. In JSON it is neither a success nor a failure."""
+    from unjpeg.batch import LEFT_OUT, NO_PICTURE
+
     if as_json:
-        for file in files:
-            typer.echo(json.dumps({"input": str(file), "output": None, "ok": True, "left_out": True}))
+        for file, reason in files:
+            typer.echo(json.dumps({"input": str(file), "output": None, "ok": None, "left_out": reason}))
     elif files:
-        suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
-        typer.echo(_printable(f"{len(files)} left out: no pictures by their names ({kinds})"), err=True)
+        reasons = Counter(reason for _, reason in files)
+        parts = [f"{reasons[reason]} {reason}" for reason in LEFT_OUT if reason in reasons]
+        suffixes = Counter(file.suffix.lower() or "no suffix" for file, reason in files if reason == NO_PICTURE)
+        if suffixes:
+            parts[0] += f" ({', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())})"
+        typer.echo(_printable(f"{len(files)} left out: {', '.join(parts)}"), err=True)
 
 
 def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:

@@ -138,9 +138,9 @@ def verify(
     if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # grey, from a format that has no grey (WebP)
     if pixels.shape != jpeg.pixels.shape:
-        raise BadImageError(
-            f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: not the same picture"
-        )
+        turned = jpeg.metadata.orientation >= 5 and pixels.shape[:2] == jpeg.pixels.shape[1::-1]
+        reason = "it was turned upright, and is compared unturned only" if turned else "not the same picture"
+        raise BadImageError(f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: {reason}")
     consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
     return Verification(name, restored_name, consistency)
 

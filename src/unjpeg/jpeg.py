@@ -75,6 +75,9 @@ LARGE_PICTURE_SCANS = 24
 MAX_SEGMENTS = 20_000
 """Segments that are looked at: a scan needs a few, and 64 MiB of metadata a thousand."""
 
+MAX_EXIF_BYTES = 2**22
+"""All segments of EXIF together. One ends at 64 KiB and hardly any file has two; joining many takes quadratic time."""
+
 _START_OF_IMAGE = b"\xff\xd8"
 _RESTORABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended sequential, progressive
 _OTHER_FRAMES = {
@@ -89,7 +92,7 @@ _OTHER_FRAMES = {
     0xCE: "arithmetic-coded hierarchical",
     0xCF: "arithmetic-coded hierarchical lossless",
 }
-_APP0, _APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xEE, 0xFE, 0xDA, 0xD9
+_APP0, _APP1, _APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _FILL_BYTES = re.compile(rb"\xff+")
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
@@ -290,6 +293,7 @@ class JpegImage:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8, as libjpeg-turbo decodes them; never rotated.
         components: one per colour component.
         tables: the distinct quantisation tables in use, in component order.
+        trailing_bytes: behind the picture's end: a video, further pictures, anything.
     """
 
     header: JpegHeader
@@ -297,6 +301,7 @@ class JpegImage:
     components: tuple[Component, ...]
     tables: tuple[NDArray[np.uint16], ...]
     metadata: Metadata
+    trailing_bytes: int = 0
 
     @property
     def quality(self) -> QualityEstimate:
@@ -317,14 +322,14 @@ class JpegImage:
             BadImageError: and its children, as ``JpegHeader.parse``; also where the data are truncated or corrupt.
         """
         header = JpegHeader.parse(data, name, limits)
-        _check_segments(data, header, name, limits)
+        trailing_bytes = _check_segments(data, header, name, limits)
         # Each block of luma takes a bit at least: what cannot be whole is not worth the memory that its header claims.
         if len(data) * 8 < header.width * header.height // 64:
             raise BadImageError(f"{name}: is a damaged JPEG (too short for its {header.width}x{header.height} pixels)")
         pixels, data = _decode_pixels(data, header, name)
         metadata = _read_metadata(data, name)
         components, tables = _read_coefficients(data, header, name)
-        return cls(header, pixels, components, tables, metadata)
+        return cls(header, pixels, components, tables, metadata, trailing_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,18 +408,26 @@ def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None
     return "RGB" if bytes(spec[0] for spec in specs) == b"RGB" else "YCbCr"
 
 
-def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) -> None:
-    scans = metadata_bytes = 0
+def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) -> int:
+    """How many bytes follow the end of the picture."""
+    scans = metadata_bytes = exif_bytes = 0
+    end = 0
     for code, start, end in _segments(data, name):
         scans += code == _START_OF_SCAN
         metadata_bytes += end - start if _is_metadata(code) else 0
+        exif_bytes += end - start if code == _APP1 and data[start + 4 : start + 10] == b"Exif\0\0" else 0
     passes = LARGE_PICTURE_SCANS * limits.pixels // (header.width * header.height)
+    if exif_bytes > MAX_EXIF_BYTES:
+        raise UnsupportedImageError(
+            f"{name}: has {exif_bytes:,} bytes of EXIF, more than the limit of {MAX_EXIF_BYTES:,}"
+        )
     if scans > min(limits.scans, passes):
         raise UnsupportedImageError(f"{name}: has {scans} scans, more than the limit of {min(limits.scans, passes)}")
     if metadata_bytes > limits.metadata_bytes:
         raise UnsupportedImageError(
             f"{name}: has {metadata_bytes:,} bytes of metadata, more than the limit of {limits.metadata_bytes:,}"
         )
+    return len(data) - end
 
 
 def _is_metadata(code: int) -> bool:

@@ -140,6 +140,11 @@ def format_of(path: Path) -> str | None:
 
 def without_place(metadata: Metadata, format: str) -> tuple[str, ...]:
     """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said."""
+    if format == "tiff" and metadata.exif:
+        try:
+            ExifBlock(metadata.exif).main()
+        except ValueError:
+            return ("its EXIF, which is damaged,",)
     if format != "webp":
         return ()
     carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comment}

@@ -37,6 +37,9 @@ _FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 # Our own limit on pixels is checked, from the header. A filter for good, since changing filters is not thread-safe.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+_WORTH_A_NOTE = 1024
+"""Bytes behind a picture; encoders' padding is less."""
+
 _CHUNK_BYTES = 2**24
 
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
@@ -99,7 +102,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             if not salvage_damaged:
                 raise
             return _salvaged(data, name, limits, error)
-        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg)
+        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg, notes=_left_behind(jpeg.trailing_bytes))
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -109,6 +112,12 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
     return _from_pillow(image, name, limits.pixels)
+
+
+def _left_behind(trailing_bytes: int) -> tuple[str, ...]:
+    if trailing_bytes < _WORTH_A_NOTE:
+        return ()
+    return (f"{trailing_bytes:,} bytes behind the picture (a video, further pictures) are not carried over",)
 
 
 def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:

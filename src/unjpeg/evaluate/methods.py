@@ -9,7 +9,7 @@ A method is named on the command line::
     jpeg-quantsmooth                a program of ``PROGRAMS``, if it is installed
     mine=tool {input} {output.png}  any shell command, under a name; {output} alone is a PNG file
     network.safetensors             ARCNN, DnCNN or RDN, as our recipes train them (needs torch)
-    fbcnn.pth                       whatever spandrel can load (extra ``spandrel``)
+    fbcnn.safetensors               whatever spandrel can load (extra ``spandrel``)
     printed:QGAC                    the DAGN paper's figures, for what cannot be run
 """
 

@@ -147,10 +147,10 @@ class SpandrelMethod(_NetworkMethod):
 
 def load(path: Path) -> Method:
     """Our own checkpoint if it is one, else what spandrel makes of it. Raises MeasurementError."""
-    if path.suffix == ".safetensors":
-        try:
-            Checkpoint.load(path)
-        except UnjpegError:
-            return SpandrelMethod(path)
-        return BackboneMethod(path)
-    return SpandrelMethod(path)
+    if path.suffix != ".safetensors":  # spandrel would unpickle others
+        raise MeasurementError(f"{path}: is no safetensors file; convert it first: no pickle is loaded here")
+    try:
+        Checkpoint.load(path)
+    except UnjpegError:
+        return SpandrelMethod(path)
+    return BackboneMethod(path)

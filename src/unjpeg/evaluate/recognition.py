@@ -64,7 +64,9 @@ class Recogniser:
             autos = [auto for auto in _KINDS[kind] if type(config) in auto._model_mapping]
             if not autos:
                 raise ValueError(f"a network of type {config.model_type}, not one for {kind}")
-            model, report = autos[0].from_pretrained(checkpoint, output_loading_info=True, dtype=torch.float32, **local)
+            model, report = autos[0].from_pretrained(
+                checkpoint, output_loading_info=True, dtype=torch.float32, use_safetensors=True, **local
+            )
             self._processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
                 checkpoint, backend="pil", **local
             )

@@ -220,6 +220,7 @@ def _faults(record: Mapping[str, Any]) -> str:
         "left behind",
         "silent skips",
         "tracebacks",
+        "unexpected",
         "what came of it",
     ]
     return _table(head, rows)
