@@ -52,7 +52,7 @@ def test_shipped_weights_load_back_into_torch(default: Restorer) -> None:
     from unjpeg.models import Guidance
     from unjpeg.train.export import load_exported
 
-    network = load_exported(default.model_file)
+    network = load_exported(ModelFile.read("default"))
     window = default.model.guide_window
     windows = np.random.default_rng(0).random((1, 3, window, window), np.float32)
     with torch.no_grad():

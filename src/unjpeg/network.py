@@ -147,6 +147,10 @@ class ModelFile:
             digest.update(self.calibration.shares_L2288.astype(np.float16).tobytes())
         return digest.hexdigest()[:16]
 
+    def without_graphs(self) -> ModelFile:
+        """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
+        return replace(self, guide=b"", restore=b"")
+
     def calibrated(self, calibration: Calibration) -> ModelFile:
         """The same with another calibration."""
         description = {**self.description, "calibration_levels": list(calibration.qualities)}
@@ -189,7 +193,7 @@ class Model:
         self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
         if device != "cpu" and self.runtime == "openvino":
             raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
-        self.file = file
+        self.file = file.without_graphs()
         try:
             self._guide, self._restore = _COMPILERS[self.runtime](file, device, threads)
         except ModelError:

@@ -256,9 +256,14 @@ class Restorer:
         threads: CPU threads; None uses all cores.
         limits: what a file may ask for; what asks for more is refused, from the header.
 
+    Attributes:
+        model_file: what the model's file says; its graphs are let go once they are compiled.
+
     Raises:
         ModelError: the model or the runtime is not there.
     """
+
+    model_file: ModelFile
 
     def __init__(
         self,
@@ -289,6 +294,7 @@ class Restorer:
                         f"divide the tiles' {TILE_CORE} and {HALO} pixels"
                     )
                 self._model = model
+                self.model_file = self.model_file.without_graphs()
             return self._model
 
     def restore(
