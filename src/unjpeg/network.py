@@ -307,7 +307,8 @@ def _compile_openvino(
     # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
+        # Not pinned: several processes that share a machine would all take its first cores.
+        settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     model = core.read_model(graph, b"")
     facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
     cache = _compiled_graphs(openvino.__version__, *map(str, facts))
