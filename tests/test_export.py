@@ -116,7 +116,7 @@ def test_a_model_file_says_what_it_is(exported: Path) -> None:
 
 
 def test_an_export_keeps_a_calibration(checkpoint: Checkpoint, exported: Path, tmp_path: Path) -> None:
-    calibration = Calibration((10, 90), np.full((2, 2, 2, 8, 8), 0.5, np.float32))
+    calibration = Calibration((10, 90), np.full((2, 2, 2, 2, 8, 8), 0.5, np.float32))
     features = ModelFile.read(exported).quality_features
     path = tmp_path / "calibrated.unjpeg"
     export_network(
@@ -131,7 +131,7 @@ def test_an_export_keeps_a_calibration(checkpoint: Checkpoint, exported: Path, t
     )
     stored = ModelFile.read(path).calibration
     assert stored is not None
-    np.testing.assert_array_equal(stored.shares_L2288, calibration.shares_L2288)
+    np.testing.assert_array_equal(stored.shares_L22288, calibration.shares_L22288)
 
 
 def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, exported: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, R
 from unjpeg.projection import Calibration
 from unjpeg.restore import Restorer
 
-CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 2, 8, 8), np.float32))
+CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 2, 2, 8, 8), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -259,11 +259,23 @@ def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, 
     again = ModelFile.read(tmp_path / "m.unjpeg")
     assert again.calibration is not None
     assert again.calibration.qualities == CALIBRATION.qualities
-    np.testing.assert_allclose(again.calibration.shares_L2288, CALIBRATION.shares_L2288, atol=1e-3)
+    np.testing.assert_allclose(again.calibration.shares_L22288, CALIBRATION.shares_L22288, atol=1e-3)
     assert again.hash == calibrated.hash
     assert again.hash != file.hash
-    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L2288)).hash
+    assert again.hash != file.calibrated(Calibration((10, 50, 100), np.float32(0.5) * CALIBRATION.shares_L22288)).hash
     assert (again.guide, again.restore) == (file.guide, file.restore)
+
+
+def test_a_calibration_with_one_share_for_the_whole_cell(tiny_model: Path, tmp_path: Path) -> None:
+    """As files before the halves of cells had their own."""
+    shares, buffer = np.random.default_rng(1).random((2, 2, 2, 8, 8)).astype(np.float16), io.BytesIO()
+    np.save(buffer, shares)
+    contents = members(tiny_model)
+    description = {**json.loads(contents["model.json"]), "calibration_levels": [10, 50]}
+    changed = {**contents, "model.json": json.dumps(description).encode(), "calibration.npy": buffer.getvalue()}
+    calibration = ModelFile.read(written(tmp_path / "m.unjpeg", changed)).calibration
+    assert calibration is not None
+    np.testing.assert_array_equal(calibration.shares_L22288, np.stack([shares, shares], axis=3).astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -274,6 +286,9 @@ def test_a_calibration_is_kept_and_counts_as_part_of_the_model(file: ModelFile, 
         ([50], np.ones((1, 2, 2, 8, 8))),
         ([10, 50], np.ones((2, 2, 8, 8))),
         ([10, 50], np.full((2, 2, 2, 8, 8), 1.1)),
+        ([10, 50], np.full((2, 2, 2, 2, 8, 8), 1.1)),
+        ([10, 50], np.full((2, 2, 2, 2, 8, 8), -0.1)),
+        ([10, 50], np.ones((2, 2, 2, 3, 8, 8))),
         ([10, 50], np.full((2, 2, 2, 8, 8), np.nan)),
         (None, np.ones((2, 2, 2, 8, 8))),
     ],

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.fft import idctn
 
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, picture, saved
+from unjpeg.dct import idct_blocks
 from unjpeg.jpeg import JpegImage
 from unjpeg.projection import (
     NEAR_END,
@@ -158,7 +159,7 @@ def test_the_argument_is_left_as_it_was() -> None:
 
 # Trust
 
-ALL, NONE = np.ones((2, 8, 8), np.float32), np.zeros((2, 8, 8), np.float32)
+ALL, NONE = np.ones((2, 2, 8, 8), np.float32), np.zeros((2, 2, 8, 8), np.float32)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -167,7 +168,9 @@ def trusted(pixels: NDArray[np.float32], jpeg: JpegImage, shares: NDArray[np.flo
 
 
 def some_shares(seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((2, 8, 8), np.float32)
+    """As uneven as they may be: inner ones of up to 2, and what that leaves for the outer ones."""
+    inner, outer = np.random.default_rng(seed).random((2, 2, 8, 8), np.float32)
+    return np.stack([2 * inner, (2 - 2 * inner) * outer], axis=1)
 
 
 @given(SIZES, st.sampled_from(SAMPLINGS), qualities, seeds, st.sampled_from([0.5, 5.0, 60.0]))
@@ -214,6 +217,19 @@ def test_shares_are_of_the_way_from_the_middle() -> None:
     assert np.abs(luma_alone - full).max() > 1
 
 
+def test_the_inner_half_of_a_cell_has_its_own_share() -> None:
+    jpeg = JpegImage.decode(encoded(picture(48, 64), "grey", quality=30))
+    component = jpeg.components[0]
+    middle = trusted(jpeg.pixels.astype(np.float32), jpeg, NONE)
+    step = np.zeros((8, 8), np.float32)
+    step[2, 3] = component.table_88[2, 3]
+    shares = NONE.copy()
+    shares[0, 0], shares[0, 1] = 1.5, 0.25
+    for offset, expected in ((0.1, 0.15), (0.25, 0.375), (-0.25, -0.375), (0.35, 0.4), (0.5, 0.4375), (3.0, 0.4375)):
+        moved, ends = (middle + np.tile(idct_blocks(share * step), (6, 8)) for share in (offset, expected))
+        np.testing.assert_allclose(trusted(moved, jpeg, shares), ends, atol=1e-2)
+
+
 @given(st.sampled_from(SAMPLINGS), st.integers(33, 140), st.integers(1, 80), seeds)
 @settings(max_examples=40, deadline=None)
 def test_strips_give_what_the_whole_gives_with_trust(sampling: str, height: int, width: int, seed: int) -> None:
@@ -249,7 +265,7 @@ def test_nothing_changed_is_nothing_doubted() -> None:
     np.testing.assert_allclose(trusted(same, jpeg, ALL), projected(same, jpeg), atol=1e-3)
 
 
-def test_measured_shares_are_least_squares() -> None:
+def test_measured_offsets_are_normal_equations() -> None:
     """A network that goes half as far as it should, inside wide cells, is to be followed twice as far."""
     original = picture(64, 64, 2, low=100, high=150)
     jpeg = JpegImage.decode(encoded(original, "4:4:4", quality=20))
@@ -257,16 +273,19 @@ def test_measured_shares_are_least_squares() -> None:
     for factor, share in ((0.5, 2.0), (1.0, 1.0)):
         restored = middle + np.float32(factor) * (original - middle)
         sums = measure_offsets(restored, original, jpeg.components, jpeg.header.colour_space)
-        np.testing.assert_allclose(sums.products / sums.squares, share, rtol=0.02)
+        np.testing.assert_allclose(sums.products.sum(1) / sums.squares.sum((1, 2)), share, rtol=0.02)
+    np.testing.assert_array_equal(sums.squares, sums.squares.swapaxes(1, 2))
+    assert (sums.squares[:, 0, 1] > 0).any()
     too_far = middle + np.float32(1000) * (original - middle)
     sums = measure_offsets(too_far, original, jpeg.components, jpeg.header.colour_space)
-    halves = np.stack([jpeg.components[kind].table_88.astype(float) / 2 for kind in (0, 1)])
-    assert (sums.squares <= np.array([1, 2])[:, None, None] * 64 * halves**2 * 1.001).all()  # 64 blocks; two of chroma
-    assert ((sums.products / sums.squares) < 1).all()
+    quarters = np.stack([jpeg.components[kind].table_88.astype(float) / 4 for kind in (0, 1)])
+    most = np.array([1, 2])[:, None, None] * 64 * quarters**2 * 1.001  # 64 blocks; two of chroma
+    assert (sums.squares <= most[:, None, None]).all()
+    assert (sums.products.sum(1) < sums.squares.sum((1, 2))).all()
 
 
 def test_a_calibration_is_interpolated_and_held_at_its_ends() -> None:
-    shares = np.stack([np.full((2, 2, 8, 8), value, np.float32) for value in (0.2, 0.4, 1.0)])
+    shares = np.stack([np.full((2, 2, 2, 8, 8), value, np.float32) for value in (0.2, 0.4, 1.0)])
     shares[:, 1] /= 2
     calibration = Calibration((10, 50, 90), shares)
     for sampling in SAMPLINGS:

@@ -177,8 +177,8 @@ def calibrated(lively_restorer: Restorer) -> Restorer:
     """The lively network, followed half-way in luma and not at all in chroma, less at higher quality."""
     restorer = network_of(lively_restorer, lambda tile: tile)
     restorer._model = lively_restorer.model
-    shares = np.zeros((2, 2, 2, 8, 8), np.float32)
-    shares[:, :, 0] = np.array([0.5, 0.1], np.float32)[:, None, None, None]
+    shares = np.zeros((2, 2, 2, 2, 8, 8), np.float32)
+    shares[:, :, 0] = np.array([0.5, 0.1], np.float32)[:, None, None, None, None]
     restorer.model_file = lively_restorer.model_file.calibrated(Calibration((20, 100), shares))
     return restorer
 

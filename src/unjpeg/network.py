@@ -130,7 +130,7 @@ class ModelFile:
         }
         if self.calibration:
             shares = io.BytesIO()
-            np.save(shares, self.calibration.shares_L2288.astype(np.float16), allow_pickle=False)
+            np.save(shares, self.calibration.shares_L22288.astype(np.float16), allow_pickle=False)
             members["calibration.npy"] = shares.getvalue()
         archive_bytes = io.BytesIO()
         with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
@@ -144,7 +144,7 @@ class ModelFile:
         parts = self.description["sha256"]
         digest = hashlib.sha256((parts["guide"] + parts["restore"]).encode())
         if self.calibration:
-            digest.update(self.calibration.shares_L2288.astype(np.float16).tobytes())
+            digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
         return digest.hexdigest()[:16]
 
     def without_graphs(self) -> ModelFile:
@@ -163,10 +163,12 @@ def _read_calibration(archive: zipfile.ZipFile, description: dict[str, Any]) -> 
         return None
     levels = tuple(int(level) for level in description["calibration_levels"])
     shares = np.load(io.BytesIO(archive.read("calibration.npy")), allow_pickle=False)
-    if shares.shape != (len(levels), 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
+    if shares.ndim == 5:  # of older files: one share for both halves of a cell
+        shares = np.stack([shares, shares], axis=3)
+    if shares.shape != (len(levels), 2, 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
         raise ValueError("its calibration does not fit its levels")
-    if not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError("its calibration is not within 0..1")
+    if not ((shares >= 0).all() and (shares.sum(axis=3) <= 2).all()):
+        raise ValueError("its calibration leaves the cells")
     return Calibration(levels, shares.astype(np.float32))
 
 

@@ -53,21 +53,22 @@ class Calibration:
 
     Attributes:
         qualities: at which it was measured, ascending.
-        shares_L2288: for each of them, with chroma subsampled and not, of luma and of chroma, ``(len(qualities), 2, 2,
-            8, 8)``, 0..1: the least squares factor of a coefficient's true offset from its cell's middle on the
-            network's, moved into the cell.
+        shares_L22288: for each of them, with chroma subsampled and not, of luma and of chroma, in the inner and in the
+            outer half of the cell, ``(len(qualities), 2, 2, 2, 8, 8)``, 0 or more. A coefficient's true offset from its
+            cell's middle is about the inner share of the network's offset as far as that lies in the inner half, and
+            the outer share of what lies beyond, up to the cell's end. The two add up to 2 at most: the cell holds them.
     """
 
     qualities: tuple[int, ...]
-    shares_L2288: NDArray[np.float32]
+    shares_L22288: NDArray[np.float32]
 
     def at(self, quality: int, components: Sequence[Component]) -> NDArray[np.float32]:
-        """Shares of luma and chroma of a file, ``(2, 8, 8)``, interpolated; beyond the ends as at the ends."""
+        """Shares of luma and chroma of a file, ``(2, 2, 8, 8)``, interpolated; beyond the ends as at the ends."""
         place = float(np.interp(quality, self.qualities, np.arange(len(self.qualities))))
         low = min(int(place), len(self.qualities) - 2)
         weight = np.float32(place - low)
         full = int(len(components) == 3 and all(component.scale == (1, 1) for component in components))
-        below, above = self.shares_L2288[low : low + 2, full]
+        below, above = self.shares_L22288[low : low + 2, full]
         shares: NDArray[np.float32] = below * (1 - weight) + above * weight
         return shares
 
@@ -77,11 +78,11 @@ class Trust(NamedTuple):
 
     Attributes:
         decoded: the decoded pixels, uint8, the same rectangle as the restored ones.
-        shares_288: of luma and chroma, ``(2, 8, 8)``, as ``Calibration.at`` gives them.
+        shares_2288: of luma and chroma, ``(2, 2, 8, 8)``, as ``Calibration.at`` gives them.
     """
 
     decoded: NDArray[np.uint8]
-    shares_288: NDArray[np.float32]
+    shares_2288: NDArray[np.float32]
 
 
 def row_alignment(components: Sequence[Component]) -> int:
@@ -102,7 +103,7 @@ def project(
     Chroma is averaged down as encoders do, moved into its cells there, and the *change* is repeated up: the detail
     that the picture has beyond the chroma's resolution stays.
 
-    With ``trust`` not the nearest one. Each coefficient ends at the calibrated share of the way from its cell's middle
+    With ``trust`` not the nearest one. Each coefficient goes the calibrated shares of the way from its cell's middle
     to where the nearest picture has it. And of the detail that the network gave chroma beyond its resolution there
     stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
     coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
@@ -131,7 +132,9 @@ def project(
         if trust:
             if component.scale != (1, 1):
                 plane -= _doubtful_detail(plane - before, target - coefficients, component, top, left)
-            target = centre + trust.shares_288[_kind(number, colour_space)] * (target - centre)
+            inner, outer = trust.shares_2288[_kind(number, colour_space)]
+            near, far = _halves_of_cell(target - centre, half)
+            target = centre + inner * near + outer * far
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     return _pixels(planes, colour_space)
@@ -140,6 +143,15 @@ def project(
 def _kind(number: int, colour_space: str) -> int:
     """0 for luma and what is quantised like it, 1 for chroma."""
     return int(number > 0 and colour_space == "YCbCr")
+
+
+def _halves_of_cell(
+    offset_VU88: NDArray[np.float32], half_88: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How much of offsets from the cells' middles lies in the inner half of the cell, and how much in the outer."""
+    quarter = half_88 * np.float32(0.5)
+    near = np.clip(offset_VU88, -quarter, quarter)
+    return near, np.clip(offset_VU88, -half_88, half_88) - near
 
 
 def _doubtful_detail(
@@ -176,11 +188,12 @@ def _window_sums(blocks_VU: NDArray[np.float32], down: int, across: int) -> NDAr
 
 
 class OffsetSums(NamedTuple):
-    """Of one picture: sums over its blocks, of luma and of chroma, ``(2, 8, 8)``. Their ratio is a ``Calibration``.
+    """Of one picture: sums over its blocks, of luma and of chroma: normal equations for a ``Calibration``'s shares.
 
     Attributes:
-        products: the true offset from the cell's middle times the network's, moved into the cell.
-        squares: of the latter.
+        products: the true offset from the cell's middle times what of the network's lies in the inner and in the outer
+            half of the cell, ``(2, 2, 8, 8)``.
+        squares: of these two with each other, ``(2, 2, 2, 8, 8)``.
     """
 
     products: NDArray[np.float64]
@@ -195,12 +208,14 @@ def measure_offsets(
     Args:
         restored: not projected; ``(H, W)`` or ``(H, W, 3)``, range 0..255, like ``original``.
     """
-    sums = OffsetSums(np.zeros((2, BLOCK, BLOCK)), np.zeros((2, BLOCK, BLOCK)))
+    sums = OffsetSums(np.zeros((2, 2, BLOCK, BLOCK)), np.zeros((2, 2, 2, BLOCK, BLOCK)))
     for number, (ours, truth, half) in enumerate(_offsets(restored, original, components, colour_space)):
-        inside = np.clip(ours, -half, half)
+        halves = _halves_of_cell(ours, half)
         kind = _kind(number, colour_space)
-        sums.products[kind] += (truth * inside).sum(axis=(0, 1), dtype=np.float64)
-        sums.squares[kind] += np.square(inside).sum(axis=(0, 1), dtype=np.float64)
+        for i, one in enumerate(halves):
+            sums.products[kind, i] += (truth * one).sum(axis=(0, 1), dtype=np.float64)
+            for j, other in enumerate(halves):
+                sums.squares[kind, i, j] += (one * other).sum(axis=(0, 1), dtype=np.float64)
     return sums
 
 

@@ -20,7 +20,7 @@ from unjpeg.cli import run_safely
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
 from unjpeg.picture import read_picture
-from unjpeg.projection import Calibration, measure_offsets
+from unjpeg.projection import Calibration, OffsetSums, measure_offsets
 from unjpeg.restore import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION
 
@@ -29,6 +29,16 @@ __all__ = ["CALIBRATED_QUALITIES", "CROP_SIDE", "calibrated_file", "main", "meas
 CALIBRATED_QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)
 SAMPLINGS: Final = ("4:2:0", "4:4:4")
 CROP_SIDE: Final = 192
+
+STEEPEST: Final = (1.25, 1.0)
+"""Inner shares of luma and chroma at most. Those of chroma that came out above 1 did not hold on other pictures."""
+
+IN_CELL: Final = 2 - 2**-8
+"""Both shares at most, so that rounding them to fp16 does not leave the cell."""
+
+RIDGE: Final = 0.01
+TINY: Final = 1e-9
+_DIAGONALS: Final = np.add.outer(np.arange(8), np.arange(8))
 
 
 def measure_calibration(
@@ -43,8 +53,8 @@ def measure_calibration(
         qualities: at which they are compressed, at each of ``SAMPLINGS``; ascending, two or more.
 
     Returns:
-        Shares of 0..1: above 1 a share would claim more than the network, and the factors that came out above 1 did
-        not hold on other pictures (docs/training-log.md).
+        Shares measured over the frequencies of a diagonal together, from so many coefficients that they hold on other
+        pictures: docs/training-log.md.
     """
     shares = [[_shares(restorer, originals, quality, sampling) for sampling in SAMPLINGS] for quality in qualities]
     return Calibration(tuple(qualities), np.array(shares, np.float32))
@@ -53,8 +63,8 @@ def measure_calibration(
 def _shares(
     restorer: Restorer, originals: Sequence[NDArray[np.uint8]], quality: int, sampling: str
 ) -> NDArray[np.float64]:
-    """Of luma and chroma, ``(2, 8, 8)``."""
-    products, squares = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
+    """Of luma and chroma, in the inner and the outer half of the cell, ``(2, 2, 8, 8)``."""
+    total = OffsetSums(np.zeros((2, 2, 8, 8)), np.zeros((2, 2, 2, 8, 8)))
     for original in originals:
         buffer = io.BytesIO()
         Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=sampling)
@@ -63,10 +73,27 @@ def _shares(
         output = restorer.run_network(picture)
         space = picture.jpeg.header.colour_space
         sums = measure_offsets(output.pixels, original, picture.jpeg.components, space)
-        products += sums.products
-        squares += sums.squares
-    factors: NDArray[np.float64] = np.divide(products, squares, out=np.ones_like(products), where=squares > 0)
-    return factors.clip(0, 1)
+        for part, of_picture in zip(total, sums, strict=True):
+            part += of_picture
+    shares = np.empty((2, 2, 8, 8))
+    for kind, steepest in enumerate(STEEPEST):
+        for diagonal in range(15):
+            where = np.nonzero(np.equal(_DIAGONALS, diagonal))
+            products = total.products[kind][:, *where].sum(axis=-1)
+            squares = total.squares[kind][:, :, *where].sum(axis=-1)
+            shares[kind][:, *where] = _fitted(products, squares, steepest)[:, None]
+    return shares
+
+
+def _fitted(products: NDArray[np.float64], squares: NDArray[np.float64], steepest: float) -> NDArray[np.float64]:
+    """The inner and the outer share, ``(2,)``, by least squares, held a little to what one share for both would be."""
+    if not squares.sum() > 0:
+        return np.ones(2)
+    alike = np.full(2, np.clip(products.sum() / squares.sum(), 0, 1))
+    ridge = RIDGE * np.diag(squares) + TINY * squares.sum()
+    inner, outer = alike + np.linalg.solve(squares + np.diag(ridge), products - squares @ alike)
+    outer = np.clip(outer, 0, 1)
+    return np.array([np.clip(inner, 0, min(steepest, IN_CELL - outer)), outer])
 
 
 def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> ModelFile:
