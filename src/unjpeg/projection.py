@@ -148,10 +148,10 @@ def _kind(number: int, colour_space: str) -> int:
 def _halves_of_cell(
     offset_VU88: NDArray[np.float32], half_88: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How much of offsets from the cells' middles lies in the inner half of the cell, and how much in the outer."""
+    """Offsets from the cells' middles, no further than their ends: what lies in the inner half, and what beyond."""
     quarter = half_88 * np.float32(0.5)
     near = np.clip(offset_VU88, -quarter, quarter)
-    return near, np.clip(offset_VU88, -half_88, half_88) - near
+    return near, offset_VU88 - near
 
 
 def _doubtful_detail(
@@ -210,7 +210,7 @@ def measure_offsets(
     """
     sums = OffsetSums(np.zeros((2, 2, BLOCK, BLOCK)), np.zeros((2, 2, 2, BLOCK, BLOCK)))
     for number, (ours, truth, half) in enumerate(_offsets(restored, original, components, colour_space)):
-        halves = _halves_of_cell(ours, half)
+        halves = _halves_of_cell(np.clip(ours, -half, half), half)
         kind = _kind(number, colour_space)
         for i, one in enumerate(halves):
             sums.products[kind, i] += (truth * one).sum(axis=(0, 1), dtype=np.float64)

@@ -33,11 +33,13 @@ CROP_SIDE: Final = 192
 STEEPEST: Final = (1.25, 1.0)
 """Inner shares of luma and chroma at most. Those of chroma that came out above 1 did not hold on other pictures."""
 
-IN_CELL: Final = 2 - 2**-8
-"""Both shares at most, so that rounding them to fp16 does not leave the cell."""
-
 RIDGE: Final = 0.01
 TINY: Final = 1e-9
+"""How firmly both shares are held to what one for both would be, in parts of each equation's and of all weight."""
+
+STEPS: Final = 512
+"""Outer shares are multiples of one part in so many: what the cell leaves the inner one is exact in fp16, too."""
+
 _DIAGONALS: Final = np.add.outer(np.arange(8), np.arange(8))
 
 
@@ -92,8 +94,8 @@ def _fitted(products: NDArray[np.float64], squares: NDArray[np.float64], steepes
     alike = np.full(2, np.clip(products.sum() / squares.sum(), 0, 1))
     ridge = RIDGE * np.diag(squares) + TINY * squares.sum()
     inner, outer = alike + np.linalg.solve(squares + np.diag(ridge), products - squares @ alike)
-    outer = np.clip(outer, 0, 1)
-    return np.array([np.clip(inner, 0, min(steepest, IN_CELL - outer)), outer])
+    outer = np.rint(np.clip(outer, 0, 1) * STEPS) / STEPS
+    return np.array([np.clip(inner, 0, min(steepest, 2 - outer)), outer])
 
 
 def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> ModelFile:
