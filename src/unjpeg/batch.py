@@ -34,7 +34,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
-from unjpeg.network import ModelFile, Runtime
+from unjpeg.network import ModelFile, Precision, Runtime
 from unjpeg.output import FORMATS, format_of, without_place
 from unjpeg.picture import Source
 from unjpeg.restore import ConsistencyPolicy, Report, Restoration, Restorer
@@ -84,6 +84,7 @@ class Settings:
     model: str = "default"
     runtime: Runtime | None = None
     device: str = "cpu"
+    precision: Precision = "auto"
     strength: float = 1.0
     quality: int | None = None
     consistency: ConsistencyPolicy = "auto"
@@ -620,7 +621,12 @@ class _Worker:
         self._settings, self._journal = settings, journal
         self._by_memory = limits != settings.limits
         self._restorer = Restorer(
-            settings.model, runtime=settings.runtime, device=settings.device, threads=threads, limits=limits
+            settings.model,
+            runtime=settings.runtime,
+            device=settings.device,
+            threads=threads,
+            precision=settings.precision,
+            limits=limits,
         )
 
     def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:

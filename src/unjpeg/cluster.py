@@ -387,7 +387,12 @@ class _Worker:
         fsspec.config.conf.update(order.stores)
         settings = order.settings
         self._restorer = Restorer(
-            order.model, runtime=settings.runtime, device=settings.device, threads=order.threads, limits=settings.limits
+            order.model,
+            runtime=settings.runtime,
+            device=settings.device,
+            threads=order.threads,
+            precision=settings.precision,
+            limits=settings.limits,
         )
         self._output = _Location.of(order.output)
 

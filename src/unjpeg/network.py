@@ -1,8 +1,8 @@
 """Runs an exported model: ``guide`` once per image, ``restore`` on every tile.
 
 A model file (``.unjpeg``) is a zip archive of ``model.json``, ``guide.onnx``, ``restore.onnx``,
-``quality_features.npy`` and, in calibrated ones, ``calibration.npy``. The two graphs are checked against the hashes in
-``model.json`` before a runtime sees them.
+``quality_features.npy`` and, where they were made, ``calibration.npy`` and ``restore-int8.onnx``. The graphs are
+checked against the hashes in ``model.json`` before a runtime sees them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.resources
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 import threading
@@ -30,7 +31,7 @@ from unjpeg.errors import ModelError
 from unjpeg.output import put_in_place
 from unjpeg.projection import Calibration
 
-__all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Runtime", "shipped_models"]
+__all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Precision", "Runtime", "shipped_models"]
 
 FORMAT_VERSION = 1
 SUFFIX = ".unjpeg"
@@ -38,9 +39,16 @@ SUFFIX = ".unjpeg"
 # What zipfile, json and numpy raise over damaged files; RuntimeError is an archive that claims to be encrypted.
 _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError, TypeError)
 
+_GRAPHS = ("guide", "restore", "restore_int8")
+_INT8 = "restore-int8.onnx"
 _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
+
+Precision = Literal["auto", "full", "int8"]
+"""Of the convolutions of ``restore``: in floating point as the runtime sees fit, or most of them in 8-bit integers.
+``auto`` means int8 where that is fast (OpenVINO on processors with VNNI) and the file has it."""
+
 Arrays = list[NDArray[np.float32]]
 Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 """A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
@@ -78,6 +86,7 @@ class ModelFile:
             ``description["quality_levels"]``, ``(levels, C)``.
         calibration: how far its work is to be trusted, if that was measured; its qualities are
             ``description["calibration_levels"]``.
+        restore_int8: ``restore`` once more, most of its convolutions in 8-bit integers, if that was made.
     """
 
     description: dict[str, Any]
@@ -85,6 +94,7 @@ class ModelFile:
     restore: bytes
     quality_features: NDArray[np.float32]
     calibration: Calibration | None = None
+    restore_int8: bytes | None = None
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> ModelFile:
@@ -104,8 +114,12 @@ class ModelFile:
                 guide, restore = archive.read("guide.onnx"), archive.read("restore.onnx")
                 features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
                 calibration = _read_calibration(archive, description)
+                restore_int8 = archive.read(_INT8) if _INT8 in archive.namelist() else None
             version = description["format_version"]
-            hashes = {part: description["sha256"][part] for part in ("guide", "restore")}
+            graphs = {"guide": guide, "restore": restore}
+            if restore_int8 is not None:
+                graphs["restore_int8"] = restore_int8
+            hashes = {part: description["sha256"][part] for part in graphs}
         except _UNREADABLE as error:
             raise ModelError(f"{name}: is not a readable model file ({_reason(error)})") from error
         if version != FORMAT_VERSION:
@@ -113,10 +127,10 @@ class ModelFile:
         absent = [key for key in _NEEDED if key not in description]
         if absent:
             raise ModelError(f"{name}: is not a readable model file (its description lacks {', '.join(absent)})")
-        for part, data in (("guide", guide), ("restore", restore)):
+        for part, data in graphs.items():
             if hashlib.sha256(data).hexdigest() != hashes[part]:
                 raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
-        return cls(description, guide, restore, features.astype(np.float32), calibration)
+        return cls(description, guide, restore, features.astype(np.float32), calibration, restore_int8)
 
     def write(self, path: Path) -> None:
         """Write the archive, whole or not at all; equal contents give equal bytes. Raises OutputError."""
@@ -132,6 +146,8 @@ class ModelFile:
             shares = io.BytesIO()
             np.save(shares, self.calibration.shares_L22288.astype(np.float16), allow_pickle=False)
             members["calibration.npy"] = shares.getvalue()
+        if self.restore_int8 is not None:
+            members[_INT8] = self.restore_int8
         archive_bytes = io.BytesIO()
         with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
@@ -140,16 +156,16 @@ class ModelFile:
 
     @property
     def hash(self) -> str:
-        """Identifies the weights: a hash over both graphs, and over the calibration if there is one."""
+        """Identifies the weights: a hash over the graphs, and over the calibration if there is one."""
         parts = self.description["sha256"]
-        digest = hashlib.sha256((parts["guide"] + parts["restore"]).encode())
+        digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
         if self.calibration:
             digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
         return digest.hexdigest()[:16]
 
     def without_graphs(self) -> ModelFile:
         """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
-        return replace(self, guide=b"", restore=b"")
+        return replace(self, guide=b"", restore=b"", restore_int8=None)
 
     def calibrated(self, calibration: Calibration) -> ModelFile:
         """The same with another calibration."""
@@ -180,13 +196,23 @@ class Model:
         runtime: "openvino" (the default on CPUs), "onnxruntime" (the default on GPUs) or "torch"; None chooses.
         device: "cpu", or "cuda" for the first GPU.
         threads: CPU threads; None leaves it to the runtime.
+        precision: "int8" for the file's 8-bit graph, "full" for the other; "auto" chooses.
+
+    Attributes:
+        precision: the one that was chosen, "full" or "int8".
 
     Raises:
-        ModelError: the runtime is not installed, or cannot run on that device.
+        ModelError: the runtime is not installed, or cannot run on that device or at that precision.
     """
 
     def __init__(
-        self, file: ModelFile, *, runtime: Runtime | None = None, device: str = "cpu", threads: int | None = None
+        self,
+        file: ModelFile,
+        *,
+        runtime: Runtime | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: Precision = "auto",
     ) -> None:
         if runtime not in (None, *get_args(Runtime)):
             raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
@@ -195,7 +221,11 @@ class Model:
         self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
         if device != "cpu" and self.runtime == "openvino":
             raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
+        self.precision = _chosen_precision(file, self.runtime, precision)
         self.file = file.without_graphs()
+        if self.precision == "int8":
+            assert file.restore_int8 is not None
+            file = replace(file, restore=file.restore_int8)
         try:
             self._guide, self._restore = _COMPILERS[self.runtime](file, device, threads)
         except ModelError:
@@ -263,6 +293,29 @@ class Model:
             "fusion": guidance.fusion,
         }
         return self._restore(named)[0]
+
+
+def _chosen_precision(file: ModelFile, runtime: Runtime, precision: Precision) -> Literal["full", "int8"]:
+    if precision not in get_args(Precision):
+        raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    if precision == "auto":
+        return "int8" if file.restore_int8 and runtime == "openvino" and _multiplies_int8() else "full"
+    if precision == "int8":
+        if runtime != "openvino":
+            raise ModelError(f"int8 is for the openvino runtime; {runtime} runs at full precision")
+        if file.restore_int8 is None:
+            raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
+    return precision
+
+
+@cache
+def _multiplies_int8() -> bool:
+    """Whether the processor has instructions for 8-bit products (VNNI, AMX), as far as the system tells: Linux does."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+    return bool(re.search(r"^flags\b.*\b(avx512_vnni|avx_vnni|amx_int8)\b", flags, re.MULTILINE))
 
 
 def _reason(error: Exception) -> str:

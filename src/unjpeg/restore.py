@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError, OutputError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.metadata import Metadata
-from unjpeg.network import Guidance, Model, ModelFile, Runtime
+from unjpeg.network import Guidance, Model, ModelFile, Precision, Runtime
 from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project
@@ -93,6 +93,7 @@ class Report:
         projected: whether the result was moved into the file's quantisation cells.
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over the eight flips and rotations.
+        precision: of the network's convolutions, "full" or "int8"; None at strength 0.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Report:
     projected: bool
     notes: tuple[str, ...] = ()
     tta: bool = False
+    precision: Literal["full", "int8"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +256,15 @@ class Restorer:
         runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
         device: "cpu", or "cuda" through ONNX Runtime or torch.
         threads: CPU threads; None uses all cores.
+        precision: "int8" runs most convolutions in 8-bit integers, "full" none; "auto" does where the model and the
+            processor are made for it.
         limits: what a file may ask for; what asks for more is refused, from the header.
 
     Attributes:
         model_file: what the model's file says; its graphs are let go once they are compiled.
 
     Raises:
-        ModelError: the model or the runtime is not there.
+        ModelError: the model or the runtime is not there, or does not run at that precision.
     """
 
     model_file: ModelFile
@@ -272,12 +276,13 @@ class Restorer:
         runtime: Runtime | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        precision: Precision = "auto",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
         self._limits = limits
         self._load: Callable[[], Model] = lambda: Model(
-            self.model_file, runtime=runtime, device=device, threads=threads
+            self.model_file, runtime=runtime, device=device, threads=threads, precision=precision
         )
         self._model: Model | None = None
         self._lock = threading.Lock()
@@ -460,6 +465,7 @@ class Restorer:
             projected=projected,
             notes=notes,
             tta=tta,
+            precision=None if read is None else self.model.precision,
         )
         return Restoration(picture, rows, report)
 

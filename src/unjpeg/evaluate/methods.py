@@ -5,6 +5,7 @@ A method is named on the command line::
     jpeg                            the file as decoded
     default, mine.unjpeg            our models, as ``unjpeg restore`` runs them
     default@off                     the same without the projection (strict, auto and off)
+    default@full                    the same without 8-bit integers (int8: with them)
     default@tta                     the same as the mean over the eight flips and rotations
     jpeg-quantsmooth                a program of ``PROGRAMS``, if it is installed
     mine=tool {input} {output.png}  any shell command, under a name; {output} alone is a PNG file
@@ -34,7 +35,7 @@ import numpy as np
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
-from unjpeg.network import shipped_models
+from unjpeg.network import Precision, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.restore import ConsistencyPolicy, Restorer
 
@@ -119,20 +120,31 @@ class UnjpegModel(Method):
     Args:
         model: a shipped model's name or a model file's path.
         policy: of consistency.
+        precision: as ``Restorer``.
         tta: self-ensemble.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it does not run at that precision.
     """
 
-    def __init__(self, model: str | Path, policy: ConsistencyPolicy = "auto", *, tta: bool = False) -> None:
-        self._restorer = Restorer(model)
+    def __init__(
+        self,
+        model: str | Path,
+        policy: ConsistencyPolicy = "auto",
+        *,
+        precision: Precision = "auto",
+        tta: bool = False,
+    ) -> None:
+        self._restorer = Restorer(model, precision=precision)
         self._policy: ConsistencyPolicy = policy
         self._tta = tta
-        suffix = ("" if policy == "auto" else f"@{policy}") + ("@tta" if tta else "")
+        options = [option for option in (policy, precision) if option != "auto"] + ["tta"] * tta
+        suffix = "".join(f"@{option}" for option in options)
         self.name = f"{self._restorer.model_file.description['name']}{suffix}"
         self.spec = f"{model}{suffix}"
-        self.identity = f"{self._restorer.model_file.hash} {policy}{' tta' if tta else ''}"
+        self.identity = (
+            f"{self._restorer.model_file.hash} {policy} {self._restorer.model.precision}{' tta' if tta else ''}"
+        )
 
     def restore(self, file: bytes) -> Pixels:
         pixels = self._restorer.restore(file, consistency=self._policy, tta=self._tta).pixels
@@ -254,14 +266,22 @@ def method_by_name(spec: str) -> Method:
         return Command(spec, PROGRAMS[spec])
     if spec.endswith((".safetensors", ".pth", ".pt", ".ckpt")):
         return _network(Path(spec))
-    model, tta = spec.removesuffix("@tta"), spec.endswith("@tta")
-    before, separator, policy = model.rpartition("@")
-    if separator and policy in get_args(ConsistencyPolicy):
-        return UnjpegModel(before, cast(ConsistencyPolicy, policy), tta=tta)
+    model, policy, precision, tta = spec, "auto", "auto", False
+    while True:
+        before, separator, option = model.rpartition("@")
+        if separator and option == "tta":
+            tta = True
+        elif separator and option in get_args(ConsistencyPolicy):
+            policy = option
+        elif separator and option in get_args(Precision):
+            precision = option
+        else:
+            break
+        model = before
     if model not in shipped_models() and not Path(model).is_file():
         known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
         raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
-    return UnjpegModel(model, tta=tta)
+    return UnjpegModel(model, cast(ConsistencyPolicy, policy), precision=cast(Precision, precision), tta=tta)
 
 
 def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:

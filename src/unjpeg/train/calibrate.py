@@ -28,7 +28,7 @@ __all__ = ["CALIBRATED_QUALITIES", "CROP_SIDE", "calibrated_file", "main", "meas
 
 CALIBRATED_QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)
 SAMPLINGS: Final = ("4:2:0", "4:4:4")
-CROP_SIDE: Final = 192
+CROP_SIDE: Final = 384
 
 STEEPEST: Final = (1.25, 1.0)
 """Inner shares of luma and chroma at most. Those of chroma that came out above 1 did not hold on other pictures."""
@@ -104,7 +104,7 @@ def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> Model
     Args:
         originals: as ``measure_calibration``.
     """
-    return ModelFile.read(path).calibrated(measure_calibration(Restorer(path), originals))
+    return ModelFile.read(path).calibrated(measure_calibration(Restorer(path, precision="full"), originals))
 
 
 def main(

@@ -1,0 +1,121 @@
+"""The 8-bit graph: what is rounded, what it costs, and that it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("torch", reason="needs the extra: train")
+
+from conftest import synthetic_photo
+from jpegs import encoded
+from unjpeg import network
+from unjpeg.errors import ModelError
+from unjpeg.network import Model, ModelFile
+from unjpeg.restore import Restorer
+from unjpeg.train.int8 import main, rounded_file
+
+
+@pytest.fixture(scope="module")
+def crops() -> list[NDArray[np.uint8]]:
+    return [synthetic_photo(64, 64, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_model: Path, crops: list[NDArray[np.uint8]]) -> ModelFile:
+    return rounded_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1)
+
+
+def integer_weights(file: ModelFile) -> int:
+    assert file.restore_int8 is not None
+    stored = onnx.load_from_string(file.restore_int8).graph.initializer
+    return sum(initialiser.data_type == onnx.TensorProto.INT8 for initialiser in stored)
+
+
+def change(file: ModelFile) -> float:
+    """Of the network's output on a picture that nothing was fitted to, in levels of 255."""
+    image = synthetic_photo(96, 64, seed=9).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    full, int8 = (Model(file, runtime="openvino", threads=1, precision=p) for p in ("full", "int8"))
+    window = np.random.default_rng(0).random((1, 3, full.guide_window, full.guide_window), np.float32)
+    guidance = full.guide(window)
+    difference = full.restore(image, guidance) - int8.restore(image, guidance)
+    return float(255 * np.sqrt(np.square(difference).mean()))
+
+
+def test_convolutions_are_rounded(rounded: ModelFile) -> None:
+    facts = rounded.description["int8"]
+    assert facts["in_full_precision"] == []
+    assert integer_weights(rounded) == facts["convolutions"] > 5
+    assert 0 < facts["photographs_db"] <= facts["worst_db"] < 1
+
+
+def test_the_runtime_agrees(rounded: ModelFile) -> None:
+    assert 0 < change(rounded) < 1
+
+
+@pytest.mark.parametrize(("budget", "other"), [("photographs_db", "worst_db"), ("worst_db", "photographs_db")])
+def test_a_small_budget_leaves_some_in_floating_point(
+    rounded: ModelFile, tiny_model: Path, crops: list[NDArray[np.uint8]], budget: str, other: str
+) -> None:
+    most = rounded.description["int8"]
+    fewer = rounded_file(ModelFile.read(tiny_model), crops, **{budget: most[budget] / 4, other: 1})
+    facts = fewer.description["int8"]
+    assert 0 < facts["convolutions"] < most["convolutions"]
+    assert facts["convolutions"] + len(facts["in_full_precision"]) == most["convolutions"]
+    assert facts[budget] < most[budget] / 2
+    assert change(fewer) < change(rounded)
+
+
+def test_without_a_budget_nothing_is_rounded(tiny_model: Path, crops: list[NDArray[np.uint8]]) -> None:
+    none = rounded_file(ModelFile.read(tiny_model), crops[:1], worst_db=0)
+    assert integer_weights(none) == 0
+    assert change(none) == 0
+
+
+def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path: Path) -> None:
+    rounded.write(tmp_path / "rounded.unjpeg")
+    again = ModelFile.read(tmp_path / "rounded.unjpeg")
+    assert again.restore_int8 == rounded.restore_int8
+    assert again.hash == rounded.hash != ModelFile.read(tiny_model).hash
+    damaged = tmp_path / "damaged.unjpeg"
+    ModelFile(again.description, again.guide, again.restore, again.quality_features, None, again.restore).write(damaged)
+    with pytest.raises(ModelError, match="'restore_int8' does not match its hash"):
+        ModelFile.read(damaged)
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_the_processor_decides(
+    rounded: ModelFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool
+) -> None:
+    monkeypatch.setattr(network, "_multiplies_int8", lambda: vnni)
+    chosen = "int8" if vnni else "full"
+    assert Model(rounded).precision == chosen
+    assert Model(rounded, runtime="onnxruntime").precision == "full"
+    assert Model(rounded, precision="full").precision == "full"
+    assert Model(rounded, precision="int8").precision == "int8"
+    assert Model(ModelFile.read(tiny_model)).precision == "full"
+    report = Restorer(rounded).restore(encoded(synthetic_photo(40, 40, seed=1))).report
+    assert report.precision == chosen
+
+
+def test_what_cannot_run_says_so(rounded: ModelFile, tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="onnxruntime runs at full precision"):
+        Model(rounded, runtime="onnxruntime", precision="int8")
+    with pytest.raises(ModelError, match="has no int8 graph"):
+        Model(ModelFile.read(tiny_model), precision="int8")
+    with pytest.raises(ModelError, match="precision must be one of"):
+        Model(rounded, precision="int4")  # type: ignore[arg-type]
+
+
+def test_decoding_alone_has_no_precision(rounded: ModelFile) -> None:
+    assert Restorer(rounded).restore(encoded(synthetic_photo(16, 16, seed=1)), strength=0).report.precision is None
+
+
+def test_the_command(tiny_model: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(tiny_model, [str(image_folder)], tmp_path / "out.unjpeg")
+    assert str(tmp_path / "out.unjpeg") in capsys.readouterr().err
+    assert ModelFile.read(tmp_path / "out.unjpeg").restore_int8 is not None
