@@ -26,7 +26,7 @@ def test_steps_are_all_of_the_time_and_change_no_pixel(
         monkeypatch.setattr(Restorer, "_tile_core", lambda restorer: 96)
     file = tmp_path / "in.jpg"
     file.write_bytes(encoded(picture(200, 300), quality=20))
-    run = cost.time_restoration(file, "openvino", str(tiny_model))
+    run = cost.time_restoration(file, "openvino", "full", str(tiny_model))
     assert tuple(run["seconds"]) == cost.STEPS
     assert all(seconds > 0 for step, seconds in run["seconds"].items() if step != "waiting")
     beside = "tiles" if several else "waiting"
@@ -76,6 +76,7 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     run = {
         "megapixels": 12.0,
         "runtime": "openvino",
+        "precision": "int8",
         "seconds": {step: number + 0.125 for number, step in enumerate(cost.STEPS)},
         "total_seconds": 22.0,
         "seconds_per_megapixel": 1.8,
@@ -85,8 +86,11 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     record = {
         "machine": {"processor": "Some Processor"},
         "model": "default",
-        "ceiling": {"f32": 100.0, "bf16": 200.0},
-        "network": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+        "ceiling": {"f32": 100.0, "bf16": 200.0, "int8": 400.0},
+        "network": {
+            "int8": {"runtime": "openvino", "multiply_adds_g_per_second": 240.0},
+            "full": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+        },
         "start": {"help": 0.25, "64x64": 0.75},
         "runs": [run],
         "halo": [],
@@ -94,8 +98,10 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     (tmp_path / "cost.json").write_text(json.dumps(record))
     made = tables(tmp_path)
     assert "| product of two large matrices, bf16 | 200 | 25% |" in made["ceiling"]
+    assert "| product of two large matrices, int8 | 400 | 60% |" in made["ceiling"]
+    assert "| `default` on a tile of 512x512, openvino, int8 | 240 |  |" in made["ceiling"]
     assert "| `default` on a tile of 512x512, openvino | 50 |  |" in made["ceiling"]
-    assert "| 12.0 | openvino | 0.12 | 1.12 | 2.12 | 3.12 | 4.12 | 5.12 | 6.12 | 7.12 | 22.00 |" in made["steps"]
+    assert "| 12.0 | openvino, int8 | 0.12 | 1.12 | 2.12 | 3.12 | 4.12 | 5.12 | 6.12 | 7.12 | 22.00 |" in made["steps"]
     assert "| `unjpeg --help` | 0.25 |" in made["start"]
     del record["ceiling"], record["start"], run["total_seconds"]
     (tmp_path / "cost.json").write_text(json.dumps(record))

@@ -120,7 +120,7 @@ def whole_and_tiled(
         whole = restorer.restore(source, **options).pixels
         patch.setattr(module, "TILE_CORE", core)
         if halo is not None:
-            patch.setattr(module, "HALO", halo)
+            patch.setattr(module, "HALOS", dict.fromkeys(module.HALOS, halo))
         return whole, restorer.restore(source, **options).pixels
 
 
@@ -154,8 +154,8 @@ def test_tiles_start_on_the_grid_and_fit_the_network(tiny_restorer: Restorer, mo
     tiny_restorer.restore(picture(150, 203))
     assert len(shapes) == 2 * 3
     assert all(side % tiny_restorer.model.total_stride == 0 for shape in shapes for side in shape[2:])
-    assert max(max(shape) for shape in shapes) <= 96 + 2 * module.HALO
-    for side in (module.TILE_CORE, module.HALO):
+    assert max(max(shape) for shape in shapes) <= 96 + 2 * module.HALOS["full"]
+    for side in (module.TILE_CORE, *module.HALOS.values()):
         assert side % 16 == 0
 
 
@@ -319,7 +319,7 @@ def test_the_ensemble_sees_whole_blocks_and_one_guidance(
     assert len({guidance for _, guidance in seen}) == 1
     assert len(seen) == 8 * 2 * 3
     assert all(side % 32 == 0 for shape, _ in seen for side in shape)
-    assert max(max(shape) for shape, _ in seen) <= 96 + 2 * module.HALO
+    assert max(max(shape) for shape, _ in seen) <= 96 + 2 * module.HALOS["full"]
     for shape, _ in seen:
         assert sum(other == shape for other, _ in seen) == sum(other == shape[::-1] for other, _ in seen)
 

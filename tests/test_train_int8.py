@@ -91,7 +91,7 @@ def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path
 def test_the_processor_decides(
     rounded: ModelFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool
 ) -> None:
-    monkeypatch.setattr(network, "_multiplies_int8", lambda: vnni)
+    monkeypatch.setattr(network, "multiplies_int8", lambda: vnni)
     chosen = "int8" if vnni else "full"
     assert Model(rounded).precision == chosen
     assert Model(rounded, runtime="onnxruntime").precision == "full"

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import unjpeg
-from unjpeg.network import ModelFile, shipped_models
+from unjpeg.network import Model, ModelFile, shipped_models
+from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -47,19 +48,28 @@ def test_default_is_within_its_cost(default: Restorer) -> None:
     assert counter.get_total_flops() / 2 <= 60e9
 
 
-def test_shipped_weights_load_back_into_torch(default: Restorer) -> None:
+def test_shipped_weights_load_back_into_torch() -> None:
     torch = pytest.importorskip("torch")
     from unjpeg.models import Guidance
     from unjpeg.train.export import load_exported
 
     network = load_exported(ModelFile.read("default"))
-    window = default.model.guide_window
+    model = Model(ModelFile.read("default"), precision="full")
+    window = model.guide_window
     windows = np.random.default_rng(0).random((1, 3, window, window), np.float32)
     with torch.no_grad():
         theirs = network.guide(torch.from_numpy(windows))
         restored = network.restore(torch.from_numpy(windows), Guidance(*theirs))
-    ours = default.model.restore(windows, default.model.guide(windows))
+    ours = model.restore(windows, model.guide(windows))
     np.testing.assert_allclose(ours, restored, atol=1 / 255)
+
+
+def test_integers_change_little(kitten: Path) -> None:
+    """Thousandths of a decibel: docs/training-log.md."""
+    picture = read_picture(kitten)
+    outputs = [Restorer("default", precision=p).run_network(picture).pixels for p in ("full", "int8")]
+    change = float(np.sqrt(np.square(outputs[0] - outputs[1]).mean()))
+    assert 0 < change < 0.5
 
 
 def test_the_bundled_picture_gets_better_and_stays_consistent(default: Restorer) -> None:
@@ -83,7 +93,6 @@ def test_lower_quality_smooths_more(default: Restorer) -> None:
 @pytest.mark.parametrize("quality", [10, 20, 40, 60, 80, 95])
 def test_quality_is_read_from_the_pixels(default: Restorer, quality: int) -> None:
     from unjpeg.evaluate.pairs import encode_jpeg
-    from unjpeg.picture import read_picture
 
     original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))
     read = default.guide(read_picture(encode_jpeg(original, quality))).quality

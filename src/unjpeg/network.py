@@ -31,7 +31,16 @@ from unjpeg.errors import ModelError
 from unjpeg.output import put_in_place
 from unjpeg.projection import Calibration
 
-__all__ = ["FORMAT_VERSION", "Guidance", "Model", "ModelFile", "Precision", "Runtime", "shipped_models"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Guidance",
+    "Model",
+    "ModelFile",
+    "Precision",
+    "Runtime",
+    "multiplies_int8",
+    "shipped_models",
+]
 
 FORMAT_VERSION = 1
 SUFFIX = ".unjpeg"
@@ -299,7 +308,7 @@ def _chosen_precision(file: ModelFile, runtime: Runtime, precision: Precision) -
     if precision not in get_args(Precision):
         raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     if precision == "auto":
-        return "int8" if file.restore_int8 and runtime == "openvino" and _multiplies_int8() else "full"
+        return "int8" if file.restore_int8 and runtime == "openvino" and multiplies_int8() else "full"
     if precision == "int8":
         if runtime != "openvino":
             raise ModelError(f"int8 is for the openvino runtime; {runtime} runs at full precision")
@@ -309,7 +318,7 @@ def _chosen_precision(file: ModelFile, runtime: Runtime, precision: Precision) -
 
 
 @cache
-def _multiplies_int8() -> bool:
+def multiplies_int8() -> bool:
     """Whether the processor has instructions for 8-bit products (VNNI, AMX), as far as the system tells: Linux does."""
     try:
         flags = Path("/proc/cpuinfo").read_text(errors="replace")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,17 +54,18 @@ ConsistencyPolicy = Literal["auto", "strict", "off"]
 _Tiles = Iterator[tuple[slice, NDArray[np.float32]]]
 """(columns, float32 pixels 0..255) of the tiles side by side in some rows, from left to right."""
 
-TILE_CORE = 960
+TILE_CORE = 1152
 """Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
 strides."""
 
-TILE_MEMORY_BYTES = 400_000_000
+TILE_MEMORY_BYTES = 420_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles."""
 
 SMALLEST_TILE_CORE = 192
 
-HALO = 96
-"""Pixels around the core that a tile sees and that are thrown away. Chosen by measurement: docs/results.md."""
+HALOS: Mapping[Literal["full", "int8"], int] = {"full": 96, "int8": 160}
+"""Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
+steps of small differences, and carries them further. Chosen by measurement: docs/results.md."""
 
 TURNED_MULTIPLE = 32
 """Sides of a tile that is flipped and turned: whole blocks at every chroma sampling, as ``TILE_CORE``, so that blocks
@@ -293,10 +294,11 @@ class Restorer:
         with self._lock:
             if self._model is None:
                 model = self._load()
-                if HALO % model.total_stride or TILE_CORE % model.total_stride:
+                halo = HALOS[model.precision]
+                if halo % model.total_stride or TILE_CORE % model.total_stride:
                     raise ModelError(
                         f"{self.model_file.description['name']}: its total stride of {model.total_stride} does not "
-                        f"divide the tiles' {TILE_CORE} and {HALO} pixels"
+                        f"divide the tiles' {TILE_CORE} and {halo} pixels"
                     )
                 self._model = model
                 self.model_file = self.model_file.without_graphs()
@@ -521,7 +523,7 @@ class Restorer:
         network: dict[str, Any] = self.model_file.description.get("network", {})
         # A rule of thumb: some six maps of the first scale in float32 at once. Wide networks have not been measured.
         channels = network.get("width", 64) / network.get("stem", 1) ** 2
-        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALO
+        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALOS[self.model.precision]
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
 
     def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, tta: bool) -> Callable[[slice], _Tiles]:
@@ -550,9 +552,9 @@ class Restorer:
         self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int, tta: bool
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
-        height, width = pixels.shape[:2]
-        y0, x0 = max(0, top - HALO), max(0, left - HALO)
-        seen = pixels[y0 : min(height, bottom + HALO), x0 : min(width, right + HALO)]
+        (height, width), halo = pixels.shape[:2], HALOS[self.model.precision]
+        y0, x0 = max(0, top - halo), max(0, left - halo)
+        seen = pixels[y0 : min(height, bottom + halo), x0 : min(width, right + halo)]
         stride = self.model.total_stride
         tile = _to_network(_padded(seen, math.lcm(stride, TURNED_MULTIPLE) if tta else stride))
         whole = self._self_ensemble(tile, guidance) if tta else self.model.restore(tile, guidance)

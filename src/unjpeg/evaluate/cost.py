@@ -1,8 +1,8 @@
 """Time by step, memory and tiling: what a restoration costs on the machine at hand, and what the machine could do.
 
-``python -m unjpeg.evaluate.cost`` measures each size and runtime in a process of its own, so that peak memory is that
-run's alone, and writes ``results/cost.json``. Timings are of one run each on whatever else the machine does: compare
-ratios within one table.
+``python -m unjpeg.evaluate.cost`` measures each size, runtime and precision in a process of its own, so that peak
+memory is that run's alone, and writes ``results/cost.json``. Timings are of one run each on whatever else the machine
+does: compare ratios within one table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -28,6 +28,7 @@ from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.evaluate.timing import own_peak_mib
+from unjpeg.network import Precision, multiplies_int8
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.version import __version__, source_commit
@@ -68,7 +69,7 @@ def main(
     megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = list(MEGAPIXELS),  # noqa: B006
     product: Annotated[int, typer.Option(min=64, help="Side of the matrices multiplied.")] = PRODUCT_SIDE,
     repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
-    halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [16, 32, 48, 64, 96],  # noqa: B006
+    halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [32, 64, 96, 128, 160],  # noqa: B006
     halo_set: Annotated[Path | None, typer.Option(help="Folder of pictures for the halo table.")] = None,
 ) -> None:
     """Measure time, memory, the machine's ceiling and the halo's effect."""
@@ -79,7 +80,7 @@ def main(
         "model": model,
         "start": start_up(photo, model, repeats),
         "ceiling": ceiling(product, repeats),
-        "network": network_rate(model, repeats),
+        "network": {precision: network_rate(model, precision, repeats) for precision in _precisions(model)},
         "runs": [],
         "halo": [],
     }
@@ -89,22 +90,28 @@ def main(
         for size in megapixels:
             file = Path(folder) / "large.jpg"
             file.write_bytes(enlarged(photo, size))
-            for runtime in ("openvino", "onnxruntime"):
-                command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, model]
+            for runtime, precision in [*(("openvino", here) for here in _precisions(model)), ("onnxruntime", "full")]:
+                command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, precision, model]
                 environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the command has it
                 finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
                 run = json.loads(finished.stdout)
                 record["runs"].append(run)
                 steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["seconds"].items())
                 print(
-                    f"{run['megapixels']:6.1f} MP {runtime:12s} {run['seconds_per_megapixel']:.2f} s/MP, outside the "
-                    f"network {run['share_outside_network']:.0%}, peak {run['peak_mib'] or 0:.0f} MiB ({steps})",
+                    f"{run['megapixels']:6.1f} MP {runtime:12s} {precision:5s} {run['seconds_per_megapixel']:.2f} "
+                    f"s/MP, outside the network {run['share_outside_network']:.0%}, "
+                    f"peak {run['peak_mib'] or 0:.0f} MiB ({steps})",
                     flush=True,
                 )
     if halo_set is not None:
-        record["halo"] = halo_table(model, halo_set, halos)
+        record["halo"] = [row for here in _precisions(model) for row in halo_table(model, here, halo_set, halos)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "cost.json").write_text(json.dumps(record, indent=1))
+
+
+def _precisions(model: str) -> list[Literal["full", "int8"]]:
+    """That the default runtime has for this model on this machine, the default one first."""
+    return ["int8", "full"] if Restorer(model).model.precision == "int8" else ["full"]
 
 
 def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
@@ -132,8 +139,8 @@ def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
 def ceiling(side: int, repeats: int) -> dict[str, float]:
     """Thousand millions of multiply-adds a second in a product of two square matrices, the best of several.
 
-    In float32, by whichever of numpy's library and the network's runtime is faster; in bfloat16 only where the
-    processor computes with it.
+    In float32, by whichever of numpy's library and the network's runtime is faster; in bfloat16 and 8-bit integers
+    only where the processor computes with them.
     """
     import openvino
     from openvino import opset13
@@ -143,8 +150,15 @@ def ceiling(side: int, repeats: int) -> dict[str, float]:
 
     def product(precision: str) -> Callable[[], object]:
         left = opset13.parameter([side, side], np.float32)
-        graph = openvino.Model([opset13.matmul(left, opset13.constant(second), False, False)], [left])
-        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if precision == "int8":
+            ends = [opset13.constant(np.float32(end)) for end in (0, 1)]
+            rounded = opset13.fake_quantize(left, *ends, *ends, 256)
+            whole = opset13.convert(opset13.constant(np.rint(127 * second).astype(np.int8)), "f32")
+            factors = rounded, opset13.multiply(whole, opset13.constant(np.float32(1 / 127)))
+        else:
+            factors = left, opset13.constant(second)
+        graph = openvino.Model([opset13.matmul(*factors, False, False)], [left])
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         request = core.compile_model(graph, "CPU", settings).create_infer_request()
         return lambda: request.infer([first])
 
@@ -155,15 +169,17 @@ def ceiling(side: int, repeats: int) -> dict[str, float]:
     rates = {"f32": max(rate(lambda: np.matmul(first, second)), rate(product("f32")))}
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         rates["bf16"] = rate(product("bf16"))
+    if multiplies_int8():
+        rates["int8"] = rate(product("int8"))
     return rates
 
 
-def network_rate(model: str, repeats: int) -> dict[str, Any]:
+def network_rate(model: str, precision: Precision, repeats: int) -> dict[str, Any]:
     """What the network's tiles make of it: multiply-adds of a tile, in thousand millions, and of a second."""
     from unjpeg.evaluate.complexity import SIDE, counted
     from unjpeg.models import DagnConfig
 
-    restorer = Restorer(model)
+    restorer = Restorer(model, precision=precision)
     loaded = restorer.model
     config = DagnConfig(**restorer.model_file.description["network"])
     multiply_adds_g = counted(config)["restoring_multiply_adds_g"] * (TILE_SIDE / SIDE) ** 2
@@ -230,11 +246,11 @@ class _Stopwatch:
         return run
 
 
-def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
+def time_restoration(file: Path, runtime: str, precision: str, model: str) -> dict[str, Any]:
     """Restore one file to PNG, every step timed. Run it in a fresh process: the peak memory is the process's."""
     watch = _Stopwatch()
     module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
-    restorer = Restorer(model, runtime=runtime)  # type: ignore[arg-type]
+    restorer = Restorer(model, runtime=runtime, precision=precision)  # type: ignore[arg-type]
     with watch.step("load"):
         loaded = restorer.model
     loaded.guide = watch.timed("guide", loaded.guide)  # type: ignore[method-assign]
@@ -257,6 +273,7 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
     return {
         "megapixels": megapixels,
         "runtime": runtime,
+        "precision": loaded.precision,
         "seconds": watch.seconds,
         "total_seconds": total,
         "seconds_per_megapixel": total / megapixels,
@@ -265,26 +282,28 @@ def time_restoration(file: Path, runtime: str, model: str) -> dict[str, Any]:
     }
 
 
-def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) -> list[dict[str, Any]]:
+def halo_table(
+    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10
+) -> list[dict[str, Any]]:
     """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
 
     The tile's core is made small (96 pixels), so that every picture has many seams; the result before rounding and
     projection is compared.
     """
     module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
-    restorer = Restorer(model)
+    restorer = Restorer(model, precision=precision)
     images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in load_images(folder)]
-    tiles = module.TILE_CORE, module.HALO
+    tiles = module.TILE_CORE, module.HALOS
     rows = []
     try:
         wholes = []
-        module.TILE_CORE, module.HALO = WHOLE, 0
+        module.TILE_CORE, module.HALOS = WHOLE, dict.fromkeys(tiles[1], 0)
         pictures = [read_picture(encode_jpeg(image, quality)) for image in images]
         guidances = [restorer.guide(picture) for picture in pictures]
         for picture, guidance in zip(pictures, guidances, strict=True):
             wholes.append(_restored(restorer, picture.pixels, guidance))
         for halo in halos:
-            module.TILE_CORE, module.HALO = 96, halo
+            module.TILE_CORE, module.HALOS = 96, dict.fromkeys(tiles[1], halo)
             start = time.perf_counter()
             differences = [
                 np.abs(_restored(restorer, picture.pixels, guidance) - whole)
@@ -292,6 +311,7 @@ def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) ->
             ]
             core = tiles[0]
             row = {
+                "precision": precision,
                 "halo": halo,
                 "largest": float(max(difference.max() for difference in differences)),
                 "mean": float(np.mean([difference.mean() for difference in differences])),
@@ -300,12 +320,12 @@ def halo_table(model: str, folder: Path, halos: list[int], quality: int = 10) ->
             }
             rows.append(row)
             print(
-                f"halo {halo:3d}: largest difference {row['largest']:.3f} of 255, mean {row['mean']:.5f}; "
+                f"{precision}, halo {halo:3d}: largest difference {row['largest']:.3f} of 255, mean {row['mean']:.5f}; "
                 f"{row['extra_pixels']:.0%} more pixels at a core of {core}",
                 flush=True,
             )
     finally:
-        module.TILE_CORE, module.HALO = tiles
+        module.TILE_CORE, module.HALOS = tiles
     return rows
 
 
@@ -332,6 +352,6 @@ def enlarged(photo: Path, megapixels: float, sampling: str = "4:2:0") -> bytes:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(time_restoration(Path(sys.argv[2]), sys.argv[3], sys.argv[4])))
+        print(json.dumps(time_restoration(Path(sys.argv[2]), *sys.argv[3:])))
     else:
         run_safely(lambda: typer.run(main))

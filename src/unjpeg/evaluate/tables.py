@@ -365,7 +365,7 @@ def _cost(path: Path) -> dict[str, str]:
     runs = [
         [
             f"{run['megapixels']:.1f}",
-            run["runtime"],
+            _engine(run),
             f"{run['seconds_per_megapixel']:.2f}",
             f"{run['share_outside_network']:.0%}",
             "" if run["peak_mib"] is None else f"{run['peak_mib']:.0f}",
@@ -374,6 +374,7 @@ def _cost(path: Path) -> dict[str, str]:
     ]
     halos = [
         [
+            row["precision"],
             str(row["halo"]),
             f"{row['largest']:.3f}",
             f"{row['mean']:.5f}",
@@ -388,8 +389,14 @@ def _cost(path: Path) -> dict[str, str]:
         "cost": _table(
             ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
         ),
-        "halo": _table(["halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos),
+        "halo": _table(
+            ["precision", "halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos
+        ),
     }
+
+
+def _engine(run: Mapping[str, Any]) -> str:
+    return f"{run['runtime']}, int8" if run["precision"] == "int8" else str(run["runtime"])
 
 
 def _start(record: Mapping[str, Any]) -> str:
@@ -402,16 +409,19 @@ def _start(record: Mapping[str, Any]) -> str:
 def _ceiling(record: Mapping[str, Any]) -> str:
     if "ceiling" not in record:
         return NOT_MEASURED
-    network = record["network"]
-    rate = network["multiply_adds_g_per_second"]
-    rows = [
-        [f"product of two large matrices, {precision}", f"{ceiling:.0f}", f"{rate / ceiling:.0%}"]
-        for precision, ceiling in record["ceiling"].items()
-    ]
-    tile = f"`{record['model']}` on a tile of 512x512, {network['runtime']}"
+    networks = record["network"]
+    rates = {precision: network["multiply_adds_g_per_second"] for precision, network in networks.items()}
+    rows = []
+    for precision, ceiling in record["ceiling"].items():
+        rate = rates.get("int8" if precision == "int8" else "full")
+        reached = "" if rate is None else f"{rate / ceiling:.0%}"
+        rows.append([f"product of two large matrices, {precision}", f"{ceiling:.0f}", reached])
+    for precision, network in networks.items():
+        tile = f"`{record['model']}` on a tile of 512x512, {_engine({**network, 'precision': precision})}"
+        rows.append([tile, f"{rates[precision]:.0f}", ""])
     return _table(
         ["thousand million multiply-adds a second", record["machine"]["processor"], "of which the network reaches"],
-        [*rows, [tile, f"{rate:.0f}", ""]],
+        rows,
     )
 
 
@@ -419,7 +429,7 @@ def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
     if not all("total_seconds" in run for run in runs):
         return NOT_MEASURED
     rows = [
-        [f"{run['megapixels']:.1f}", run["runtime"]]
+        [f"{run['megapixels']:.1f}", _engine(run)]
         + [f"{seconds:.2f}" for seconds in run["seconds"].values()]
         + [f"{run['total_seconds']:.2f}"]
         for run in runs
