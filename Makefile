@@ -36,7 +36,7 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
-	$(BENCHMARK) live1 $(METHODS) --method default@off --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
+	$(BENCHMARK) live1 $(METHODS) --method default@full --method default@off --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
 	  --out runs/bench/live1
 	cp runs/bench/live1/results.json results/live1.json
 	$(BENCHMARK) bsds500 $(METHODS) --out runs/bench/bsds500
