@@ -74,7 +74,7 @@ MEMORY_PER_MEGAPIXEL_MIB = 15
 """Peak memory of one worker on a picture of any size, a little more than measured for 4:4:4: docs/robustness.md."""
 
 CORES_PER_WORKER = 4
-"""Measured on two cores only, where one worker for each does a fifth more than one for both: docs/results.md."""
+"""Measured on two cores only, where one worker for each does a tenth more than one for both: docs/results.md."""
 
 
 @dataclass(frozen=True, slots=True)
