@@ -34,7 +34,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
-from unjpeg.network import ModelFile, Precision, Runtime
+from unjpeg.network import ModelFile, Precision, Runtime, chosen_engine
 from unjpeg.output import FORMATS, format_of, without_place
 from unjpeg.picture import Source
 from unjpeg.restore import ConsistencyPolicy, Report, Restoration, Restorer
@@ -99,9 +99,15 @@ class Settings:
 
     @property
     def fingerprint(self) -> str:
-        """Equal when a picture would come out the same: options, weights and version. Raises ModelError."""
-        relevant = asdict(self) | {"model": _model_hash(self.model), "version": __version__}
-        for elsewhere in ("overwrite", "keep_times", "device", "runtime", "limits"):
+        """Equal when a picture would come out the same but for rounding: options, weights and version.
+
+        Raises:
+            ModelError: the model is not there, or does not run as these settings say.
+        """
+        model = ModelFile.read(self.model)
+        chosen_engine(model, self.runtime, self.device, self.precision)
+        relevant = asdict(self) | {"model": model.hash, "version": __version__}
+        for elsewhere in ("overwrite", "keep_times", "device", "runtime", "precision", "limits"):
             del relevant[elsewhere]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -147,10 +153,6 @@ class Settings:
 
 
 @cache
-def _model_hash(model: str) -> str:
-    return ModelFile.read(model).hash
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """One input and where its result goes.
@@ -550,7 +552,7 @@ def restore_batch(
         progress: called with the number of finished pictures, parts of them included.
 
     Raises:
-        ModelError: the model is not there.
+        ModelError: the model is not there, or does not run as the settings say.
         KeyboardInterrupt: the pictures at work were dropped, without traces.
     """
     journal = _Journal(settings.fingerprint, beside_inputs=resume)

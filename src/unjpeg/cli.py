@@ -139,7 +139,9 @@ TtaOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="int8: most of the network in 8-bit integers, twice as fast; auto: where the processor can."),
+    typer.Option(
+        help="full: floating point; int8: most of the network in 8-bit integers; auto: int8 where that is faster."
+    ),
 ]
 StripOption = Annotated[
     bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")

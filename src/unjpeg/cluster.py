@@ -85,7 +85,7 @@ class Result:
         source, output: path or URI. The output is None if the input was given none.
         source_sha256, output_sha256: of the files' content; None where it was not read or written.
         seconds: from reading the source to the output in its place; of an earlier run if it was done then.
-        stated_quality, read_quality: as in ``Report``.
+        stated_quality, read_quality, precision: as in ``Report``.
         model_hash: of the weights; None where none were used.
         settings: ``Settings.fingerprint``.
         error: one line if it failed.
@@ -99,6 +99,7 @@ class Result:
     seconds: float | None = None
     stated_quality: int | None = None
     read_quality: int | None = None
+    precision: str | None = None
     model_hash: str | None = None
     settings: str | None = None
     error: str | None = None
@@ -451,6 +452,7 @@ class _Worker:
             seconds=time.perf_counter() - start,
             stated_quality=work.report.stated_quality,
             read_quality=work.report.read_quality,
+            precision=work.report.precision,
             model_hash=work.report.model_hash,
             settings=order.fingerprint,
         )

@@ -38,6 +38,7 @@ __all__ = [
     "ModelFile",
     "Precision",
     "Runtime",
+    "chosen_engine",
     "multiplies_int8",
     "shipped_models",
 ]
@@ -223,14 +224,7 @@ class Model:
         threads: int | None = None,
         precision: Precision = "auto",
     ) -> None:
-        if runtime not in (None, *get_args(Runtime)):
-            raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
-        if device not in ("cpu", "cuda"):
-            raise ModelError(f"device must be cpu or cuda, got {device!r}")
-        self.runtime: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
-        if device != "cpu" and self.runtime == "openvino":
-            raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
-        self.precision = _chosen_precision(file, self.runtime, precision)
+        self.runtime, self.precision = chosen_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
         if self.precision == "int8":
             assert file.restore_int8 is not None
@@ -304,17 +298,31 @@ class Model:
         return self._restore(named)[0]
 
 
-def _chosen_precision(file: ModelFile, runtime: Runtime, precision: Precision) -> Literal["full", "int8"]:
+def chosen_engine(
+    file: ModelFile, runtime: Runtime | None, device: str, precision: Precision
+) -> tuple[Runtime, Literal["full", "int8"]]:
+    """The runtime and the precision that ``Model`` takes for these arguments.
+
+    Raises:
+        ModelError: they do not go together.
+    """
+    if runtime not in (None, *get_args(Runtime)):
+        raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
+    if device not in ("cpu", "cuda"):
+        raise ModelError(f"device must be cpu or cuda, got {device!r}")
     if precision not in get_args(Precision):
         raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    chosen: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
+    if device != "cpu" and chosen == "openvino":
+        raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
     if precision == "auto":
-        return "int8" if file.restore_int8 and runtime == "openvino" and multiplies_int8() else "full"
+        return chosen, "int8" if file.restore_int8 and chosen == "openvino" and multiplies_int8() else "full"
     if precision == "int8":
-        if runtime != "openvino":
-            raise ModelError(f"int8 is for the openvino runtime; {runtime} runs at full precision")
+        if chosen != "openvino":
+            raise ModelError(f"int8 is for the openvino runtime; {chosen} runs at full precision")
         if file.restore_int8 is None:
             raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
-    return precision
+    return chosen, precision
 
 
 @cache

@@ -111,10 +111,10 @@ def project(
 
     Args:
         pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, range 0..255: the picture or a rectangle of it, whose sides are
-            multiples of ``alignment`` unless they are the picture's own edges.
+            multiples of ``row_alignment`` unless they are the picture's own edges.
         components: of the whole picture.
         colour_space: as ``JpegHeader.colour_space``.
-        top, left: the rectangle's first row and column in the picture, multiples of ``alignment``; with ``trust``
+        top, left: the rectangle's first row and column in the picture, multiples of ``row_alignment``; with ``trust``
             of ``WINDOW``, too, as are its sides.
         trust: how far to follow the network inside the cells.
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError, OutputError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.metadata import Metadata
-from unjpeg.network import Guidance, Model, ModelFile, Precision, Runtime
+from unjpeg.network import Guidance, Model, ModelFile, Precision, Runtime, chosen_engine
 from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project
@@ -58,12 +58,12 @@ TILE_CORE = 1152
 """Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
 strides."""
 
-TILE_MEMORY_BYTES = 420_000_000
+TILE_MEMORY_BYTES = 460_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles."""
 
 SMALLEST_TILE_CORE = 192
 
-HALOS: Mapping[Literal["full", "int8"], int] = {"full": 96, "int8": 160}
+HALOS: Mapping[Literal["full", "int8"], int] = {"full": 96, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
 steps of small differences, and carries them further. Chosen by measurement: docs/results.md."""
 
@@ -281,6 +281,7 @@ class Restorer:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
+        chosen_engine(self.model_file, runtime, device, precision)
         self._limits = limits
         self._load: Callable[[], Model] = lambda: Model(
             self.model_file, runtime=runtime, device=device, threads=threads, precision=precision

@@ -69,7 +69,7 @@ def main(
     megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = list(MEGAPIXELS),  # noqa: B006
     product: Annotated[int, typer.Option(min=64, help="Side of the matrices multiplied.")] = PRODUCT_SIDE,
     repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
-    halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [32, 64, 96, 128, 160],  # noqa: B006
+    halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [32, 64, 96, 128, 160, 192],  # noqa: B006
     halo_set: Annotated[Path | None, typer.Option(help="Folder of pictures for the halo table.")] = None,
 ) -> None:
     """Measure time, memory, the machine's ceiling and the halo's effect."""

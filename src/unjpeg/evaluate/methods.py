@@ -266,22 +266,22 @@ def method_by_name(spec: str) -> Method:
         return Command(spec, PROGRAMS[spec])
     if spec.endswith((".safetensors", ".pth", ".pt", ".ckpt")):
         return _network(Path(spec))
-    model, policy, precision, tta = spec, "auto", "auto", False
+    kinds = {"tta": ("tta",), "policy": get_args(ConsistencyPolicy), "precision": get_args(Precision)}
+    model, options = spec, dict[str, str]()
     while True:
         before, separator, option = model.rpartition("@")
-        if separator and option == "tta":
-            tta = True
-        elif separator and option in get_args(ConsistencyPolicy):
-            policy = option
-        elif separator and option in get_args(Precision):
-            precision = option
-        else:
+        kind = next((kind for kind, known in kinds.items() if option in known), None)
+        if not separator or kind is None:
             break
-        model = before
+        if kind in options:
+            raise SettingError(f"{spec}: {option} and {options[kind]} do not go together")
+        model, options[kind] = before, option
     if model not in shipped_models() and not Path(model).is_file():
         known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
         raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
-    return UnjpegModel(model, cast(ConsistencyPolicy, policy), precision=cast(Precision, precision), tta=tta)
+    policy = cast(ConsistencyPolicy, options.get("policy", "auto"))
+    precision = cast(Precision, options.get("precision", "auto"))
+    return UnjpegModel(model, policy, precision=precision, tta="tta" in options)
 
 
 def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
