@@ -14,7 +14,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.network import Guidance
+from unjpeg.network import Guidance, ModelFile
 from unjpeg.restore import Restorer
 
 # The same examples on every run: a test that fails only now and then tells nobody what broke it. Other examples:
@@ -88,6 +88,18 @@ def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def tiny_model() -> Path:
     """A model file of 0.4 MB, hardly trained: it moves pixels by less than one level."""
     return Path(__file__).parent / "data" / "tiny.unjpeg"
+
+
+@pytest.fixture(scope="session")
+def rounded_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an int8 graph."""
+    pytest.importorskip("torch", reason="needs the extra: train")
+    from unjpeg.train.int8 import rounded_file
+
+    crops = [synthetic_photo(64, 64, seed) for seed in range(3)]
+    path = tmp_path_factory.mktemp("rounded") / "rounded.unjpeg"
+    rounded_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1).write(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -203,6 +203,19 @@ def test_our_model_is_measured_as_users_run_it(tiny_model: Path, tiny_restorer: 
     assert len({ensemble.identity, UnjpegModel(tiny_model).identity, UnjpegModel(tiny_model, "off").identity}) == 3
 
 
+def test_our_model_is_measured_at_both_precisions(rounded_model: Path) -> None:
+    file = encoded(picture(40, 48), quality=10)
+    for precision in ("full", "int8"):
+        method = method_by_name(f"{rounded_model}@off@{precision}@tta")
+        assert method.spec == f"{rounded_model}@off@{precision}@tta"
+        assert method.identity.endswith(f" off {precision} tta")
+        expected = Restorer(rounded_model, precision=precision).restore(file, consistency="off", tta=True)
+        assert np.array_equal(method.restore(file), expected.pixels)
+    for clash in ("full@int8", "off@strict", "tta@tta"):
+        with pytest.raises(SettingError, match="do not go together"):
+            method_by_name(f"{rounded_model}@{clash}")
+
+
 def test_any_command_takes_part(tmp_path: Path) -> None:
     file = encoded(picture(24, 32), quality=30)
     copy = method_by_name(f"copy={COPY}")

@@ -595,6 +595,23 @@ def test_self_ensemble(folder: Path, tiny_model: Path) -> None:
     assert Path("out.tiff").read_bytes() == Path("expected.tiff").read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["full", "int8"])
+def test_precision(folder: Path, rounded_model: Path, precision: str) -> None:
+    put("1.jpg")
+    put("2.jpg")
+    options = ("--model", rounded_model, "--precision", precision, "--json")
+    one = json.loads(run("restore", "1.jpg", *options).stdout)
+    two = run("restore", "1.jpg", "2.jpg", "-o", "out", "--workers", "2", *options).stdout.splitlines()
+    assert {one["precision"], *(json.loads(line)["precision"] for line in two)} == {precision}
+
+
+def test_what_does_not_go_together_is_said_once(folder: Path, tiny_model: Path) -> None:
+    put("1.jpg")
+    put("2.jpg")
+    result = run("restore", "1.jpg", "2.jpg", "-o", "out", "--model", tiny_model, "--precision", "int8", code=1)
+    assert only_line(result.stderr) == "unjpeg: the model tiny has no int8 graph; run it at full precision"
+
+
 def test_output_quality(folder: Path, decode: Any) -> None:
     put("photo.jpg")
     for quality in (None, 40):

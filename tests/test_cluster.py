@@ -127,6 +127,14 @@ def test_a_worker_restores_as_the_library_does(album: Any, order: cluster._Order
     assert result.seconds > 0
 
 
+@pytest.mark.parametrize("precision", ["full", "int8"])
+def test_a_worker_runs_at_the_precision_it_is_told(
+    album: Any, order: cluster._Order, rounded_model: Path, precision: Any
+) -> None:
+    settings = replace(order.settings, precision=precision)
+    assert done(replace(order, settings=settings, model=ModelFile.read(rounded_model))).precision == precision
+
+
 def test_run_again_it_gives_the_same_row_without_work(
     album: Any, order: cluster._Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:

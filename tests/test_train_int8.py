@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ pytest.importorskip("torch", reason="needs the extra: train")
 from conftest import synthetic_photo
 from jpegs import encoded
 from unjpeg import network
-from unjpeg.errors import ModelError
-from unjpeg.network import Model, ModelFile
+from unjpeg.errors import ModelError, TrainingError
+from unjpeg.network import Guidance, Model, ModelFile, Precision
 from unjpeg.restore import Restorer
+from unjpeg.train import int8
 from unjpeg.train.int8 import main, rounded_file
 
 
@@ -26,8 +28,8 @@ def crops() -> list[NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="module")
-def rounded(tiny_model: Path, crops: list[NDArray[np.uint8]]) -> ModelFile:
-    return rounded_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1)
+def rounded(rounded_model: Path) -> ModelFile:
+    return ModelFile.read(rounded_model)
 
 
 def integer_weights(file: ModelFile) -> int:
@@ -66,14 +68,21 @@ def test_a_small_budget_leaves_some_in_floating_point(
     facts = fewer.description["int8"]
     assert 0 < facts["convolutions"] < most["convolutions"]
     assert facts["convolutions"] + len(facts["in_full_precision"]) == most["convolutions"]
-    assert facts[budget] < most[budget] / 2
+    assert facts[budget] <= most[budget] / 4
     assert change(fewer) < change(rounded)
 
 
-def test_without_a_budget_nothing_is_rounded(tiny_model: Path, crops: list[NDArray[np.uint8]]) -> None:
-    none = rounded_file(ModelFile.read(tiny_model), crops[:1], worst_db=0)
-    assert integer_weights(none) == 0
-    assert change(none) == 0
+def test_what_cannot_be_rounded_says_so(
+    tiny_model: Path, crops: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ModelFile.read(tiny_model)
+    with pytest.raises(TrainingError, match="for as little as that"):
+        rounded_file(file, crops[:1], worst_db=0)
+    with pytest.raises(TrainingError, match="no pictures"):
+        rounded_file(file, [])
+    monkeypatch.setattr(int8, "_is_inner", lambda weight: False)
+    with pytest.raises(TrainingError, match="none of the convolutions"):
+        rounded_file(file, crops[:1])
 
 
 def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path: Path) -> None:
@@ -109,6 +118,28 @@ def test_what_cannot_run_says_so(rounded: ModelFile, tiny_model: Path) -> None:
         Model(ModelFile.read(tiny_model), precision="int8")
     with pytest.raises(ModelError, match="precision must be one of"):
         Model(rounded, precision="int4")  # type: ignore[arg-type]
+
+
+def test_a_restorer_says_so_at_once(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="has no int8 graph"):
+        Restorer(tiny_model, precision="int8")
+
+
+@pytest.mark.parametrize(("precision", "halo"), [("full", 96), ("int8", 192)])
+def test_tiles_of_integers_have_a_wider_halo(
+    rounded: ModelFile, monkeypatch: pytest.MonkeyPatch, precision: Precision, halo: int
+) -> None:
+    widths: list[int] = []
+    plain = Model.restore
+
+    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        widths.append(tile.shape[3])
+        return plain(self, tile, guidance)
+
+    monkeypatch.setattr(Model, "restore", recorded)
+    monkeypatch.setattr(importlib.import_module("unjpeg.restore"), "TILE_CORE", 32)
+    Restorer(rounded, precision=precision).restore(synthetic_photo(32, 600, seed=2))
+    assert max(widths) == 32 + 2 * halo
 
 
 def test_decoding_alone_has_no_precision(rounded: ModelFile) -> None:

@@ -152,7 +152,6 @@ class Settings:
         return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))
 
 
-@cache
 @dataclass(frozen=True, slots=True)
 class Job:
     """One input and where its result goes.

@@ -30,6 +30,7 @@ from PIL import Image
 from rich.progress import track
 
 from unjpeg.cli import run_safely
+from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
 from unjpeg.picture import read_picture
@@ -68,7 +69,12 @@ def rounded_file(
         originals: photographs, ``(H, W, 3)``, sides multiples of the network's stride; not trained on.
         photographs_db: PSNR that it may cost these pictures on average, compressed at ``QUALITIES`` in turn.
         worst_db: that it may cost any of them, and any of the patterns drawn from them.
+
+    Raises:
+        TrainingError: there is nothing to measure on or to round, or nothing can be rounded for so little.
     """
+    if not originals:
+        raise TrainingError("there are no pictures to measure rounding on")
     restorer = Restorer(file, precision="full")
     rng = np.random.default_rng(0)
     patterns = [draw_pattern(original, rng) for original in originals for _ in range(PATTERNS_PER_PHOTO)]
@@ -76,6 +82,8 @@ def rounded_file(
     everything = photos + _network_inputs(restorer, patterns)
     model = onnx.load_from_string(file.restore)
     candidates = [node.input[1] for node in model.graph.node if node.op_type == "Conv" and _is_inner(node.input[1])]
+    if not candidates:
+        raise TrainingError("the network has none of the convolutions that are rounded")
     ranges = _input_ranges(model, candidates, photos)
     full = _outputs(model, everything)
     # Of the network, and of writing whole numbers.
@@ -103,22 +111,28 @@ def rounded_file(
         costs_tried = [costs({weight: wide}) for wide in tried]
         best = int(np.argmin([used(cost).max() for cost in costs_tried]))
         chosen[weight], alone[weight] = tried[best], costs_tried[best]
-    while chosen:  # the errors of several nearly add up: their signs are as good as independent
-        total = np.sum(list(alone.values()), axis=0)
-        of_photos, of_worst = used(total)
-        if max(of_photos, of_worst) <= 1:
-            break
-        hurt = slice(0, len(photos)) if of_photos > of_worst else total.argmax()
+
+    def drop_costliest(cost: NDArray[np.float64]) -> None:
+        of_photos, of_worst = used(cost)
+        hurt = slice(0, len(photos)) if of_photos > of_worst else cost.argmax()
         costliest = max(alone, key=lambda weight: alone[weight][hurt].mean())
         del chosen[costliest], alone[costliest]
+
+    # The errors of several nearly add up, their signs being as good as independent; measured is what they come to.
+    while chosen and used(total := np.sum(list(alone.values()), axis=0)).max() > 1:
+        drop_costliest(total)
+    while chosen and used(together := costs(chosen)).max() > 1:
+        drop_costliest(together)
+    if not chosen:
+        raise TrainingError("no convolution can be rounded for as little as that")
     serialised = _rounded(model, chosen).SerializeToString()
     hashes = file.description["sha256"] | {"restore_int8": hashlib.sha256(serialised).hexdigest()}
-    together = 10 * np.log10(1 + costs(chosen))
+    lost_db = 10 * np.log10(1 + together)
     facts = {
         "convolutions": len(chosen),
         "in_full_precision": [weight.removesuffix(".f32") for weight in candidates if weight not in chosen],
-        "photographs_db": float(together[: len(photos)].mean()),
-        "worst_db": float(together.max()),
+        "photographs_db": float(lost_db[: len(photos)].mean()),
+        "worst_db": float(lost_db.max()),
     }
     return replace(file, restore_int8=serialised, description={**file.description, "sha256": hashes, "int8": facts})
 
