@@ -41,6 +41,8 @@ bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets 
 	cp runs/bench/live1/results.json results/live1.json
 	$(BENCHMARK) bsds500 $(METHODS) --out runs/bench/bsds500
 	cp runs/bench/bsds500/results.json results/bsds500.json
+	$(BENCHMARK) bsds500 --method jpeg --method default --rounds 0 --quality 70,90,95,100 --out runs/bench/bsds500-high
+	cp runs/bench/bsds500-high/results.json results/bsds500-high.json
 	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json

@@ -69,7 +69,7 @@ LEFT_OUT = (NO_PICTURE, HIDDEN, EARLIER_RESULT, LINKED_FOLDER)
 JOURNAL = ".unjpeg-journal.jsonl"
 """One line per finished picture, in the folder that a batch is mirrored to."""
 
-MEMORY_BASE_MIB = 900
+MEMORY_BASE_MIB = 950
 MEMORY_PER_MEGAPIXEL_MIB = 15
 """Peak memory of one worker on a picture of any size, a little more than measured for 4:4:4: docs/robustness.md."""
 

@@ -49,6 +49,8 @@ def tables(results: Path) -> dict[str, str]:
         "projection-live1": _projection(live1),
         "methods-live1": _methods(live1),
         "methods-bsds500": _from_file(results / "bsds500.json", _methods),
+        "bsds500-high": _from_file(results / "bsds500-high.json", _methods),
+        "bsds500-halved": _from_file(results / "bsds500-halved.json", _methods),
         "tta-live1": _from_file(results / "live1-tta.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
         "twice-live1": _from_file(results / "live1-twice.json", _methods),
