@@ -7,7 +7,7 @@ that was exported without. The pictures are the validation split of the folders.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,7 +24,17 @@ from unjpeg.projection import Calibration, OffsetSums, measure_offsets
 from unjpeg.restore import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION
 
-__all__ = ["CALIBRATED_QUALITIES", "CROP_SIDE", "calibrated_file", "main", "measure_calibration"]
+__all__ = [
+    "CALIBRATED_QUALITIES",
+    "CROP_SIDE",
+    "DataOption",
+    "ModelArgument",
+    "OutOption",
+    "calibrated_file",
+    "main",
+    "measure_calibration",
+    "rewrite",
+]
 
 CALIBRATED_QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)
 SAMPLINGS: Final = ("4:2:0", "4:4:4")
@@ -107,18 +117,27 @@ def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> Model
     return ModelFile.read(path).calibrated(measure_calibration(Restorer(path, precision="full"), originals))
 
 
-def main(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.unjpeg).")],
-    data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write.")],
-) -> None:
-    """Measure how far a model is to be trusted, and store that with it."""
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.unjpeg).")]
+DataOption = Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write.")]
+
+
+def rewrite(
+    model: Path, data: list[str], out: Path, side: int, change: Callable[[Path, list[NDArray[np.uint8]]], ModelFile]
+) -> ModelFile:
+    """Write what ``change`` makes of a model file and of the validation split's crops of that side."""
     from unjpeg.train.pipeline import open_images  # which imports this module
 
     check_target(out, overwrite=True)
-    images = open_images(data, VALIDATION_FRACTION)
-    calibrated_file(model, images.validation_crops(CROP_SIDE)).write(out)
+    made = change(model, open_images(data, VALIDATION_FRACTION).validation_crops(side))
+    made.write(out)
     typer.echo(f"wrote {out}", err=True)
+    return made
+
+
+def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
+    """Measure how far a model is to be trusted, and store that with it."""
+    rewrite(model, data, out, CROP_SIDE, calibrated_file)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -32,10 +32,9 @@ from rich.progress import track
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingError
 from unjpeg.network import ModelFile
-from unjpeg.output import check_target
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
-from unjpeg.train.config import VALIDATION_FRACTION
+from unjpeg.train.calibrate import DataOption, ModelArgument, OutOption, rewrite
 from unjpeg.train.patterns import draw_pattern
 
 __all__ = ["main", "rounded_file"]
@@ -251,19 +250,10 @@ def _roundings(
     ]
 
 
-def main(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.unjpeg).")],
-    data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write.")],
-) -> None:
+def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Store a second network with a model: the same with most of its convolutions in 8-bit integers."""
-    from unjpeg.train.pipeline import open_images
-
-    check_target(out, overwrite=True)
-    images = open_images(data, VALIDATION_FRACTION)
-    made = rounded_file(ModelFile.read(model), images.validation_crops(SIDE))
-    made.write(out)
-    typer.echo(f"wrote {out}: {made.description['int8']}", err=True)
+    made = rewrite(model, data, out, SIDE, lambda path, originals: rounded_file(ModelFile.read(path), originals))
+    typer.echo(json.dumps(made.description["int8"]))
 
 
 if __name__ == "__main__":
