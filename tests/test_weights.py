@@ -97,3 +97,17 @@ def test_quality_is_read_from_the_pixels(default: Restorer, quality: int) -> Non
     original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))
     read = default.guide(read_picture(encode_jpeg(original, quality))).quality
     assert abs(read - quality) <= 15
+
+
+def test_best_is_the_self_ensemble_of_default(default: Restorer, kitten: Path) -> None:
+    with Image.open(kitten) as image:
+        crop = np.asarray(image.convert("RGB"))[:96, :96]
+    best = Restorer("best")
+    assert best.model_file.description["name"] == "best"
+    assert best.model_file.hash != default.model_file.hash  # what is resumed or cached under one is not the other's
+    ours = best.restore(crop)
+    assert (ours.report.model, ours.report.tta) == ("best", True)
+    np.testing.assert_array_equal(ours.pixels, default.restore(crop, tta=True).pixels)
+    np.testing.assert_array_equal(
+        best.run_network(read_picture(kitten)).pixels, default.run_network(read_picture(kitten), tta=True).pixels
+    )

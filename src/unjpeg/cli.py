@@ -81,6 +81,9 @@ def main() -> None:
     # The cores are the network's. numpy's matrix products here are so small that threads gain them nothing, and cost
     # them several times their time where others are at work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Half of what importing OpenVINO takes, 0.15 seconds, is its converter of models, which nothing here calls: this
+    # makes its import fail, which OpenVINO puts up with.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     run_safely(app)
 
 
@@ -116,6 +119,9 @@ def _options(
 ) -> None:
     pass
 
+
+MODELS = "fast, default, best (default's self-ensemble: eight times the work), or a model file's path"
+ModelOption = Annotated[str, typer.Option(help=f"{MODELS}.")]
 
 # What restore and cluster both take.
 OutputQualityOption = Annotated[
@@ -164,7 +170,7 @@ def restore(
     format: Annotated[
         OutputFormat | None, typer.Option("--format", help="File format. [by the output's suffix, else png]")
     ] = None,
-    model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path.")] = "default",
+    model: ModelOption = "default",
     output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
@@ -283,7 +289,7 @@ def cluster(
         str | None, typer.Option(metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]")
     ] = None,
     format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = OutputFormat.png,
-    model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path, here.")] = "default",
+    model: Annotated[str, typer.Option(help=f"{MODELS}, here.")] = "default",
     output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
@@ -487,7 +493,7 @@ def export(
 
 @app.command()
 def adapt(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or a model file's path.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODELS}.")],
     target: Annotated[
         Path, typer.Option("--target", metavar="DIR", help="Your compressed pictures; no originals are needed.")
     ],
@@ -525,7 +531,7 @@ def adapt(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8484,
-    model: Annotated[str, typer.Option(help="A shipped model's name or a model file's path.")] = "default",
+    model: ModelOption = "default",
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, help="Processes that restore. [one per four cores]")
     ] = None,

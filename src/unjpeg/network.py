@@ -19,10 +19,11 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ __all__ = [
     "Precision",
     "Runtime",
     "chosen_engine",
+    "model_names",
     "multiplies_int8",
     "shipped_models",
 ]
@@ -52,6 +54,9 @@ _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, 
 _GRAPHS = ("guide", "restore", "restore_int8")
 _INT8 = "restore-int8.onnx"
 _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
+
+SELF_ENSEMBLES: Final[Mapping[str, str]] = {"best": "default"}
+"""Names of shipped models that are always run as their self-ensemble."""
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
@@ -114,9 +119,9 @@ class ModelFile:
             ModelError: it does not exist, is damaged, or was made for another version of this program.
         """
         name = str(name_or_path)
-        source = shipped_models().get(name, Path(name))
+        source = shipped_models().get(SELF_ENSEMBLES.get(name, name), Path(name))
         if not os.path.isfile(source):  # Path.is_file raises for names that are too long
-            known = ", ".join(sorted(shipped_models()))
+            known = ", ".join(model_names())
             raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
         try:
             with zipfile.ZipFile(io.BytesIO(source.read_bytes())) as archive:
@@ -140,6 +145,8 @@ class ModelFile:
         for part, data in graphs.items():
             if hashlib.sha256(data).hexdigest() != hashes[part]:
                 raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
+        if name in SELF_ENSEMBLES:
+            description |= {"name": name, "self_ensemble": True}
         return cls(description, guide, restore, features.astype(np.float32), calibration, restore_int8)
 
     def write(self, path: Path) -> None:
@@ -166,12 +173,19 @@ class ModelFile:
 
     @property
     def hash(self) -> str:
-        """Identifies the weights: a hash over the graphs, and over the calibration if there is one."""
+        """Identifies what it computes: a hash over the graphs, the calibration, and whether it is a self-ensemble."""
         parts = self.description["sha256"]
         digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
         if self.calibration:
             digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
+        if self.self_ensemble:
+            digest.update(b"self-ensemble")
         return digest.hexdigest()[:16]
+
+    @property
+    def self_ensemble(self) -> bool:
+        """Whether it always restores by the mean over eight flips and rotations."""
+        return bool(self.description.get("self_ensemble", False))
 
     def without_graphs(self) -> ModelFile:
         """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
@@ -346,6 +360,11 @@ def shipped_models() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+def model_names() -> list[str]:
+    """All that ``ModelFile.read`` takes beside paths: a file may have two names."""
+    return sorted([*shipped_models(), *SELF_ENSEMBLES])
+
+
 def _compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[Graph, Graph]:
     try:
         from unjpeg.torch_runtime import compile_torch
@@ -354,13 +373,21 @@ def _compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[G
     return compile_torch(file, device, threads)
 
 
-@cache
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def _openvino_core() -> Any:
     """The one of this process, for ever.
 
     Each core gives its thread a stack for signals and, when it ends, puts back the one that it found, which may have
     ended too (OpenVINO 2026.4): the next signal with a handler, a Ctrl-C for instance, would be a segmentation fault.
     """
+    with _ONE_AT_A_TIME:
+        return _first_openvino_core()
+
+
+@cache
+def _first_openvino_core() -> Any:
     import openvino
 
     return openvino.Core()
@@ -444,15 +471,18 @@ def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Grap
     return run
 
 
+def _both(
+    compile_graph: Callable[[bytes, str, int | None], Graph], file: ModelFile, device: str, threads: int | None
+) -> tuple[Graph, Graph]:
+    """At the same time: much of either is one core's work."""
+    with ThreadPoolExecutor(2) as pool:
+        guide, restore = (pool.submit(compile_graph, graph, device, threads) for graph in (file.guide, file.restore))
+        return guide.result(), restore.result()
+
+
 _COMPILERS: Mapping[Runtime, Callable[[ModelFile, str, int | None], tuple[Graph, Graph]]] = {
-    "openvino": lambda file, device, threads: (
-        _compile_openvino(file.guide, device, threads),
-        _compile_openvino(file.restore, device, threads),
-    ),
-    "onnxruntime": lambda file, device, threads: (
-        _compile_onnxruntime(file.guide, device, threads),
-        _compile_onnxruntime(file.restore, device, threads),
-    ),
+    "openvino": partial(_both, _compile_openvino),
+    "onnxruntime": partial(_both, _compile_onnxruntime),
     "torch": _compile_torch,
 }
 """What compiles the graphs ``guide`` and ``restore`` of a file."""

@@ -253,7 +253,8 @@ class Restorer:
     """A loaded model, ready to restore any number of pictures, also from several threads.
 
     Args:
-        model: a shipped model's name, a model file's path, or a model file that has been read.
+        model: a shipped model's name ("fast", "default", or "best" for the latter's self-ensemble), a model file's
+            path, or a model file that has been read.
         runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
         device: "cpu", or "cuda" through ONNX Runtime or torch.
         threads: CPU threads; None uses all cores.
@@ -362,6 +363,7 @@ class Restorer:
     ) -> Restoration:
         """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         _check_options(strength, quality, consistency, bit_depth)
+        tta = tta or self.model_file.self_ensemble
         picture = read_picture(source, limits=self._limits, salvage_damaged=salvage)
         if strength == 0:
             return self._restoration(picture, None, None, None, 0, "off", bit_depth, False, progress)
@@ -390,6 +392,7 @@ class Restorer:
             ValueError: the quality is out of its range.
         """
         _check_options(1.0, quality, "auto", 8)
+        tta = tta or self.model_file.self_ensemble
         guidance, read = self._guidance(picture, quality)
         sound = picture.pixels[: picture.sound_rows]
         pixels = np.empty(sound.shape, np.float32)

@@ -35,7 +35,7 @@ import numpy as np
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
-from unjpeg.network import Precision, shipped_models
+from unjpeg.network import Precision, model_names
 from unjpeg.picture import read_picture
 from unjpeg.restore import ConsistencyPolicy, Restorer
 
@@ -156,9 +156,10 @@ class UnjpegModel(Method):
             from unjpeg.models import DagnConfig
         except ModuleNotFoundError:
             return None
-        config = self._restorer.model_file.description["network"]
-        figures = counted(DagnConfig(**config))
-        return Complexity(figures["parameters_m"], figures["multiply_adds_g"] * (8 if self._tta else 1))
+        file = self._restorer.model_file
+        figures = counted(DagnConfig(**file.description["network"]))
+        passes = 8 if self._tta or file.self_ensemble else 1
+        return Complexity(figures["parameters_m"], figures["multiply_adds_g"] * passes)
 
 
 class Command(Method):
@@ -276,8 +277,8 @@ def method_by_name(spec: str) -> Method:
         if kind in options:
             raise SettingError(f"{spec}: {option} and {options[kind]} do not go together")
         model, options[kind] = before, option
-    if model not in shipped_models() and not Path(model).is_file():
-        known = ", ".join(["jpeg", *sorted(shipped_models()), *PROGRAMS])
+    if model not in model_names() and not Path(model).is_file():
+        known = ", ".join(["jpeg", *model_names(), *PROGRAMS])
         raise SettingError(f"no method {spec!r}; there are {known}, files of networks, and NAME=COMMAND")
     policy = cast(ConsistencyPolicy, options.get("policy", "auto"))
     precision = cast(Precision, options.get("precision", "auto"))
