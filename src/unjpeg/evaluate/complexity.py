@@ -30,7 +30,11 @@ from unjpeg.models import Dagn, DagnConfig
 from unjpeg.train.recipes import RECIPES
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["SIDE", "counted", "main", "networks", "timed"]
+__all__ = ["SIDE", "UNTRAINED", "counted", "main", "networks", "timed", "write_untrained"]
+
+UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), "published": DagnConfig()}
+"""Networks that nobody has trained here, for times: one of FBCNN's multiply-adds (729 G; its parameters are 72 M), and
+DAGN as published."""
 
 SIDE = 512
 """Side of the measured picture, as in the paper's Table III."""
@@ -76,6 +80,16 @@ def counted(config: DagnConfig) -> dict[str, float]:
 
 
 @torch.no_grad()
+def write_untrained(name: str, path: Path) -> None:
+    """One of ``UNTRAINED``, of random weights, as a model file."""
+    from unjpeg.train.export import QUALITY_LEVELS, export_network
+
+    torch.manual_seed(0)
+    network = Dagn(UNTRAINED[name]).eval()
+    features = np.zeros((len(QUALITY_LEVELS), UNTRAINED[name].encoder.feature_channels), np.float32)
+    export_network(network, path, name=name, guide_window=96, quality_features=features, training={}, validation={})
+
+
 def timed(config: DagnConfig, device: Device, repeats: int) -> dict[str, float]:
     """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
 

@@ -1,4 +1,4 @@
-"""The documentation's tables, made from ``results/``: ``python -m unjpeg.evaluate.tables`` writes them anew.
+"""The documentation's tables and the README's plot, made from ``results/``: ``python -m unjpeg.evaluate.tables``.
 
 A test fails when a table in a document is not what this makes of the result files. What no file holds yet is said to be
 not measured.
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unjpeg.evaluate import carn_tables
+from unjpeg.evaluate import carn_tables, curves, landscape
 from unjpeg.evaluate.benchmark import load_results
 from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1, TABLE_4
 from unjpeg.evaluate.report import cost_table, metric_table
 
-__all__ = ["main", "tables", "with_tables"]
+__all__ = ["main", "plots", "tables", "with_tables"]
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/robustness.md", "docs/experiments.md", "docs/carn-da.md")
@@ -86,11 +86,21 @@ def with_tables(text: str, made: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Rewrite the documents."""
+    """Rewrite the documents and draw their plots."""
     made = tables(ROOT / "results")
     for document in DOCUMENTS:
         path = ROOT / document
         path.write_text(with_tables(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+    for name, picture in plots(ROOT / "results").items():
+        (ROOT / "docs/images" / name).write_bytes(picture)
+
+
+def plots(results: Path) -> dict[str, bytes]:
+    """The documents' plots, PNG files by name."""
+    out = {"gain-and-cost.png": landscape.drawn(*landscape.points(results))}
+    if (results / curves.RESULTS).exists():
+        out["learning-curves.png"] = curves.drawn(json.loads((results / curves.RESULTS).read_text()))
+    return out
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -119,20 +129,35 @@ def _short(record: Mapping[str, Any]) -> str:
         ["LIVE1, PSNR in dB", *(f"quality {q}" for q in _QUALITIES)],
         [
             ["JPEG", *row("jpeg")],
-            ["unjpeg, `default`", *(f"**{value}**" for value in row("default"))],
+            *([f"unjpeg, `{name}`", *(f"**{value}**" for value in row(name))] for name in _ours(found["10"])),
             ["DAGN as printed (110 M parameters)", *printed],
         ],
     )
 
 
+def _ours(figures: Mapping[str, Any]) -> list[str]:
+    """The shipped models that were measured, by cost."""
+    return [name for name in landscape.OURS if name in figures["methods"]]
+
+
 def _quality(record: Mapping[str, Any]) -> str:
     rows = []
     for quality, figures in _plain_jpegs(record).items():
-        jpeg, ours = figures["methods"]["jpeg"], figures["methods"]["default"]
-        gain = figures["differences"]["default - jpeg"]["psnr_db"]
+        rows.append([quality, *_beside_jpeg(figures, _ours(figures))])
+    return _table(["quality", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+
+
+def _beside_jpeg(figures: Mapping[str, Any], models: Sequence[str]) -> list[str]:
+    row = [_figures(figures["methods"]["jpeg"])]
+    for name in models:
+        gain = figures["differences"][f"{name} - jpeg"]["psnr_db"]
         worse = f"{gain['lower']} of {gain['pictures']}"
-        rows.append([quality, _figures(jpeg), _figures(ours), _interval(gain, 2), worse])
-    return _table(["quality", "JPEG", "`default`", "gain, dB (95 %)", "worse than JPEG"], rows)
+        row += [_figures(figures["methods"][name]), _interval(gain, 2), worse]
+    return row
+
+
+def _beside_jpeg_head(models: Sequence[str]) -> list[str]:
+    return [title for name in models for title in (f"`{name}`", "gain, dB (95 %)", "worse than JPEG")]
 
 
 def _projection(record: Mapping[str, Any]) -> str:
@@ -275,11 +300,8 @@ def _sets(record: Mapping[str, Any]) -> str:
     rows = []
     for name in record["summary"]:
         for degradation, figures in record["summary"][name].items():
-            jpeg, ours = figures["methods"]["jpeg"], figures["methods"]["default"]
-            gain = figures["differences"]["default - jpeg"]["psnr_db"]
-            worse = f"{gain['lower']} of {gain['pictures']}"
-            rows.append([f"{name}, {degradation}", _figures(jpeg), _figures(ours), _interval(gain, 2), worse])
-    return _table(["set, degradation", "JPEG", "`default`", "gain, dB (95 %)", "worse than JPEG"], rows)
+            rows.append([f"{name}, {degradation}", *_beside_jpeg(figures, _ours(figures))])
+    return _table(["set, degradation", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
 
 
 NOT_MEASURED = "Not measured yet."

@@ -27,6 +27,9 @@ from unjpeg.version import __version__, source_commit
 
 __all__ = ["against", "app", "take_turns", "workers"]
 
+UNTRAINED_NAMES = ("fbcnn-sized", "published")
+"""Of ``unjpeg.evaluate.complexity``, which needs torch."""
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 PhotoOption = Annotated[Path, typer.Option(help="A picture; it is repeated to the size measured.")]
@@ -67,7 +70,10 @@ def against(
     photo: PhotoOption,
     programs: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=COMMAND", help="With {input} and {output}; a model's name alone is one."),
+        typer.Argument(
+            metavar="NAME=COMMAND",
+            help="With {input} and {output}; alone: a model's name, or fbcnn-sized or published, untrained.",
+        ),
     ],
     out: OutOption = Path("results"),
     megapixels: MegapixelsOption = 6.0,
@@ -80,6 +86,12 @@ def against(
         commands = {}
         for given in programs:
             name, _, line = given.partition("=")
+            if not line and name in UNTRAINED_NAMES:
+                from unjpeg.evaluate.complexity import write_untrained
+
+                model = Path(folder, f"{name}.unjpeg")
+                write_untrained(name, model)
+                name = str(model)
             ours = f"{shlex.quote(sys.executable)} -m unjpeg restore {{input}} -o {{output}} --overwrite --model {name}"
             suffix = ".jpg" if line else ".png"
             parts = shlex.split(line or ours)
