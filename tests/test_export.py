@@ -141,3 +141,5 @@ def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, exported: 
     again = tmp_path / "again.unjpeg"
     export_checkpoint(checkpoint, images, again, name="small", guide_window=WINDOW)
     assert again.read_bytes() == exported.read_bytes()
+    export_checkpoint(checkpoint, images, again, name="small", guide_window=WINDOW, guide_windows=7)
+    assert ModelFile.read(again).description == ModelFile.read(exported).description | {"guide_windows": 7}

@@ -484,10 +484,13 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write (.unjpeg).")],
     data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")],
     name: Annotated[str | None, typer.Option(help="The model's name. [the file's]")] = None,
+    guide_windows: Annotated[
+        int | None, typer.Option(min=1, help="Windows that a picture's guidance is averaged over, at most. [32]")
+    ] = None,
 ) -> None:
     """Turn a trained checkpoint into a model file for unjpeg restore. Needs the extra: pip install unjpeg[train]."""
     export_file = _needs_extra("unjpeg.train.pipeline", "train").export_file
-    export_file(checkpoint, out, data, name or out.stem)
+    export_file(checkpoint, out, data, name or out.stem, guide_windows)
     typer.echo(f"wrote {out}", err=True)
 
 

@@ -34,6 +34,7 @@ from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project
 
 __all__ = [
+    "MAX_GUIDE_WINDOWS",
     "ConsistencyPolicy",
     "NetworkOutput",
     "Report",
@@ -77,7 +78,8 @@ PROJECTED_ROWS = 64
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 
 MAX_GUIDE_WINDOWS = 32
-"""Windows that guidance is averaged over: all of a small picture, an even sample of a large one."""
+"""Windows that guidance is averaged over: all of a small picture, an even sample of a large one. A model file may ask
+for fewer: beside a small network they are much of the work."""
 
 DOUBLE_COMPRESSION_RATIO = 0.6
 """Below this share of the stated quality the pixels look compressed twice: docs/how-it-works.md."""
@@ -478,7 +480,8 @@ class Restorer:
     def guide(self, picture: Picture) -> Guidance:
         """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
         pixels = picture.pixels[: picture.sound_rows]
-        windows = [_to_network(window) for window in guide_windows(pixels, self.model.guide_window)]
+        most = int(self.model_file.description.get("guide_windows", MAX_GUIDE_WINDOWS))
+        windows = [_to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
         return self.model.guide(np.concatenate(windows))
 
     def _finished_strips(

@@ -37,7 +37,7 @@ from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.network import Precision, model_names
 from unjpeg.picture import read_picture
-from unjpeg.restore import ConsistencyPolicy, Restorer
+from unjpeg.restore import MAX_GUIDE_WINDOWS, ConsistencyPolicy, Restorer, guide_windows
 
 __all__ = [
     "PROGRAMS",
@@ -152,14 +152,20 @@ class UnjpegModel(Method):
 
     def complexity(self) -> Complexity | None:
         try:
-            from unjpeg.evaluate.complexity import counted
+            from unjpeg.evaluate.complexity import SIDE, counted
             from unjpeg.models import DagnConfig
         except ModuleNotFoundError:
             return None
         file = self._restorer.model_file
         figures = counted(DagnConfig(**file.description["network"]))
         passes = 8 if self._tta or file.self_ensemble else 1
-        return Complexity(figures["parameters_m"], figures["multiply_adds_g"] * passes)
+        restoring = figures["restoring_multiply_adds_g"]
+        side = file.description["guide_window"]
+        most = file.description.get("guide_windows", MAX_GUIDE_WINDOWS)
+        windows = sum(1 for _ in guide_windows(np.zeros((SIDE, SIDE, 3), np.uint8), side, most))
+        # Counted for guidance from all of the picture.
+        guiding = (figures["multiply_adds_g"] - restoring) * windows * (side / SIDE) ** 2
+        return Complexity(figures["parameters_m"], passes * restoring + guiding)
 
 
 class Command(Method):

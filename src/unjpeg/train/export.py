@@ -69,13 +69,20 @@ def load_network(checkpoint: Checkpoint) -> Dagn:
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, images: TrainingImages, path: Path, *, name: str, guide_window: int
+    checkpoint: Checkpoint,
+    images: TrainingImages,
+    path: Path,
+    *,
+    name: str,
+    guide_window: int,
+    guide_windows: int | None = None,
 ) -> ModelFile:
     """Write a model file and check it against torch.
 
     Args:
         images: what it was trained on; the validation pictures give the mean sensitive features per quality.
         guide_window: side of the windows that guidance is taken from; the training's patch is the natural choice.
+        guide_windows: how many there are at most; None leaves it to the restorer.
 
     Raises:
         TrainingError: the exported graphs do not compute what the network computes.
@@ -86,6 +93,7 @@ def export_checkpoint(
         path,
         name=name,
         guide_window=guide_window,
+        guide_windows=guide_windows,
         quality_features=_mean_sensitive_features(network, images, guide_window),
         training={"steps": checkpoint.step, "config": checkpoint.config, "images": checkpoint.manifest},
         validation=checkpoint.metrics,
@@ -98,6 +106,7 @@ def export_network(
     *,
     name: str,
     guide_window: int,
+    guide_windows: int | None = None,
     quality_features: NDArray[np.float32],
     training: dict[str, Any],
     validation: dict[str, float],
@@ -106,6 +115,7 @@ def export_network(
     """The same from a network at hand.
 
     Args:
+        guide_window, guide_windows: as ``export_checkpoint``.
         quality_features: see ``ModelFile``; they depend on the frozen sensitive encoder alone.
         training, validation: stored in the file's description.
         calibration: of this network or of one that it has hardly moved from.
@@ -126,6 +136,8 @@ def export_network(
         "training": training,
         "validation": validation,
     }
+    if guide_windows is not None:
+        description["guide_windows"] = guide_windows
     file = ModelFile(description, guide, restore, quality_features)
     if calibration:
         file = file.calibrated(calibration)

@@ -69,8 +69,13 @@ def train_recipe(
     return train_dagn(fabric, recipe, images, weights, out, workers=workers)
 
 
-def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> ModelFile:
+def export_file(
+    checkpoint: Path, out: Path, data: Sequence[str], name: str, guide_windows: int | None = None
+) -> ModelFile:
     """Export a stage-2 checkpoint; the pictures give the mean features per quality and the calibration.
+
+    Args:
+        guide_windows: that guidance is averaged over, at most; None leaves it to the restorer.
 
     Raises TrainingError, or OutputError if the file cannot be written.
     """
@@ -82,7 +87,7 @@ def export_file(checkpoint: Path, out: Path, data: Sequence[str], name: str) -> 
     images = open_images(data, VALIDATION_FRACTION)
     stage = loaded.config["dagn"]
     window = stage.get("guide_window") or stage["patch"]
-    export_checkpoint(loaded, images, out, name=name, guide_window=window)
+    export_checkpoint(loaded, images, out, name=name, guide_window=window, guide_windows=guide_windows)
     file = calibrated_file(out, images.validation_crops(CROP_SIDE))
     file.write(out)
     return file
