@@ -11,7 +11,7 @@ from PIL import Image
 import unjpeg
 from unjpeg.network import Model, ModelFile, shipped_models
 from unjpeg.picture import read_picture
-from unjpeg.restore import Restorer
+from unjpeg.restore import MAX_GUIDE_WINDOWS, Restorer, guide_windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MAX_TOTAL_BYTES = 24_000_000
@@ -28,33 +28,41 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_shipped_files_are_small_and_whole() -> None:
     files = shipped_models()
-    assert "default" in files
+    assert {"default", "fast"} <= set(files)
     assert sum(file.stat().st_size for file in files.values()) < MAX_TOTAL_BYTES
     for name in files:
         assert ModelFile.read(name).description["name"] == name
 
 
-def test_default_is_within_its_cost(default: Restorer) -> None:
+@pytest.mark.parametrize(("name", "most"), [("fast", 6e9), ("default", 60e9)])
+def test_models_are_within_their_cost(name: str, most: float) -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
     from unjpeg.models import Dagn, DagnConfig
 
+    file = ModelFile.read(name)
+    side = file.description["guide_window"]
+    picture = np.zeros((512, 512, 3), np.uint8)
+    windows = len(list(guide_windows(picture, side, file.description.get("guide_windows", MAX_GUIDE_WINDOWS))))
     with torch.device("meta"):
-        network = Dagn(DagnConfig(**default.model_file.description["network"])).eval()
+        network = Dagn(DagnConfig(**file.description["network"])).eval()
         image = torch.empty(1, 3, 512, 512)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
-    assert counter.get_total_flops() / 2 <= 60e9
+    with FlopCounterMode(display=False) as restoring, torch.no_grad():
+        network.restore(image, network.guide(image[..., :side, :side]))
+    with FlopCounterMode(display=False) as guiding, torch.no_grad():
+        network.guide(image[..., :side, :side])
+    assert (restoring.get_total_flops() + (windows - 1) * guiding.get_total_flops()) / 2 <= most
 
 
-def test_shipped_weights_load_back_into_torch() -> None:
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_shipped_weights_load_back_into_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
     from unjpeg.models import Guidance
     from unjpeg.train.export import load_exported
 
-    network = load_exported(ModelFile.read("default"))
-    model = Model(ModelFile.read("default"), precision="full")
+    network = load_exported(ModelFile.read(name))
+    model = Model(ModelFile.read(name), precision="full")
     window = model.guide_window
     windows = np.random.default_rng(0).random((1, 3, window, window), np.float32)
     with torch.no_grad():
@@ -72,11 +80,12 @@ def test_integers_change_little(kitten: Path) -> None:
     assert 0 < change < 0.5
 
 
-def test_the_bundled_picture_gets_better_and_stays_consistent(default: Restorer) -> None:
+@pytest.mark.parametrize(("name", "gain_db"), [("fast", 0.5), ("default", 0.7)])
+def test_the_bundled_picture_gets_better_and_stays_consistent(name: str, gain_db: float) -> None:
     original = np.asarray(Image.open(EXAMPLES / "kitten-original.webp").convert("RGB"))
     decoded = np.asarray(Image.open(EXAMPLES / "kitten.jpg"))
-    restored = default.restore(EXAMPLES / "kitten.jpg")
-    assert psnr_db(restored.pixels, original) > psnr_db(decoded, original) + 0.7
+    restored = Restorer(name).restore(EXAMPLES / "kitten.jpg")
+    assert psnr_db(restored.pixels, original) > psnr_db(decoded, original) + gain_db
     assert restored.report.projected
     assert unjpeg.verify(EXAMPLES / "kitten.jpg", restored.pixels).is_consistent
 
