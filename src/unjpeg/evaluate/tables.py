@@ -53,6 +53,7 @@ def tables(results: Path) -> dict[str, str]:
         "bsds500-halved": _from_file(results / "bsds500-halved.json", _methods),
         "tta-live1": _from_file(results / "live1-tta.json", _methods),
         "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
+        "mixes-live1": _from_file(results / "live1-mixes.json", _methods),
         "twice-live1": _from_file(results / "live1-twice.json", _methods),
         "grey": _from_file(results / "grey.json", _sets),
         "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
