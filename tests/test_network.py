@@ -4,10 +4,12 @@ import errno
 import hashlib
 import io
 import json
+import locale
 import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -307,6 +309,15 @@ def test_features_are_never_unpickled(tiny_model: Path, tmp_path: Path) -> None:
     np.save(buffer, np.array([{"an": "object"}], dtype=object), allow_pickle=True)
     contents = {**members(tiny_model), "quality_features.npy": buffer.getvalue()}
     assert "not a readable" in failure(written(tmp_path / "m.unjpeg", contents))
+
+
+def test_loading_a_model_keeps_the_locale() -> None:
+    """OpenVINO sets another one for a moment; two threads that do so at once would leave the process at C's."""
+    before = locale.setlocale(locale.LC_CTYPE), locale.getencoding()
+    file = ModelFile.read("fast")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: Model(file, precision="full"), range(6)))
+    assert (locale.setlocale(locale.LC_CTYPE), locale.getencoding()) == before
 
 
 def test_shipped_models_are_named_after_their_files() -> None:

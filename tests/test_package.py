@@ -76,7 +76,7 @@ def test_no_source_can_load_a_pickle() -> None:
     found = [
         f"{path.name}: {line.strip()}"
         for path in (ROOT / "src").rglob("*.py")
-        for line in path.read_text().splitlines()
+        for line in path.read_text(encoding="utf-8").splitlines()
         if loaders.search(line)
     ]
     assert found == []

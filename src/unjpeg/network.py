@@ -19,7 +19,6 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -408,15 +407,16 @@ def _compile_openvino(
     if threads:
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-    model = core.read_model(graph, b"")
     facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
     cache = _compiled_graphs(openvino.__version__, *map(str, facts))
-    try:
-        compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
-    except RuntimeError:
-        if cache is None:
-            raise
-        compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
+    with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
+        model = core.read_model(graph, b"")
+        try:
+            compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
+        except RuntimeError:
+            if cache is None:
+                raise
+            compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
     requests = threading.local()  # a request holds buffers: one per thread
     names = [node.get_any_name() for node in compiled.inputs]
 
@@ -474,10 +474,7 @@ def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Grap
 def _both(
     compile_graph: Callable[[bytes, str, int | None], Graph], file: ModelFile, device: str, threads: int | None
 ) -> tuple[Graph, Graph]:
-    """At the same time: much of either is one core's work."""
-    with ThreadPoolExecutor(2) as pool:
-        guide, restore = (pool.submit(compile_graph, graph, device, threads) for graph in (file.guide, file.restore))
-        return guide.result(), restore.result()
+    return compile_graph(file.guide, device, threads), compile_graph(file.restore, device, threads)
 
 
 _COMPILERS: Mapping[Runtime, Callable[[ModelFile, str, int | None], tuple[Graph, Graph]]] = {
