@@ -36,7 +36,7 @@ def test_steps_are_all_of_the_time_and_change_no_pixel(
     network = sum(run["seconds"][step] for step in cost.NETWORK)
     assert run["share_outside_network"] == pytest.approx(1 - network / run["total_seconds"])
     expected = io.BytesIO()
-    Restorer(tiny_model).begin(file).save(expected)
+    Restorer(tiny_model, precision="full").begin(file).save(expected)
     with Image.open(tmp_path / "in.png") as timed, Image.open(expected) as untimed:
         assert timed.tobytes() == untimed.tobytes()
 
@@ -90,6 +90,7 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
         "network": {
             "int8": {"runtime": "openvino", "multiply_adds_g_per_second": 240.0},
             "full": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+            "bf16": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
         },
         "start": {"help": 0.25, "64x64": 0.75},
         "runs": [run],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from unjpeg.jpeg import STATED_FEATURES  # noqa: E402
 from unjpeg.models import Dagn, DagnConfig, Guidance  # noqa: E402
 from unjpeg.network import Model, ModelFile  # noqa: E402
 from unjpeg.projection import Calibration  # noqa: E402
@@ -35,6 +37,7 @@ def checkpoint() -> Checkpoint:
     """A network that never saw a picture, but whose every part matters."""
     torch.manual_seed(1)
     recipe = tiny()
+    recipe = replace(recipe, network=replace(recipe.network, stated=True))
     network = Dagn(recipe.network)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -71,13 +74,16 @@ def test_graphs_compute_what_torch_computes(
 ) -> None:
     pytest.importorskip(runtime)
     network = load_network(checkpoint)
-    model = Model(ModelFile.read(exported), runtime=runtime)  # type: ignore[arg-type]
+    model = Model(ModelFile.read(exported), runtime=runtime, precision="full")  # type: ignore[arg-type]
     rng = np.random.default_rng(size[0])
     windows = rng.random((3, 3, WINDOW, WINDOW), np.float32)
     tile = rng.random((1, 3, *size), np.float32)
-    guidance = model.guide(windows)
+    stated = rng.random((3, STATED_FEATURES), np.float32)
+    stated[1:] = stated[0]
+    guidance = model.guide(windows, stated[0])
     with torch.no_grad():
-        expected = Guidance(*(v.mean(0, keepdim=True) for v in network.guide(torch.from_numpy(windows))))
+        told = network.guide(torch.from_numpy(windows), torch.from_numpy(stated))
+        expected = Guidance(*(v.mean(0, keepdim=True) for v in told))
         quality = network.quality(network.guide(torch.from_numpy(windows))).mean(0)
         restored = network.restore(torch.from_numpy(tile), expected)
     np.testing.assert_allclose(guidance.sensitive, expected.sensitive, atol=5e-3, rtol=5e-3)
@@ -85,6 +91,7 @@ def test_graphs_compute_what_torch_computes(
     np.testing.assert_allclose(guidance.fusion, expected.fusion, atol=5e-3, rtol=2e-2)
     np.testing.assert_allclose(guidance.quality_probabilities, quality, atol=2e-3)
     np.testing.assert_allclose(model.restore(tile, guidance), restored, atol=0.4 / 255)
+    assert np.abs(model.restore(tile, model.guide(windows)) - restored.numpy()).max() > 0.4 / 255
 
 
 def test_initialisers_keep_the_state_dict_names(checkpoint: Checkpoint, exported: Path) -> None:
@@ -110,7 +117,7 @@ def test_a_model_file_says_what_it_is(exported: Path) -> None:
     file = ModelFile.read(exported)
     assert file.description["name"] == "small"
     assert file.description["training"]["images"] == {"training_images": 0}
-    assert DagnConfig(**file.description["network"]) == tiny().network
+    assert DagnConfig(**file.description["network"]) == replace(tiny().network, stated=True)
     assert file.quality_features.shape == (len(QUALITY_LEVELS), tiny().network.encoder.feature_channels)
     assert exported.parent.name.encode() not in exported.read_bytes()  # nothing of the exporting machine
 

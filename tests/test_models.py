@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unjpeg.dct import ycc_from_rgb
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Dagn, DagnConfig, Discriminator, Guidance, QualityPredictor
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
@@ -283,6 +284,7 @@ CONFIGS = [
     replace(SMALL, fusion=False),
     replace(SMALL, skips="after"),
     replace(SMALL, skips="after", input="detail", norm="none"),
+    replace(SMALL, stated=True),
     replace(SMALL, insensitive_guidance=False, sensitive_guidance=False, fusion=False),
 ]
 
@@ -302,6 +304,19 @@ def test_shapes_and_split_of_forward(config: DagnConfig) -> None:
         quality = network.quality(guidance)
     assert quality.shape == (2, 100)
     torch.testing.assert_close(quality.sum(1), torch.ones(2))
+
+
+def test_what_the_file_states_shifts_the_features_once_learned() -> None:
+    network = small_dagn(replace(SMALL, stated=True)).eval()
+    image, stated = images(2, 3, 32, 32), torch.rand(2, STATED_FEATURES)
+    assert network.stated is not None
+    with torch.no_grad():
+        assert torch.equal(network(image, None, stated), network(image)), "a new network does not look at it"
+        network.stated[-1].weight.normal_()
+        assert not torch.allclose(network(image, None, stated), network(image))
+        assert torch.equal(network(image, None, stated), network(image, network.guide(image, stated)))
+        swapped = network(image.flip(0), None, stated.flip(0)).flip(0)
+        torch.testing.assert_close(swapped, network(image, None, stated))
 
 
 def test_guidance_of_a_whole_serves_a_part() -> None:

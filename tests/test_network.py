@@ -391,7 +391,7 @@ def test_the_quality_read_is_the_median() -> None:
         values = np.zeros(100, np.float32)
         for name, share in probabilities.items():
             values[int(name[1:]) - 1] = share
-        return Guidance(values, values, values, values).quality
+        return Guidance(values, values, values, values, values).quality
 
     assert read(q1=1) == 1
     assert read(q100=1) == 100

@@ -22,7 +22,7 @@ from PIL import Image
 import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
-from unjpeg.jpeg import Limits
+from unjpeg.jpeg import Limits, standard_table, stated_features
 from unjpeg.network import Guidance, Model, ModelFile, Precision, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, Trust, project
@@ -468,6 +468,25 @@ def test_quality_shifts_the_guidance(tiny_restorer: Restorer, monkeypatch: pytes
     )
     same = tiny_restorer.model.shifted(unshifted, unshifted.quality)
     np.testing.assert_array_equal(same.sensitive, unshifted.sensitive)
+
+
+@pytest.mark.parametrize("sampling", ["4:2:0", "4:2:2", "4:4:4", "grey"])
+def test_the_guidance_has_what_the_file_states(tiny_restorer: Restorer, sampling: str) -> None:
+    image, buffer = Image.fromarray(picture(40, 40)), io.BytesIO()
+    if sampling == "grey":
+        image.convert("L").save(buffer, "JPEG", quality=30)
+    else:
+        image.save(buffer, "JPEG", quality=30, subsampling=sampling)
+    guidance = tiny_restorer.guide(read_picture(buffer.getvalue()))
+    luma, chroma = standard_table(30), standard_table(30, chroma=True)
+    scale = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
+    expected = stated_features(luma, None) if sampling == "grey" else stated_features(luma, chroma, scale[sampling])
+    np.testing.assert_array_equal(guidance.stated[0], expected)
+    assert not tiny_restorer.guide(read_picture(picture(40, 40))).stated.any()
+    shifted = tiny_restorer.model.shifted(guidance, 70).stated[0]
+    np.testing.assert_array_equal(shifted[:64], stated_features(standard_table(70), None)[:64])
+    np.testing.assert_array_equal(shifted[128:], expected[128:])
+    assert shifted[64:128].any() == expected[64:128].any()
 
 
 @pytest.mark.parametrize("quality", [1, 5, 7, 33, 100])

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.errors import TrainingDataError
-from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation, sample_loader
-from unjpeg.train.degrade import JpegDegradation, compress_jpeg
+from unjpeg.train.data import ImageFolder, ImageStore, Pair, PairedPatches, Sample, is_validation, sample_loader
+from unjpeg.train.degrade import JpegDegradation, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
 from unjpeg.train.run import TrainingImages
 
@@ -35,6 +35,7 @@ def open_patches(
     candidates: int = 1,
     shrink: float = 0.0,
     patterns: float = 0.0,
+    blind: float = 0.0,
     degradation: JpegDegradation | None = None,
 ) -> PairedPatches:
     store = ImageStore(ImageFolder(folder).files(), folder.parent / "cache")
@@ -49,11 +50,12 @@ def open_patches(
         candidates=candidates,
         shrink=shrink,
         patterns=patterns,
+        blind=blind,
     )
 
 
-def same(a: tuple[Pixels, Pixels, int, int], b: tuple[Pixels, Pixels, int, int]) -> bool:
-    return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) and a[2:] == b[2:]
+def same(a: Pair, b: Pair) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
 
 
 def fill(folder: Path, pixels: Pixels, *names: str) -> Path:
@@ -181,7 +183,7 @@ def test_resize_scales_the_whole_picture_before_compression(tmp_path: Path, phot
     scaled = np.asarray(Image.fromarray(photo).resize((48, 48), Image.Resampling.BICUBIC))
     turned = [view for k in range(4) for view in (np.rot90(scaled, k), np.rot90(scaled, k)[:, ::-1])]
     for number in range(4):
-        compressed, original, quality, _ = patches[number]
+        compressed, original, quality, *_ = patches[number]
         assert any(np.array_equal(original, view) for view in turned)
         assert np.array_equal(compressed, pillow_jpeg(original, quality))
 
@@ -207,7 +209,7 @@ def pillow_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> Pix
 def test_compressed_patch_is_pillows(image_folder: Path) -> None:
     patches = open_patches(image_folder)
     for number in range(20):
-        compressed, original, quality, _ = patches[number]
+        compressed, original, quality, *_ = patches[number]
         assert np.array_equal(compressed, pillow_jpeg(original, quality))
 
 
@@ -518,7 +520,7 @@ def test_the_most_detailed_of_the_candidates_is_taken(image_folder: Path) -> Non
 
 
 def test_a_halved_patch_is_twice_the_side_scaled_down(image_folder: Path, pictures: list[Pixels]) -> None:
-    _, original, _, number = open_patches(image_folder, patch=16, shrink=1.0)[5]
+    _, original, _, number, _ = open_patches(image_folder, patch=16, shrink=1.0)[5]
     picture = pictures[number]
     height, width = (n - 32 + 1 for n in picture.shape[:2])
     candidates = (
@@ -540,6 +542,20 @@ def test_what_is_not_like_its_picture_guides_itself(image_folder: Path) -> None:
         assert picture in (-1, plain[number][3])
         alone += picture == -1
     assert 8 < alone < 30
+
+
+def test_what_the_file_states_comes_with_it_unless_it_is_blind(image_folder: Path) -> None:
+    told, blind = open_patches(image_folder), open_patches(image_folder, blind=0.5)
+    unknown = 0
+    for number in range(40):
+        np.testing.assert_array_equal(told[number].stated, standard_stated(told[number].quality))
+        assert np.array_equal(blind[number].compressed, told[number].compressed)
+        if blind[number].stated.any():
+            assert same(blind[number], told[number])
+        else:
+            unknown += 1
+    assert 8 < unknown < 32
+    assert len({standard_stated(quality).tobytes() for quality in range(1, 101)}) == 100
 
 
 def test_patterns_come_as_often_as_asked_and_half_of_them_alone(image_folder: Path) -> None:

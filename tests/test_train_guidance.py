@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Dagn, DagnConfig
 from unjpeg.restore import guide_windows
 from unjpeg.train.config import DagnTraining, EncoderTraining, Recipe
@@ -57,11 +58,13 @@ def test_a_patch_that_lies_in_no_picture_guides_itself(network: Dagn, images: Tr
     measured = PictureGuidance.measure(network, images.training, WINDOW, torch.device("cpu"))
     compressed = torch.rand(3, 3, WINDOW, WINDOW)
     quality = torch.tensor([30, 30, 70])
-    sample = Sample(compressed, compressed, quality, torch.tensor([2, -1, 0]))
+    stated = torch.rand(3, STATED_FEATURES)
+    sample = Sample(compressed, compressed, quality, torch.tensor([2, -1, 0]), stated)
     guidance = measured.of(network, sample, compressed)
     theirs, own = measured.at(torch.tensor([2, 0, 0]), quality), network.guide(compressed)
     for got, picture, itself in zip(guidance[:2], theirs[:2], own[:2], strict=True):
         torch.testing.assert_close(got, torch.stack([picture[0], itself[1], picture[2]]))
+    torch.testing.assert_close(guidance.stated, stated)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (100, 70), (33, 400), (20, 90), (9, 9)])

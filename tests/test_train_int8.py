@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -16,10 +17,14 @@ from conftest import synthetic_photo
 from jpegs import encoded
 from unjpeg import network
 from unjpeg.errors import ModelError, TrainingError
-from unjpeg.network import Guidance, Model, ModelFile, Precision
+from unjpeg.network import ChosenPrecision, Guidance, Model, ModelFile, Precision, processor_features
 from unjpeg.restore import Restorer
 from unjpeg.train import int8
 from unjpeg.train.int8 import main, rounded_file
+
+needs_bf16 = pytest.mark.skipif(
+    not processor_features() & {"amx_bf16", "avx512_bf16"}, reason="this processor does not multiply bf16"
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +101,32 @@ def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path
         ModelFile.read(damaged)
 
 
-@pytest.mark.parametrize("vnni", [True, False])
+@pytest.mark.parametrize(
+    ("features", "chosen", "without_int8"),
+    [
+        (set(), "full", "full"),
+        ({"avx2", "avx512f"}, "full", "full"),
+        ({"avx2", "avx_vnni"}, "int8", "full"),
+        ({"avx512_vnni"}, "int8", "full"),
+        ({"avx512_vnni", "avx512_bf16"}, "int8", "bf16"),
+        ({"avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}, "bf16", "bf16"),
+    ],
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else None,
+)
 def test_the_processor_decides(
-    rounded: ModelFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool
+    rounded: ModelFile,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: set[str],
+    chosen: str,
+    without_int8: str,
 ) -> None:
-    monkeypatch.setattr(network, "multiplies_int8", lambda: vnni)
-    chosen = "int8" if vnni else "full"
+    monkeypatch.setattr(network, "processor_features", lambda: frozenset(features))
     assert Model(rounded).precision == chosen
     assert Model(rounded, runtime="onnxruntime").precision == "full"
     assert Model(rounded, precision="full").precision == "full"
     assert Model(rounded, precision="int8").precision == "int8"
-    assert Model(ModelFile.read(tiny_model)).precision == "full"
+    assert Model(ModelFile.read(tiny_model)).precision == without_int8
     report = Restorer(rounded).restore(encoded(synthetic_photo(40, 40, seed=1))).report
     assert report.precision == chosen
 
@@ -116,8 +136,29 @@ def test_what_cannot_run_says_so(rounded: ModelFile, tiny_model: Path) -> None:
         Model(rounded, runtime="onnxruntime", precision="int8")
     with pytest.raises(ModelError, match="has no int8 graph"):
         Model(ModelFile.read(tiny_model), precision="int8")
+    with pytest.raises(ModelError, match="bf16 is for the openvino runtime"):
+        Model(rounded, runtime="onnxruntime", precision="bf16")
     with pytest.raises(ModelError, match="precision must be one of"):
         Model(rounded, precision="int4")  # type: ignore[arg-type]
+
+
+def test_bf16_needs_a_processor_that_multiplies_it(rounded: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "processor_features", lambda: frozenset({"avx512_vnni"}))
+    with pytest.raises(ModelError, match="does not multiply bf16"):
+        Model(rounded, precision="bf16")
+
+
+@needs_bf16
+def test_bf16_rounds_and_full_does_not(rounded: ModelFile) -> None:
+    torch_like = Model(rounded, runtime="onnxruntime")
+    image = synthetic_photo(64, 64, seed=3).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    guidance = torch_like.guide(image[..., : torch_like.guide_window, : torch_like.guide_window])
+    reference = torch_like.restore(image, guidance)
+    errors = {
+        precision: np.abs(Model(rounded, precision=precision).restore(image, guidance) - reference).max()
+        for precision in get_args(ChosenPrecision)[:2]
+    }
+    assert 10 * errors["full"] < errors["bf16"] < 0.01
 
 
 def test_a_restorer_says_so_at_once(tiny_model: Path) -> None:
@@ -125,7 +166,9 @@ def test_a_restorer_says_so_at_once(tiny_model: Path) -> None:
         Restorer(tiny_model, precision="int8")
 
 
-@pytest.mark.parametrize(("precision", "halo"), [("full", 96), ("int8", 192)])
+@pytest.mark.parametrize(
+    ("precision", "halo"), [("full", 96), pytest.param("bf16", 192, marks=needs_bf16), ("int8", 192)]
+)
 def test_tiles_of_integers_have_a_wider_halo(
     rounded: ModelFile, monkeypatch: pytest.MonkeyPatch, precision: Precision, halo: int
 ) -> None:

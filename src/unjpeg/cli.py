@@ -57,6 +57,7 @@ class Consistency(StrEnum):
 class Precision(StrEnum):
     auto = "auto"
     full = "full"
+    bf16 = "bf16"
     int8 = "int8"
 
 
@@ -146,7 +147,7 @@ TtaOption = Annotated[
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="full: floating point; int8: most of the network in 8-bit integers; auto: int8 where that is faster."
+        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there."
     ),
 ]
 StripOption = Annotated[

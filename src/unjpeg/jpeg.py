@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "MAX_PIXELS",
     "MAX_SCANS",
+    "STATED_FEATURES",
     "Component",
     "JpegHeader",
     "JpegImage",
@@ -41,6 +42,7 @@ __all__ = [
     "is_jpeg",
     "salvage",
     "standard_table",
+    "stated_features",
 ]
 
 MAX_PIXELS = 268_435_456
@@ -183,6 +185,32 @@ class QualityEstimate:
         return cls(best + 1, float(distances[best]))
 
 
+STATED_FEATURES = 2 * 64 + 3
+"""Length of what ``stated_features`` gives."""
+
+
+def stated_features(
+    luma_88: NDArray[np.integer], chroma_88: NDArray[np.integer] | None, chroma_scale: tuple[int, int] = (1, 1)
+) -> NDArray[np.float32]:
+    """What a file states of its compression, as a network is told it.
+
+    Args:
+        luma_88, chroma_88: quantisation tables, natural order; no chroma if the file is grey.
+        chroma_scale: (vertical, horizontal): how many pixels one chroma sample covers.
+
+    Returns:
+        ``(STATED_FEATURES,)``: logarithms of the tables' steps, about -1..1; those of the chroma's scale; and 1. All
+        zeros is the place of a picture that no file states anything of.
+    """
+    features = np.zeros(STATED_FEATURES, np.float32)
+    features[-1] = 1
+    features[:64] = np.log2(np.maximum(luma_88, 1)).ravel() / 4 - 1
+    if chroma_88 is not None:
+        features[64:128] = np.log2(np.maximum(chroma_88, 1)).ravel() / 4 - 1
+        features[128:130] = np.log2(chroma_scale)
+    return features
+
+
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
     """What the frame header says, before any decoding.
@@ -309,6 +337,16 @@ class JpegImage:
         # An RGB file has no chroma, and libjpeg gives all its components the luma table.
         chroma = self.tables[:2][-1] if self.header.colour_space == "YCbCr" else None
         return QualityEstimate.of_tables(self.tables[0], chroma)
+
+    @property
+    def stated(self) -> NDArray[np.float32]:
+        """See ``stated_features``."""
+        if self.header.colour_space == "YCbCr":
+            luma, chroma = self.components[:2]
+            return stated_features(luma.table_88, chroma.table_88, chroma.scale)
+        if self.header.colour_space == "grey":
+            return stated_features(self.components[0].table_88, None)
+        return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
 
     @classmethod
     def decode(cls, data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> JpegImage:

@@ -28,11 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
+from unjpeg.jpeg import STATED_FEATURES, standard_table, stated_features
 from unjpeg.output import put_in_place
 from unjpeg.projection import Calibration
 
 __all__ = [
     "FORMAT_VERSION",
+    "ChosenPrecision",
     "Guidance",
     "Model",
     "ModelFile",
@@ -40,7 +42,7 @@ __all__ = [
     "Runtime",
     "chosen_engine",
     "model_names",
-    "multiplies_int8",
+    "processor_features",
     "shipped_models",
 ]
 
@@ -59,9 +61,11 @@ SELF_ENSEMBLES: Final[Mapping[str, str]] = {"best": "default"}
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
-Precision = Literal["auto", "full", "int8"]
-"""Of the convolutions of ``restore``: in floating point as the runtime sees fit, or most of them in 8-bit integers.
-``auto`` means int8 where that is fast (OpenVINO on processors with VNNI) and the file has it."""
+ChosenPrecision = Literal["full", "bf16", "int8"]
+"""Of the convolutions of ``restore``: float32, 16-bit brain floats, or most of them in 8-bit integers."""
+
+Precision = Literal["auto", ChosenPrecision]
+"""``auto`` is what is fastest on this processor, if the file has it: see ``chosen_engine``."""
 
 Arrays = list[NDArray[np.float32]]
 Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
@@ -75,12 +79,15 @@ class Guidance:
     Attributes:
         insensitive, sensitive: globally averaged features, ``(1, C)``.
         fusion: the cross-feature fusion's matrix, ``(1, B, B)``.
+        stated: what the file states of its compression, ``(1, STATED_FEATURES)``: see ``unjpeg.jpeg.stated_features``.
+            Zeros where nothing is stated. Models that were trained without do not look at it.
         quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
     """
 
     insensitive: NDArray[np.float32]
     sensitive: NDArray[np.float32]
     fusion: NDArray[np.float32]
+    stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
 
     @property
@@ -219,10 +226,10 @@ class Model:
         runtime: "openvino" (the default on CPUs), "onnxruntime" (the default on GPUs) or "torch"; None chooses.
         device: "cpu", or "cuda" for the first GPU.
         threads: CPU threads; None leaves it to the runtime.
-        precision: "int8" for the file's 8-bit graph, "full" for the other; "auto" chooses.
+        precision: see ``Precision``. The guide always runs in float32.
 
     Attributes:
-        precision: the one that was chosen, "full" or "int8".
+        precision: the one that was chosen.
 
     Raises:
         ModelError: the runtime is not installed, or cannot run on that device or at that precision.
@@ -243,7 +250,7 @@ class Model:
             assert file.restore_int8 is not None
             file = replace(file, restore=file.restore_int8)
         try:
-            self._guide, self._restore = _COMPILERS[self.runtime](file, device, threads)
+            self._guide, self._restore = _COMPILERS[self.runtime](file, device, threads, self.precision)
         except ModelError:
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
@@ -264,28 +271,36 @@ class Model:
     def _quality_levels(self) -> NDArray[np.float64]:
         return np.asarray(self.file.description["quality_levels"], np.float64)
 
-    def guide(self, windows: NDArray[np.float32]) -> Guidance:
+    def guide(self, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
         """Guidance of an image from some of its windows, features averaged over them.
 
         Args:
             windows: ``(N, 3, guide_window, guide_window)``, range 0..1, each starting on the 8x8 grid.
+            stated: what its file states, ``(STATED_FEATURES,)``, if there is one.
         """
+        if stated is None:
+            stated = np.zeros(STATED_FEATURES, np.float32)
         # One window at a time: memory stays flat, and no graph is compiled anew for another count.
         outputs = [self._guide({"image": window[None]}) for window in windows]
         insensitive, sensitive, fusion, quality = (
             np.stack([output[i] for output in outputs]).mean(axis=0, dtype=np.float32) for i in range(4)
         )
-        return Guidance(insensitive, sensitive, fusion, quality[0])
+        return Guidance(insensitive, sensitive, fusion, stated[None], quality[0])
 
     def shifted(self, guidance: Guidance, quality: int) -> Guidance:
         """The guidance of the same image had it looked like ``quality``: lower asks for more smoothing.
 
-        Moves the sensitive features by the difference of their mean over pictures of both qualities.
+        Moves the sensitive features by the difference of their mean over pictures of both qualities, and has the file
+        state the standard tables of that quality, if it states any.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        return Guidance(
-            guidance.insensitive, guidance.sensitive + shift, guidance.fusion, guidance.quality_probabilities
-        )
+        stated = guidance.stated.copy()
+        if stated.any():
+            as_standard = stated_features(standard_table(quality), standard_table(quality, chroma=True))
+            has_chroma = stated[0, 64:128].any()
+            stated[0, :64] = as_standard[:64]
+            stated[0, 64:128] = as_standard[64:128] if has_chroma else 0
+        return replace(guidance, sensitive=guidance.sensitive + shift, stated=stated)
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels
@@ -307,14 +322,18 @@ class Model:
             "insensitive": guidance.insensitive,
             "sensitive": guidance.sensitive,
             "fusion": guidance.fusion,
+            "stated": guidance.stated,
         }
         return self._restore(named)[0]
 
 
 def chosen_engine(
     file: ModelFile, runtime: Runtime | None, device: str, precision: Precision
-) -> tuple[Runtime, Literal["full", "int8"]]:
+) -> tuple[Runtime, ChosenPrecision]:
     """The runtime and the precision that ``Model`` takes for these arguments.
+
+    In OpenVINO ``auto`` is bf16 on processors with matrix units for it (AMX), int8 on others with VNNI if the file has
+    it, bf16 on others that multiply it, and full elsewhere; the other runtimes run at full precision.
 
     Raises:
         ModelError: they do not go together.
@@ -329,23 +348,32 @@ def chosen_engine(
     if device != "cpu" and chosen == "openvino":
         raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
     if precision == "auto":
-        return chosen, "int8" if file.restore_int8 and chosen == "openvino" and multiplies_int8() else "full"
-    if precision == "int8":
         if chosen != "openvino":
-            raise ModelError(f"int8 is for the openvino runtime; {chosen} runs at full precision")
-        if file.restore_int8 is None:
-            raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
+            return chosen, "full"
+        features = processor_features()
+        if "amx_bf16" in features:
+            return chosen, "bf16"
+        if file.restore_int8 and features & {"avx512_vnni", "avx_vnni"}:
+            return chosen, "int8"
+        return chosen, "bf16" if "avx512_bf16" in features else "full"
+    if precision != "full" and chosen != "openvino":
+        raise ModelError(f"{precision} is for the openvino runtime; {chosen} runs at full precision")
+    if precision == "int8" and file.restore_int8 is None:
+        raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
+    if precision == "bf16" and not processor_features() & {"amx_bf16", "avx512_bf16"}:
+        raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
     return chosen, precision
 
 
 @cache
-def multiplies_int8() -> bool:
-    """Whether the processor has instructions for 8-bit products (VNNI, AMX), as far as the system tells: Linux does."""
+def processor_features() -> frozenset[str]:
+    """The processor's instruction sets by Linux's names; none where the system does not tell."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+        facts = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        return False
-    return bool(re.search(r"^flags\b.*\b(avx512_vnni|avx_vnni|amx_int8)\b", flags, re.MULTILINE))
+        return frozenset()
+    flags = re.search(r"^flags\s*:(.*)$", facts, re.MULTILINE)
+    return frozenset(flags[1].split()) if flags else frozenset()
 
 
 def _reason(error: Exception) -> str:
@@ -364,7 +392,12 @@ def model_names() -> list[str]:
     return sorted([*shipped_models(), *SELF_ENSEMBLES])
 
 
-def _compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[Graph, Graph]:
+def _compile_torch(
+    file: ModelFile,
+    device: str,
+    threads: int | None,
+    precision: ChosenPrecision,  # noqa: ARG001 (full)
+) -> tuple[Graph, Graph]:
     try:
         from unjpeg.torch_runtime import compile_torch
     except ImportError as error:
@@ -396,14 +429,18 @@ def _compile_openvino(
     graph: bytes,
     device: str,  # noqa: ARG001 (both runtimes compile through one signature)
     threads: int | None,
+    precision: ChosenPrecision,
 ) -> Graph:
     try:
         import openvino
     except ImportError as error:
         raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
     core = _openvino_core()
-    # On processors with bf16 units the runtime's own default is bf16; f32 elsewhere.
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    # The runtime's own choice is bf16 wherever the processor has it; here it does as it is told.
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
     if threads:
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
@@ -449,7 +486,12 @@ def _compiled_graphs(*machine: str) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Graph:
+def _compile_onnxruntime(
+    graph: bytes,
+    device: str,
+    threads: int | None,
+    precision: ChosenPrecision,  # noqa: ARG001 (full)
+) -> Graph:
     try:
         import onnxruntime
     except ImportError as error:
@@ -472,12 +514,16 @@ def _compile_onnxruntime(graph: bytes, device: str, threads: int | None) -> Grap
 
 
 def _both(
-    compile_graph: Callable[[bytes, str, int | None], Graph], file: ModelFile, device: str, threads: int | None
+    compile_graph: Callable[[bytes, str, int | None, ChosenPrecision], Graph],
+    file: ModelFile,
+    device: str,
+    threads: int | None,
+    precision: ChosenPrecision,
 ) -> tuple[Graph, Graph]:
-    return compile_graph(file.guide, device, threads), compile_graph(file.restore, device, threads)
+    return compile_graph(file.guide, device, threads, "full"), compile_graph(file.restore, device, threads, precision)
 
 
-_COMPILERS: Mapping[Runtime, Callable[[ModelFile, str, int | None], tuple[Graph, Graph]]] = {
+_COMPILERS: Mapping[Runtime, Callable[[ModelFile, str, int | None, ChosenPrecision], tuple[Graph, Graph]]] = {
     "openvino": partial(_both, _compile_openvino),
     "onnxruntime": partial(_both, _compile_onnxruntime),
     "torch": _compile_torch,

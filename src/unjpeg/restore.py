@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError, OutputError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.metadata import Metadata
-from unjpeg.network import Guidance, Model, ModelFile, Precision, Runtime, chosen_engine
+from unjpeg.network import ChosenPrecision, Guidance, Model, ModelFile, Precision, Runtime, chosen_engine
 from unjpeg.output import Pixels, Rows, format_of, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project
@@ -64,7 +64,7 @@ TILE_MEMORY_BYTES = 460_000_000
 
 SMALLEST_TILE_CORE = 192
 
-HALOS: Mapping[Literal["full", "int8"], int] = {"full": 96, "int8": 192}
+HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 192, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
 steps of small differences, and carries them further. Chosen by measurement: docs/results.md."""
 
@@ -96,7 +96,7 @@ class Report:
         projected: whether the result was moved into the file's quantisation cells.
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over the eight flips and rotations.
-        precision: of the network's convolutions, "full" or "int8"; None at strength 0.
+        precision: of the network's convolutions, "full", "bf16" or "int8"; None at strength 0.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Report:
     projected: bool
     notes: tuple[str, ...] = ()
     tta: bool = False
-    precision: Literal["full", "int8"] | None = None
+    precision: ChosenPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +260,8 @@ class Restorer:
         runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
         device: "cpu", or "cuda" through ONNX Runtime or torch.
         threads: CPU threads; None uses all cores.
-        precision: "int8" runs most convolutions in 8-bit integers, "full" none; "auto" does where the model and the
-            processor are made for it.
+        precision: "full" computes in float32, "bf16" in 16-bit floats, "int8" most convolutions in 8-bit integers;
+            "auto" is what model and processor are made for: see ``unjpeg.network.chosen_engine``.
         limits: what a file may ask for; what asks for more is refused, from the header.
 
     Attributes:
@@ -478,11 +478,11 @@ class Restorer:
         return Restoration(picture, rows, report)
 
     def guide(self, picture: Picture) -> Guidance:
-        """Guidance of a picture, from windows at its own resolution: resizing would erase the 8x8 grid."""
+        """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid."""
         pixels = picture.pixels[: picture.sound_rows]
         most = int(self.model_file.description.get("guide_windows", MAX_GUIDE_WINDOWS))
         windows = [_to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
-        return self.model.guide(np.concatenate(windows))
+        return self.model.guide(np.concatenate(windows), picture.jpeg.stated if picture.jpeg else None)
 
     def _finished_strips(
         self,

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -28,7 +28,7 @@ from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.evaluate.timing import own_peak_mib
-from unjpeg.network import Precision, multiplies_int8
+from unjpeg.network import ChosenPrecision, Precision, processor_features
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.version import __version__, source_commit
@@ -109,9 +109,10 @@ def main(
     (out / "cost.json").write_text(json.dumps(record, indent=1))
 
 
-def _precisions(model: str) -> list[Literal["full", "int8"]]:
-    """That the default runtime has for this model on this machine, the default one first."""
-    return ["int8", "full"] if Restorer(model).model.precision == "int8" else ["full"]
+def _precisions(model: str) -> list[ChosenPrecision]:
+    """That are measured of this model on this machine: the default one first, and full."""
+    chosen = Restorer(model).model.precision
+    return ["full"] if chosen == "full" else [chosen, "full"]
 
 
 def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
@@ -169,7 +170,7 @@ def ceiling(side: int, repeats: int) -> dict[str, float]:
     rates = {"f32": max(rate(lambda: np.matmul(first, second)), rate(product("f32")))}
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         rates["bf16"] = rate(product("bf16"))
-    if multiplies_int8():
+    if processor_features() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         rates["int8"] = rate(product("int8"))
     return rates
 

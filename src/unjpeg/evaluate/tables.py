@@ -421,7 +421,7 @@ def _cost(path: Path) -> dict[str, str]:
 
 
 def _engine(run: Mapping[str, Any]) -> str:
-    return f"{run['runtime']}, int8" if run["precision"] == "int8" else str(run["runtime"])
+    return str(run["runtime"]) if run["precision"] == "full" else f"{run['runtime']}, {run['precision']}"
 
 
 def _start(record: Mapping[str, Any]) -> str:
@@ -438,7 +438,7 @@ def _ceiling(record: Mapping[str, Any]) -> str:
     rates = {precision: network["multiply_adds_g_per_second"] for precision, network in networks.items()}
     rows = []
     for precision, ceiling in record["ceiling"].items():
-        rate = rates.get("int8" if precision == "int8" else "full")
+        rate = rates.get("full" if precision == "f32" else precision)
         reached = "" if rate is None else f"{rate / ceiling:.0%}"
         rows.append([f"product of two large matrices, {precision}", f"{ceiling:.0f}", reached])
     for precision, network in networks.items():

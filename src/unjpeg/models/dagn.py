@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
 
@@ -42,6 +43,8 @@ Input = Literal["rgb", "detail"]
 
 DETAIL_GAIN = (10.0, 25.0, 25.0)
 """What brings the detail of Y, Cb and Cr to about unit size."""
+
+STATED_HIDDEN = 64
 
 PYRAMID_SIZES = (1, 2, 4, 8)
 """Output sizes of the fusion's pooling layers: 1 + 4 + 16 + 64 = 85 tokens (section III-B4)."""
@@ -62,6 +65,8 @@ class DagnConfig:
         skips: where the encoder's features join the decoder: "before" a stage's transposed convolution, those of the
             same resolution (published, Eq. 11), or "after" it, those of the finer scale, so that the stage's blocks
             see them, as in the networks that learned fastest: docs/training-log.md.
+        stated: whether the restorer is also told what the file states (quantisation tables, chroma sampling), which
+            the papers' networks have to see in the pixels. Not published: docs/training-log.md.
         encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
@@ -74,6 +79,7 @@ class DagnConfig:
     norm: Norm = "batch"
     input: Input = "rgb"
     skips: Skips = "before"
+    stated: bool = False
     encoder_width: int = 64
     insensitive_guidance: bool = True
     sensitive_guidance: bool = True
@@ -115,12 +121,14 @@ class Guidance(NamedTuple):
 
     Shapes: ``insensitive`` and ``sensitive`` ``(N, 32 * encoder_width)``: globally averaged features;
     ``fusion`` ``(N, C, C)`` with C the bottleneck's channels: ``Pool(C1) · Pool(C2)^T`` of Eq. 10, over the 85 tokens'
-    mean instead of their sum (the learned C3 takes up the constant).
+    mean instead of their sum (the learned C3 takes up the constant); ``stated`` ``(N, STATED_FEATURES)``: what the file
+    states (``unjpeg.jpeg.stated_features``), zeros where nothing is.
     """
 
     insensitive: Tensor
     sensitive: Tensor
     fusion: Tensor
+    stated: Tensor
 
 
 class Guider(nn.Module):
@@ -264,6 +272,7 @@ class Dagn(nn.Module):
         widths = [config.width * 2**i for i in range(config.scales)]
         self.detail = Detail() if config.input == "detail" else None
         self.head = nn.Conv2d(image_channels, config.width, 3, padding=1)
+        self.stated = _stated_layers(config.width) if config.stated else None
         self.encoder_scales = nn.ModuleList(_residual_blocks(width, config.blocks, config.norm) for width in widths)
         self.downs = nn.ModuleList(nn.Conv2d(width, 2 * width, 2, stride=2) for width in widths[:-1])
         self.bottleneck = _residual_blocks(channels, config.blocks, config.norm)
@@ -299,10 +308,12 @@ class Dagn(nn.Module):
             part.eval()
         return self
 
-    def guide(self, image: Tensor) -> Guidance:
+    def guide(self, image: Tensor, stated: Tensor | None = None) -> Guidance:
         """Features of an image. Shape: ``(N, 3, H, W)``, range 0..1, any size; see ``Guidance``."""
         insensitive, sensitive = self._features(image)
-        return Guidance(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive))
+        if stated is None:
+            stated = image.new_zeros(len(image), STATED_FEATURES)
+        return Guidance(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -310,13 +321,15 @@ class Dagn(nn.Module):
 
     def restore(self, image: Tensor, guidance: Guidance) -> Tensor:
         """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped."""
-        return self.deep(self.shallow(image), image, guidance)
+        return self.deep(self.shallow(image, guidance.stated), image, guidance)
 
-    def shallow(self, image: Tensor) -> Tensor:
+    def shallow(self, image: Tensor, stated: Tensor) -> Tensor:
         """The first convolution and the first residual block: ``(N, 3, H, W)`` to ``(N, width, H/stem, W/stem)``."""
         stem = self.config.stem
         seen = self.detail(image) if self.detail else image
         x = self.head(functional.pixel_unshuffle(seen, stem) if stem > 1 else seen)
+        if self.stated is not None:
+            x = x + self.stated(stated)[:, :, None, None]
         first: Tensor = next(iter(self.encoder_scales[0]))(x)  # type: ignore[call-overload]
         return first
 
@@ -359,8 +372,17 @@ class Dagn(nn.Module):
         """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""
         return functional.softmax(self.quality_predictor(guidance.sensitive), dim=1)
 
-    def forward(self, image: Tensor, guidance: Guidance | None = None) -> Tensor:
-        return self.restore(image, self.guide(image) if guidance is None else guidance)
+    def forward(self, image: Tensor, guidance: Guidance | None = None, stated: Tensor | None = None) -> Tensor:
+        """``restore`` under the given guidance, or under the image's own and what is stated of it."""
+        return self.restore(image, self.guide(image, stated) if guidance is None else guidance)
+
+
+def _stated_layers(channels: int) -> nn.Sequential:
+    """From what a file states to a shift of the first features, which begins at zero."""
+    last = nn.Linear(STATED_HIDDEN, channels)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(STATED_FEATURES, STATED_HIDDEN), nn.ReLU(inplace=True), last)
 
 
 def _residual_blocks(channels: int, blocks: int, norm: Norm) -> nn.Sequential:

@@ -31,7 +31,8 @@ class SplitDagn(Backbone):
 
     def extract(self, image: Tensor) -> Features:
         colour = image.expand(-1, 3, -1, -1)
-        return Features(self.dagn.shallow(colour), (colour, *self.dagn.guide(colour)))
+        guidance = self.dagn.guide(colour)  # nothing is stated: a target may be of any codec
+        return Features(self.dagn.shallow(colour, guidance.stated), (colour, *guidance))
 
     def denoise(self, features: Features) -> Tensor:
         shallow, (colour, *guidance) = features

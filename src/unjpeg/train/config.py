@@ -112,7 +112,8 @@ class DagnTraining:
             has no fusion.
         guide_window: side of the windows that guidance is taken from; ``None`` is ``patch``.
         candidates: patches cut for each one that is trained on, the most detailed; 1 is all that are cut.
-        shrink, patterns: shares of the patches that are halved, and that are no photographs: see ``PairedPatches``.
+        shrink, patterns, blind: shares of the patches that are halved, that are no photographs, and whose file states
+            nothing: see ``PairedPatches``.
         weight_decay: decoupled; 0 is plain Adam or Muon.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
@@ -129,6 +130,7 @@ class DagnTraining:
     candidates: int = 1
     shrink: float = 0.0
     patterns: float = 0.0
+    blind: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
@@ -140,7 +142,7 @@ class DagnTraining:
         _require_positive(
             self, "steps", "batch", "patch", "candidates", "micro_batches", "checkpoint_every", "validate_every"
         )
-        for name in ("shrink", "patterns"):
+        for name in ("shrink", "patterns", "blind"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
 

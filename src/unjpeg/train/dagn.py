@@ -18,7 +18,7 @@ from unjpeg.models.blocks import GuidanceBlock, ResidualBlock, silence
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
-from unjpeg.train.degrade import Degraded, compress_jpeg
+from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
@@ -41,6 +41,7 @@ WILD_DRAWS = 3
 """Ways in which each validation picture is degraded, if training has such pairs."""
 
 GUIDANCE = ("insensitive_guider", "sensitive_guider", "fusion")
+"""Beginnings of the names of what transforms all features at once."""
 
 
 def train_dagn(
@@ -85,7 +86,7 @@ def train_dagn(
         average.module.load_state_dict(select(resumed.tensors, "ema"))
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     named_optimizers = make_optimizers(
-        named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "tail"), slow=GUIDANCE
+        named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "stated", "tail"), slow=GUIDANCE
     )
     if resumed:
         for number, (optimizer, its_tensors) in enumerate(named_optimizers):
@@ -101,6 +102,7 @@ def train_dagn(
             candidates=config.candidates,
             shrink=config.shrink,
             patterns=config.patterns,
+            blind=config.blind,
         ),
         first_step=first,
         steps=config.steps,
@@ -128,9 +130,10 @@ def train_dagn(
             sample = next(samples)
             compressed = to_unit_range(sample.compressed.to(fabric.device, non_blocking=True))
             original = to_unit_range(sample.original.to(fabric.device, non_blocking=True))
+            stated = sample.stated.to(fabric.device, non_blocking=True)
             guidance = pictures.of(network, sample, compressed) if pictures else None
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
-                loss = restoration_loss(model(compressed, guidance), original, config)
+                loss = restoration_loss(model(compressed, guidance, stated), original, config)
                 fabric.backward(loss / config.micro_batches)
             running_loss += loss.detach() / config.micro_batches
         if config.gradient_clip is not None:
@@ -199,7 +202,7 @@ def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.dev
     for quality in VALIDATION_QUALITIES:
         values = []
         for crop in crops:
-            restored = _restore(network, compress_jpeg(crop, quality), device)
+            restored = _restore(network, compress_jpeg(crop, quality), standard_stated(quality), device)
             values.append(_psnr_db((restored * 255).round().clamp(0, 255), _levels(crop, device)))
         out[f"psnr_db_q{quality}"] = float(np.mean(values))
     return out
@@ -208,24 +211,25 @@ def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.dev
 def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
     """PSNR that restoring patterns gains over their JPEGs: the mean and the worst. Nothing if there are none."""
     qualities = itertools.cycle(PATTERN_QUALITIES)
-    pairs = [(compress_jpeg(pattern, next(qualities)), pattern) for pattern in patterns]
+    numbered = [(next(qualities), pattern) for pattern in patterns]
+    pairs = [(compress_jpeg(pattern, quality), pattern, standard_stated(quality)) for quality, pattern in numbered]
     return _gains_db(network, pairs, device, "patterns")
 
 
 def real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
     """The same of what files in the wild have seen."""
-    return _gains_db(network, [(pair.compressed, pair.original) for pair in degraded], device, "real_life")
+    return _gains_db(network, [(pair.compressed, pair.original, pair.stated) for pair in degraded], device, "real_life")
 
 
 @torch.no_grad()
 def _gains_db(
-    network: Dagn, pairs: list[tuple[np.ndarray, np.ndarray]], device: torch.device, name: str
+    network: Dagn, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]], device: torch.device, name: str
 ) -> dict[str, float]:
-    """Of compressed pictures and their originals, guidance taken from the picture itself."""
+    """Of compressed pictures, their originals and what is stated; guidance taken from the picture itself."""
     network.eval()
     gains = []
-    for compressed, original in pairs:
-        restored = (_restore(network, compressed, device) * 255).round().clamp(0, 255)
+    for compressed, original, stated in pairs:
+        restored = (_restore(network, compressed, stated, device) * 255).round().clamp(0, 255)
         truth = _levels(original, device)
         gains.append(_psnr_db(restored, truth) - _psnr_db(_levels(compressed, device), truth))
     return {f"gain_db_{name}": float(np.mean(gains)), f"worst_gain_db_{name}": min(gains)} if gains else {}
@@ -250,7 +254,7 @@ def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> 
     hooks = [relu.register_forward_hook(note) for relu in relus]
     for number, crop in enumerate(crops):
         quality = VALIDATION_QUALITIES[number % len(VALIDATION_QUALITIES)]
-        _restore(network, compress_jpeg(crop, quality), device)
+        _restore(network, compress_jpeg(crop, quality), standard_stated(quality), device)
     for hook in hooks:
         hook.remove()
     channels = torch.cat(list(fired.values()))
@@ -266,9 +270,9 @@ def _psnr_db(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-4) / 255**2))
 
 
-def _restore(network: Dagn, pixels: np.ndarray, device: torch.device) -> Tensor:
-    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(device)
-    restored: Tensor = network(to_unit_range(image))[0]
+def _restore(network: Dagn, pixels: np.ndarray, stated: np.ndarray, device: torch.device) -> Tensor:
+    image = to_unit_range(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(device))
+    restored: Tensor = network(image, None, torch.from_numpy(stated[None].copy()).to(device))[0]
     return restored
 
 
@@ -276,4 +280,5 @@ def _restore(network: Dagn, pixels: np.ndarray, device: torch.device) -> Tensor:
 def _example(network: Dagn, crop: np.ndarray, device: torch.device) -> Tensor:
     compressed = compress_jpeg(crop, VALIDATION_QUALITIES[0])
     shown = [torch.from_numpy(np.array(x)).permute(2, 0, 1).to(device) / 255 for x in (compressed, crop)]
-    return torch.stack([shown[0], _restore(network, compressed, device), shown[1]])
+    restored = _restore(network, compressed, standard_stated(VALIDATION_QUALITIES[0]), device)
+    return torch.stack([shown[0], restored, shown[1]])

@@ -12,8 +12,9 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from unjpeg.errors import TrainingDataError
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["ImageFolder", "ImageStore", "PairedPatches", "Sample", "sample_loader"]
+__all__ = ["ImageFolder", "ImageStore", "Pair", "PairedPatches", "Sample", "sample_loader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +135,31 @@ class Sample:
 
     Shapes: ``compressed`` and ``original`` ``(N, 3, H, W)`` uint8; ``quality`` ``(N,)``, the quality factor 1..100;
     ``picture`` ``(N,)``, the number of the picture that a pair was cut from or lies in, -1 where guidance measured on
-    whole pictures does not fit: for a pattern by itself, and for some of what files in the wild have seen.
+    whole pictures does not fit: for a pattern by itself, and for some of what files in the wild have seen;
+    ``stated`` ``(N, STATED_FEATURES)``, what the compressed file states: see ``stated_features``.
     """
 
     compressed: Tensor
     original: Tensor
     quality: Tensor
     picture: Tensor
+    stated: Tensor
 
     def pin_memory(self) -> Sample:
-        return Sample(*(tensor.pin_memory() for tensor in (self.compressed, self.original, self.quality, self.picture)))
+        return Sample(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
 
-_Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], int, int]
-"""Compressed, original, quality, the picture's number."""
+class Pair(NamedTuple):
+    """One training pair: ``Sample``'s fields without the first dimension, pixels ``(H, W, 3)``."""
+
+    compressed: NDArray[np.uint8]
+    original: NDArray[np.uint8]
+    quality: int
+    picture: int
+    stated: NDArray[np.float32]
 
 
-class PairedPatches(Dataset[_Pair]):
+class PairedPatches(Dataset[Pair]):
     """Endless pairs of a compressed patch and its original, with the quality and the picture's number.
 
     An image is drawn by its weight, a patch uniformly inside it, then one of the eight flips and rotations, then the
@@ -166,6 +175,7 @@ class PairedPatches(Dataset[_Pair]):
         shrink: the share of patches that are cut at twice the side and halved: finer structures than the images have.
         patterns: the share of patches that are replaced by a pattern (``patterns``): half of them lie in the image
             that was drawn, half by themselves.
+        blind: the share of pairs that nothing is stated of, as of pictures that come without their file.
         degradation: what turns an original into its compressed version.
         seed: with the sample's number it decides everything.
     """
@@ -182,15 +192,17 @@ class PairedPatches(Dataset[_Pair]):
         candidates: int = 1,
         shrink: float = 0.0,
         patterns: float = 0.0,
+        blind: float = 0.0,
     ) -> None:
         self._store = store
+        self._blind = blind
         self._candidates = candidates
         self._shrink, self._patterns = shrink, patterns
         self._cumulative = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
         self._patch, self._resize = patch, resize
         self._degradation, self._seed = degradation, seed
 
-    def __getitem__(self, index: int) -> _Pair:
+    def __getitem__(self, index: int) -> Pair:
         rng = np.random.default_rng((self._seed, index))
         drawn = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         picture = min(drawn, len(self._store) - 1)  # rounding can leave the last sum a little below 1
@@ -210,7 +222,11 @@ class PairedPatches(Dataset[_Pair]):
             original = original[:, ::-1]
         original = np.ascontiguousarray(original)
         degraded = self._degradation.apply(original, rng)
-        return degraded.compressed, degraded.original, degraded.quality, picture if degraded.like_picture else -1
+        stated = degraded.stated
+        if self._blind and rng.random() < self._blind:
+            stated = np.zeros_like(stated)
+        picture = picture if degraded.like_picture else -1
+        return Pair(degraded.compressed, degraded.original, degraded.quality, picture, stated)
 
     def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         # With nothing to shrink no number is drawn: samples stay those of earlier trainings.
@@ -249,13 +265,14 @@ class _Numbers(Sampler[int]):
             yield from range(start, start + share)
 
 
-def _collate(items: list[_Pair]) -> Sample:
-    compressed, original, quality, picture = zip(*items, strict=True)
+def _collate(items: list[Pair]) -> Sample:
+    compressed, original, quality, picture, stated = zip(*items, strict=True)
 
     def stack(images: tuple[NDArray[np.uint8], ...]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.stack(images))).permute(0, 3, 1, 2)
 
-    return Sample(stack(compressed), stack(original), torch.tensor(quality), torch.tensor(picture))
+    numbers = torch.tensor(quality), torch.tensor(picture), torch.from_numpy(np.stack(stated))
+    return Sample(stack(compressed), stack(original), *numbers)
 
 
 def sample_loader(

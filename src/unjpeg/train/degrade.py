@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.jpeg import QualityEstimate
+from unjpeg.jpeg import QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
-__all__ = ["Degraded", "Encoding", "JpegDegradation", "compress_jpeg"]
+__all__ = ["Degraded", "Encoding", "JpegDegradation", "compress_jpeg", "standard_stated"]
 
 Pixels = NDArray[np.uint8]
 
 SAMPLINGS: Final = {"4:2:0": 0.5, "4:4:4": 0.35, "4:2:2": 0.15}
+CHROMA_SCALES: Final = {"4:2:0": (2, 2), "4:4:4": (1, 1), "4:2:2": (1, 2)}
 STYLE_SHARES: Final = {"standard": 0.4, "camera": 0.2, "mozjpeg": 0.2, "jpegli": 0.2}
 GREY_SHARE: Final = 0.1
 HISTORIES: Final = {"once": 0.6, "aligned": 0.14, "shifted": 0.14, "resized": 0.12}
@@ -72,6 +74,14 @@ class Encoding:
         return QualityEstimate.of_tables(luma, None if self.sampling == "grey" else chroma).value
 
     @property
+    def stated(self) -> NDArray[np.float32]:
+        """What the file states of itself: see ``stated_features``."""
+        luma, chroma = self.tables
+        if self.sampling == "grey":
+            return stated_features(luma, None)
+        return stated_features(luma, chroma, CHROMA_SCALES[self.sampling])
+
+    @property
     def halves_chroma(self) -> bool:
         """Whether its chroma is at half the resolution, at least across."""
         return self.sampling in ("4:2:0", "4:2:2")
@@ -92,6 +102,12 @@ class Encoding:
         return _in_three_channels(decoded) if self.sampling == "grey" else np.asarray(decoded)
 
 
+@lru_cache(maxsize=100)
+def standard_stated(quality: int) -> NDArray[np.float32]:
+    """What a file of ``compress_jpeg`` states at 4:2:0. Shared: not to be written to."""
+    return Encoding((standard_table(quality), standard_table(quality, chroma=True)), "4:2:0").stated
+
+
 class Degraded(NamedTuple):
     """A training pair.
 
@@ -102,12 +118,14 @@ class Degraded(NamedTuple):
             harm and which the second does not undo.
         like_picture: whether the guidance of its whole picture, compressed once by libjpeg to that quality at 4:2:0,
             comes nearer to the guidance of the same file than a patch's own does. Measured: docs/training-log.md.
+        stated: what the file states of itself: see ``stated_features``.
     """
 
     compressed: Pixels
     original: Pixels
     quality: int
     like_picture: bool
+    stated: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +160,7 @@ class JpegDegradation:
         if self.real_life and rng.random() < self.real_life:
             return self._from_real_life(pixels, rng)
         quality = self._draw_quality(rng)
-        return Degraded(compress_jpeg(pixels, quality), pixels, quality, like_picture=True)
+        return Degraded(compress_jpeg(pixels, quality), pixels, quality, True, standard_stated(quality))
 
     def _draw_quality(self, rng: np.random.Generator) -> int:
         place = float(rng.random() ** self.skew)
@@ -155,7 +173,7 @@ class JpegDegradation:
         history = _draw(HISTORIES, rng)
         last = Encoding.draw(self._draw_quality(rng), rng, grey=grey)
         if history == "once":
-            return Degraded(last.apply(pixels), pixels, last.quality, last.halves_chroma)
+            return Degraded(last.apply(pixels), pixels, last.quality, last.halves_chroma, last.stated)
         first = Encoding.draw(self._draw_quality(rng), rng, grey=grey)
         if history == "resized":
             before, pixels = _compressed_larger(pixels, first, rng)
@@ -163,7 +181,7 @@ class JpegDegradation:
             place = int(rng.integers(1, _GRID**2)) if history == "shifted" else 0
             before = _compressed_on_grid(pixels, first, *divmod(place, _GRID))
         like_picture = history == "aligned" and first.halves_chroma and last.halves_chroma
-        return Degraded(last.apply(before), pixels, min(first.quality, last.quality), like_picture)
+        return Degraded(last.apply(before), pixels, min(first.quality, last.quality), like_picture, last.stated)
 
 
 def _compressed_on_grid(pixels: Pixels, encoding: Encoding, down: int, right: int) -> Pixels:

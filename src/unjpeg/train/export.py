@@ -25,7 +25,7 @@ from unjpeg.models import Dagn, DagnConfig, Guidance
 from unjpeg.network import FORMAT_VERSION, Model, ModelFile
 from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
-from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.degrade import compress_jpeg, standard_stated
 from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
@@ -45,20 +45,20 @@ class Guide(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         guidance = self.network.guide(image)
-        return *guidance, self.network.quality(guidance)
+        return guidance.insensitive, guidance.sensitive, guidance.fusion, self.network.quality(guidance)
 
 
 class Restore(nn.Module):
     """The graph ``restore``: a tile ``(1, 3, H, W)`` under an image's guidance to the same, not clipped."""
 
-    inputs = ("image", "insensitive", "sensitive", "fusion")
+    inputs = ("image", "insensitive", "sensitive", "fusion", "stated")
 
     def __init__(self, network: Dagn) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor, insensitive: Tensor, sensitive: Tensor, fusion: Tensor) -> Tensor:
-        return self.network.restore(image, Guidance(insensitive, sensitive, fusion))
+    def forward(self, image: Tensor, insensitive: Tensor, sensitive: Tensor, fusion: Tensor, stated: Tensor) -> Tensor:
+        return self.network.restore(image, Guidance(insensitive, sensitive, fusion, stated))
 
 
 def load_network(checkpoint: Checkpoint) -> Dagn:
@@ -190,7 +190,7 @@ def _export_graphs(network: Dagn, guide_window: int) -> tuple[bytes, bytes]:
         (torch.rand(1, 3, 2 * stride, 3 * stride), *guidance),
         list(Restore.inputs),
         ["restored"],
-        (sizes, None, None, None),
+        (sizes, None, None, None, None),
     )
     return guide, restore
 
@@ -259,10 +259,11 @@ def _check_against_torch(file: ModelFile, network: Dagn) -> None:
     """Fresh inputs of another size than those it was exported with; the tolerance is what fp16 storage costs."""
     rng = np.random.default_rng(0)
     stride, window = network.config.total_stride, int(file.description["guide_window"])
-    model = Model(file)
+    model = Model(file, precision="full")
     windows = rng.random((2, 3, window, window), np.float32)
-    expected = network.guide(torch.from_numpy(windows))
-    guidance = model.guide(windows)
+    stated = standard_stated(30)
+    expected = network.guide(torch.from_numpy(windows), torch.from_numpy(np.stack([stated, stated])))
+    guidance = model.guide(windows, stated)
     tile = rng.random((1, 3, 5 * stride, 4 * stride), np.float32)
     means = Guidance(*(value.mean(0, keepdim=True) for value in expected))
     pairs = {

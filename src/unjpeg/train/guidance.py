@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Dagn, Guidance
 from unjpeg.models.autoencoder import pool
 from unjpeg.restore import guide_windows
@@ -81,9 +82,8 @@ class PictureGuidance:
         Args:
             compressed: the batch's compressed patches as the network sees them, ``(N, 3, H, W)``, range 0..1.
         """
-        guidance = Guidance(
-            *(part.to(compressed.device) for part in self.at(sample.picture.clamp(min=0), sample.quality))
-        )
+        of_pictures = self.at(sample.picture.clamp(min=0), sample.quality)._replace(stated=sample.stated)
+        guidance = Guidance(*(part.to(compressed.device) for part in of_pictures))
         alone = (sample.picture < 0).to(compressed.device)
         if alone.any():
             own = network.guide(compressed[alone])
@@ -92,7 +92,7 @@ class PictureGuidance:
         return guidance
 
     def at(self, pictures: Tensor, qualities: Tensor) -> Guidance:
-        """Guidance of some pictures, interpolated between the measured qualities. There is no fusion matrix in it.
+        """Guidance of some pictures, interpolated between the measured qualities. Fusion and what is stated are zeros.
 
         Shape: ``pictures`` (their numbers) and ``qualities`` ``(N,)`` to vectors ``(N, features)``.
         """
@@ -104,4 +104,5 @@ class PictureGuidance:
             torch.lerp(table[pictures, upper - 1], table[pictures, upper], share)
             for table in (self.insensitive, self.sensitive)
         )
-        return Guidance(insensitive, sensitive, torch.zeros(len(pictures), 1, 1))
+        count = len(pictures)
+        return Guidance(insensitive, sensitive, torch.zeros(count, 1, 1), torch.zeros(count, STATED_FEATURES))

@@ -160,6 +160,7 @@ def _network_inputs(restorer: Restorer, originals: Iterable[NDArray[np.uint8]]) 
                 "insensitive": guidance.insensitive,
                 "sensitive": guidance.sensitive,
                 "fusion": guidance.fusion,
+                "stated": guidance.stated,
             }
         )
     return made

@@ -83,6 +83,7 @@ class TrainingImages:
         candidates: int = 1,
         shrink: float = 0.0,
         patterns: float = 0.0,
+        blind: float = 0.0,
     ) -> PairedPatches:
         """Endless training pairs: see ``PairedPatches``."""
         return PairedPatches(
@@ -95,6 +96,7 @@ class TrainingImages:
             candidates=candidates,
             shrink=shrink,
             patterns=patterns,
+            blind=blind,
         )
 
     def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
