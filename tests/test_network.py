@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from unjpeg.errors import ModelError, OutputError
+from unjpeg.jpeg import stated_features
 from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
 from unjpeg.projection import Calibration
 from unjpeg.restore import Restorer
@@ -384,6 +385,18 @@ def test_guidance_is_the_mean_over_windows(tiny_restorer: Restorer) -> None:
         np.testing.assert_allclose(getattr(together, part), mean, atol=1e-5)
     assert together.quality_probabilities.shape == (100,)
     assert together.quality_probabilities.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_what_is_stated_turns_with_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    luma, chroma = rng.integers(1, 256, (2, 8, 8))
+    features = np.zeros((1, 4), np.float32)
+    guidance, turned = (
+        Guidance(features, features, features, stated[None], features[0])
+        for stated in (stated_features(luma, chroma, (1, 2)), stated_features(luma.T, chroma.T, (2, 1)))
+    )
+    np.testing.assert_array_equal(guidance.transposed().stated, turned.stated)
+    np.testing.assert_array_equal(guidance.transposed().transposed().stated, guidance.stated)
 
 
 def test_the_quality_read_is_the_median() -> None:

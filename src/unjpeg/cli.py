@@ -121,7 +121,7 @@ def _options(
     pass
 
 
-MODELS = "fast, default, best (default's self-ensemble: eight times the work), or a model file's path"
+MODELS = "fast, default, best (the mean over default's four flips: four times the work), or a model file's path"
 ModelOption = Annotated[str, typer.Option(help=f"{MODELS}.")]
 
 # What restore and cluster both take.

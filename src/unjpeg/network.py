@@ -56,8 +56,8 @@ _GRAPHS = ("guide", "restore", "restore_int8")
 _INT8 = "restore-int8.onnx"
 _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
-SELF_ENSEMBLES: Final[Mapping[str, str]] = {"best": "default"}
-"""Names of shipped models that are always run as their self-ensemble."""
+SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
+"""Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
@@ -89,6 +89,14 @@ class Guidance:
     fusion: NDArray[np.float32]
     stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
+
+    def transposed(self) -> Guidance:
+        """That of the picture with rows and columns exchanged: what is stated goes with them."""
+        stated = self.stated.copy()
+        for table in (stated[:, :64], stated[:, 64:128]):
+            table[:] = table.reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
+        stated[:, 128:130] = stated[:, [129, 128]]
+        return replace(self, stated=stated)
 
     @property
     def quality(self) -> int:
@@ -125,7 +133,8 @@ class ModelFile:
             ModelError: it does not exist, is damaged, or was made for another version of this program.
         """
         name = str(name_or_path)
-        source = shipped_models().get(SELF_ENSEMBLES.get(name, name), Path(name))
+        shipped, passes = SELF_ENSEMBLES.get(name, (name, 1))
+        source = shipped_models().get(shipped, Path(name))
         if not os.path.isfile(source):  # Path.is_file raises for names that are too long
             known = ", ".join(model_names())
             raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
@@ -151,8 +160,8 @@ class ModelFile:
         for part, data in graphs.items():
             if hashlib.sha256(data).hexdigest() != hashes[part]:
                 raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
-        if name in SELF_ENSEMBLES:
-            description |= {"name": name, "self_ensemble": True}
+        if passes > 1:
+            description |= {"name": name, "passes": passes}
         return cls(description, guide, restore, features.astype(np.float32), calibration, restore_int8)
 
     def write(self, path: Path) -> None:
@@ -184,14 +193,14 @@ class ModelFile:
         digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
         if self.calibration:
             digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
-        if self.self_ensemble:
-            digest.update(b"self-ensemble")
+        if self.passes > 1:
+            digest.update(f"self-ensemble of {self.passes}".encode())
         return digest.hexdigest()[:16]
 
     @property
-    def self_ensemble(self) -> bool:
-        """Whether it always restores by the mean over eight flips and rotations."""
-        return bool(self.description.get("self_ensemble", False))
+    def passes(self) -> int:
+        """Over how many flips (4), or flips and rotations (8), it always takes the mean; 1 is a plain model."""
+        return int(self.description.get("passes", 1))
 
     def without_graphs(self) -> ModelFile:
         """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""

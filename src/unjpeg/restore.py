@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from unjpeg.projection import Trust, project
 
 __all__ = [
     "MAX_GUIDE_WINDOWS",
+    "WHOLE_ENSEMBLE",
     "ConsistencyPolicy",
     "NetworkOutput",
     "Report",
@@ -68,6 +69,9 @@ HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 192, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
 steps of small differences, and carries them further. Chosen by measurement: docs/results.md."""
 
+WHOLE_ENSEMBLE: Final = 8
+"""Passes of a whole self-ensemble: all flips and rotations."""
+
 TURNED_MULTIPLE = 32
 """Sides of a tile that is flipped and turned: whole blocks at every chroma sampling, as ``TILE_CORE``, so that blocks
 come to lie on blocks."""
@@ -95,7 +99,7 @@ class Report:
         guided_quality: that guided the restoration.
         projected: whether the result was moved into the file's quantisation cells.
         notes: what a user should know, one sentence each.
-        tta: whether it is the mean over the eight flips and rotations.
+        tta: whether it is the mean over flips, or over flips and rotations.
         precision: of the network's convolutions, "full", "bf16" or "int8"; None at strength 0.
     """
 
@@ -162,7 +166,7 @@ class NetworkOutput:
             but not clipped to it.
         read_quality: that the network read from the pixels.
         guided_quality: that guided it.
-        tta: whether it is the mean over the eight flips and rotations.
+        tta: whether it is the mean over flips, or over flips and rotations.
     """
 
     picture: Picture
@@ -365,7 +369,7 @@ class Restorer:
     ) -> Restoration:
         """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         _check_options(strength, quality, consistency, bit_depth)
-        tta = tta or self.model_file.self_ensemble
+        passes = WHOLE_ENSEMBLE if tta else self.model_file.passes
         picture = read_picture(source, limits=self._limits, salvage_damaged=salvage)
         if strength == 0:
             return self._restoration(picture, None, None, None, 0, "off", bit_depth, False, progress)
@@ -373,13 +377,13 @@ class Restorer:
         sound = picture.pixels[: picture.sound_rows]
         return self._restoration(
             picture,
-            self._tiles_ahead(sound, guidance, tta),
+            self._tiles_ahead(sound, guidance, passes),
             read,
             read if quality is None else quality,
             strength,
             consistency,
             bit_depth,
-            tta,
+            passes > 1,
             progress,
         )
 
@@ -394,15 +398,15 @@ class Restorer:
             ValueError: the quality is out of its range.
         """
         _check_options(1.0, quality, "auto", 8)
-        tta = tta or self.model_file.self_ensemble
+        passes = WHOLE_ENSEMBLE if tta else self.model_file.passes
         guidance, read = self._guidance(picture, quality)
         sound = picture.pixels[: picture.sound_rows]
         pixels = np.empty(sound.shape, np.float32)
         for top in range(0, sound.shape[0], self._tile_core()):
             rows = slice(top, min(top + self._tile_core(), sound.shape[0]))
-            for columns, tile in self._restored_tiles(sound, guidance, rows, tta):
+            for columns, tile in self._restored_tiles(sound, guidance, rows, passes):
                 pixels[rows, columns] = tile
-        return NetworkOutput(picture, pixels, read, read if quality is None else quality, tta)
+        return NetworkOutput(picture, pixels, read, read if quality is None else quality, passes > 1)
 
     def finish(
         self,
@@ -533,50 +537,54 @@ class Restorer:
         side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALOS[self.model.precision]
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
 
-    def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, tta: bool) -> Callable[[slice], _Tiles]:
+    def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int) -> Callable[[slice], _Tiles]:
         """``_restored_tiles`` for strips that are asked for from top to bottom, each once.
 
         While a tile is finished and encoded, which takes one core, the network works on the next.
         """
         (height, width), core = pixels.shape[:2], self._tile_core()
         strips = (slice(top, min(top + core, height)) for top in range(0, height, core))
-        tiles: _Tiles = (tile for rows in strips for tile in self._restored_tiles(pixels, guidance, rows, tta))
+        tiles: _Tiles = (tile for rows in strips for tile in self._restored_tiles(pixels, guidance, rows, passes))
         if max(height, width) > core:
             tiles = _one_ahead(tiles)
         return lambda rows: islice(tiles, -(-width // core))  # noqa: ARG005 (it is the next one's rows)
 
-    def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, tta: bool = False) -> _Tiles:
+    def _restored_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, passes: int = 1) -> _Tiles:
         height, width = pixels.shape[:2]
         core = self._tile_core()
         for left in range(0, width, core):
             right = min(left + core, width)
             yield (
                 slice(left, right),
-                self._restored_tile(pixels, guidance, rows.start, min(rows.stop, height), left, right, tta),
+                self._restored_tile(pixels, guidance, rows.start, min(rows.stop, height), left, right, passes),
             )
 
     def _restored_tile(
-        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int, tta: bool
+        self, pixels: NDArray[np.uint8], guidance: Guidance, top: int, bottom: int, left: int, right: int, passes: int
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
         (height, width), halo = pixels.shape[:2], HALOS[self.model.precision]
         y0, x0 = max(0, top - halo), max(0, left - halo)
         seen = pixels[y0 : min(height, bottom + halo), x0 : min(width, right + halo)]
         stride = self.model.total_stride
-        tile = _to_network(_padded(seen, math.lcm(stride, TURNED_MULTIPLE) if tta else stride))
-        whole = self._self_ensemble(tile, guidance) if tta else self.model.restore(tile, guidance)
+        tile = _to_network(_padded(seen, stride if passes == 1 else math.lcm(stride, TURNED_MULTIPLE)))
+        whole = self.model.restore(tile, guidance) if passes == 1 else self._self_ensemble(tile, guidance, passes)
         restored = whole[0, :, top - y0 : bottom - y0, left - x0 : right - x0]
         core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
         return core * np.float32(255)
 
-    def _self_ensemble(self, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
-        """The mean of a tile's eight flips and rotations, each restored and turned back. Shape as ``Model.restore``."""
+    def _self_ensemble(self, tile: NDArray[np.float32], guidance: Guidance, passes: int) -> NDArray[np.float32]:
+        """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
+
+        Each is restored and turned back. Shape as ``Model.restore``.
+        """
         total = np.zeros_like(tile)
         for step in (1, -1):
-            for turns in range(4):
+            for turns in range(0, 4, WHOLE_ENSEMBLE // passes):
                 turned = np.ascontiguousarray(np.rot90(tile[..., ::step], turns, axes=(2, 3)))
-                total += np.rot90(self.model.restore(turned, guidance), -turns, axes=(2, 3))[..., ::step]
-        total *= np.float32(1 / 8)
+                under = guidance.transposed() if turns % 2 else guidance
+                total += np.rot90(self.model.restore(turned, under), -turns, axes=(2, 3))[..., ::step]
+        total *= np.float32(1 / passes)
         return total
 
 

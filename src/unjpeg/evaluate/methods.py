@@ -5,7 +5,7 @@ A method is named on the command line::
     jpeg                            the file as decoded
     default, mine.unjpeg            our models, as ``unjpeg restore`` runs them
     default@off                     the same without the projection (strict, auto and off)
-    default@full                    the same without 8-bit integers (int8: with them)
+    default@full                    the same in float32 (bf16 and int8: in those)
     default@tta                     the same as the mean over the eight flips and rotations
     jpeg-quantsmooth                a program of ``PROGRAMS``, if it is installed
     mine=tool {input} {output.png}  any shell command, under a name; {output} alone is a PNG file
@@ -37,7 +37,7 @@ from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.network import Precision, model_names
 from unjpeg.picture import read_picture
-from unjpeg.restore import MAX_GUIDE_WINDOWS, ConsistencyPolicy, Restorer, guide_windows
+from unjpeg.restore import MAX_GUIDE_WINDOWS, WHOLE_ENSEMBLE, ConsistencyPolicy, Restorer, guide_windows
 
 __all__ = [
     "PROGRAMS",
@@ -158,7 +158,7 @@ class UnjpegModel(Method):
             return None
         file = self._restorer.model_file
         figures = counted(DagnConfig(**file.description["network"]))
-        passes = 8 if self._tta or file.self_ensemble else 1
+        passes = WHOLE_ENSEMBLE if self._tta else file.passes
         restoring = figures["restoring_multiply_adds_g"]
         side = file.description["guide_window"]
         most = file.description.get("guide_windows", MAX_GUIDE_WINDOWS)
