@@ -104,14 +104,14 @@ def rounded_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def tiny_restorer(tiny_model: Path) -> Restorer:
-    """A restorer of that model in the default runtime."""
-    return Restorer(tiny_model)
+    """A restorer of that model in the default runtime, computing in float32 on whatever processor."""
+    return Restorer(tiny_model, precision="full")
 
 
 @pytest.fixture(scope="session")
 def lively_restorer(tiny_model: Path) -> Restorer:
     """The same with its changes made twenty times as large, so that a test can see them."""
-    restorer = Restorer(tiny_model)
+    restorer = Restorer(tiny_model, precision="full")
     plain = restorer.model.restore
 
     def exaggerated(tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:

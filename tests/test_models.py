@@ -312,7 +312,7 @@ def test_what_the_file_states_shifts_the_features_once_learned() -> None:
     assert network.stated is not None
     with torch.no_grad():
         assert torch.equal(network(image, None, stated), network(image)), "a new network does not look at it"
-        network.stated[-1].weight.normal_()
+        nn.init.normal_(network.get_parameter("stated.2.weight"))
         assert not torch.allclose(network(image, None, stated), network(image))
         assert torch.equal(network(image, None, stated), network(image, network.guide(image, stated)))
         swapped = network(image.flip(0), None, stated.flip(0)).flip(0)

@@ -313,9 +313,9 @@ def test_the_ensemble_sees_whole_blocks_and_one_guidance(
         seen.append((tile.shape[2:], guidance.sensitive.tobytes()))
         return plain(self, tile, guidance)
 
-    def counted(self: Model, windows: NDArray[np.float32]) -> Guidance:
+    def counted(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
         guided.append(len(windows))
-        return guide(self, windows)
+        return guide(self, windows, stated)
 
     monkeypatch.setattr(Model, "restore", recorded)
     monkeypatch.setattr(Model, "guide", counted)
@@ -362,9 +362,9 @@ def test_guidance_is_taken_from_a_bounded_number_of_windows(
     taken: list[NDArray[np.float32]] = []
     plain = Model.guide
 
-    def recorded(self: Model, windows: NDArray[np.float32]) -> Guidance:
+    def recorded(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
         taken.append(windows)
-        return plain(self, windows[:1])
+        return plain(self, windows[:1], stated)
 
     monkeypatch.setattr(Model, "guide", recorded)
     y, x = np.mgrid[: size[0], : size[1]]
@@ -427,8 +427,8 @@ def test_auto_does_not_trust_cells_of_what_was_compressed_before(
     data = encoded(picture(32, 32), quality=92)
     plain = Model.guide
 
-    def misled(self: Model, windows: NDArray[np.float32]) -> Guidance:
-        return replace(plain(self, windows), quality_probabilities=np.eye(100, dtype=np.float32)[19])
+    def misled(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
+        return replace(plain(self, windows, stated), quality_probabilities=np.eye(100, dtype=np.float32)[19])
 
     monkeypatch.setattr(Model, "guide", misled)  # the pixels look like quality 20
     auto = tiny_restorer.restore(data).report
@@ -703,7 +703,7 @@ def test_a_stride_that_tiles_cannot_keep_is_refused(tiny_model: Path, tmp_path: 
     path = tmp_path / "wide.unjpeg"
     replace(file, description={**file.description, "total_stride": 64}).write(path)
     with pytest.raises(ModelError, match="total stride of 64"):
-        Restorer(path).restore(picture(8, 8))
+        Restorer(path, precision="full").restore(picture(8, 8))
 
 
 # Threads and runtimes
@@ -749,7 +749,7 @@ def test_a_model_is_loaded_once_and_on_first_use(tiny_model: Path, monkeypatch: 
 
 def test_both_runtimes_agree(tiny_restorer: Restorer, tiny_model: Path) -> None:
     pytest.importorskip("onnxruntime")
-    other = Restorer(tiny_model, runtime="onnxruntime", threads=1)
+    other = Restorer(tiny_model, runtime="onnxruntime", threads=1, precision="full")
     assert (tiny_restorer.model.runtime, other.model.runtime) == ("openvino", "onnxruntime")
     for source in (encoded(picture(100, 120), quality=10), picture(33, 47)[..., 0]):
         ours, theirs = tiny_restorer.restore(source), other.restore(source)

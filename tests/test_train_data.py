@@ -55,7 +55,9 @@ def open_patches(
 
 
 def same(a: Pair, b: Pair) -> bool:
-    return all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
+    numbers = (a.quality, a.picture) == (b.quality, b.picture)
+    arrays = ((a.compressed, b.compressed), (a.original, b.original), (a.stated, b.stated))
+    return numbers and all(np.array_equal(one, other) for one, other in arrays)
 
 
 def fill(folder: Path, pixels: Pixels, *names: str) -> Path:

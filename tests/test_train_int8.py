@@ -151,7 +151,7 @@ def test_bf16_needs_a_processor_that_multiplies_it(rounded: ModelFile, monkeypat
 @needs_bf16
 def test_bf16_rounds_and_full_does_not(rounded: ModelFile) -> None:
     torch_like = Model(rounded, runtime="onnxruntime")
-    image = synthetic_photo(64, 64, seed=3).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    image = synthetic_photo(64, 64, seed=3).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
     guidance = torch_like.guide(image[..., : torch_like.guide_window, : torch_like.guide_window])
     reference = torch_like.restore(image, guidance)
     errors = {

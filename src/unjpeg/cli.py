@@ -426,7 +426,7 @@ def train(
     ] = [],  # noqa: B006
     start: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Go on from a model's weights, with more blocks if need be; skips stage 1."),
+        typer.Option(metavar="MODEL", help="Go on from a model's weights, as wide and deep or more so; skips stage 1."),
     ] = None,
     encoders: Annotated[
         str | None,

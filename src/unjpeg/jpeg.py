@@ -204,9 +204,10 @@ def stated_features(
     """
     features = np.zeros(STATED_FEATURES, np.float32)
     features[-1] = 1
-    features[:64] = np.log2(np.maximum(luma_88, 1)).ravel() / 4 - 1
+    for table_88, start in ((luma_88, 0), (chroma_88, 64)):
+        if table_88 is not None:  # in float64: the same to the last bit for tables of any integer type
+            features[start : start + 64] = np.log2(np.maximum(table_88, 1).astype(np.float64)).ravel() / 4 - 1
     if chroma_88 is not None:
-        features[64:128] = np.log2(np.maximum(chroma_88, 1)).ravel() / 4 - 1
         features[128:130] = np.log2(chroma_scale)
     return features
 

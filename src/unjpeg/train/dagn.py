@@ -12,13 +12,12 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn
-from unjpeg.models.blocks import GuidanceBlock, ResidualBlock, silence
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader
 from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
+from unjpeg.train.grow import take_over
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
@@ -59,8 +58,8 @@ def train_dagn(
     Args:
         initial: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names, or of a whole network.
         out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
-        start: what to record as the origin of given weights. A network with more blocks in a row than ``initial`` has
-            goes on from it, too: the added ones begin with doing nothing.
+        start: what to record as the origin of given weights. A network with more blocks in a row or more channels than
+            ``initial`` has goes on from it, too: see ``take_over``.
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
@@ -71,7 +70,7 @@ def train_dagn(
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)
-    _load_initial(network, initial)
+    take_over(network, initial)
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -165,23 +164,6 @@ def train_dagn(
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
-
-
-def _load_initial(network: Dagn, initial: dict[str, Tensor]) -> None:
-    """Take over given weights: the encoders', or a whole network's with the same or fewer blocks in a row.
-
-    Raises TrainingError unless they fit and hold all that the network keeps frozen.
-    """
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
-    missing = [name for name in network.frozen_names() if name not in initial]
-    unfit = [name for name, value in initial.items() if wanted.get(name) != value.shape]
-    if missing or unfit:
-        raise TrainingError(f"the given weights do not fit this network: {', '.join(sorted(missing + unfit)[:3])}")
-    network.load_state_dict(initial, strict=False)
-    if "head.weight" in initial:
-        for name, block in network.named_modules():
-            if isinstance(block, ResidualBlock | GuidanceBlock) and f"{name}.body.0.weight" not in initial:
-                silence(block.body)
 
 
 def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:

@@ -43,8 +43,8 @@ def train_recipe(
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
         settings: fields of the recipe to set, each ``field.field=value``; see ``with_settings``.
-        start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for the number of
-            blocks in a row, which may grow.
+        start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for its width and
+            the number of blocks in a row, which may grow.
         encoders: a model whose encoders to take instead of stage 1's.
 
     Raises:
