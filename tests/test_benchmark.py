@@ -191,15 +191,16 @@ def test_methods_are_found_by_name(tiny_model: Path) -> None:
             method_by_name(name)
 
 
-def test_our_model_is_measured_as_users_run_it(tiny_model: Path, tiny_restorer: Restorer) -> None:
+def test_our_model_is_measured_as_users_run_it(tiny_model: Path) -> None:
     file = encoded(picture(40, 48), quality=10)
+    restorer = Restorer(tiny_model)
     policies: tuple[ConsistencyPolicy, ...] = ("strict", "off")
     made = [UnjpegModel(tiny_model, policy).restore(file) for policy in policies]
     for pixels, policy in zip(made, policies, strict=True):
-        assert np.array_equal(pixels, tiny_restorer.restore(file, consistency=policy).pixels)
+        assert np.array_equal(pixels, restorer.restore(file, consistency=policy).pixels)
     assert not np.array_equal(made[0], made[1])
     ensemble = UnjpegModel(tiny_model, tta=True)
-    assert np.array_equal(ensemble.restore(file), tiny_restorer.restore(file, tta=True).pixels)
+    assert np.array_equal(ensemble.restore(file), restorer.restore(file, tta=True).pixels)
     assert len({ensemble.identity, UnjpegModel(tiny_model).identity, UnjpegModel(tiny_model, "off").identity}) == 3
 
 

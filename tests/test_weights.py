@@ -108,10 +108,10 @@ def test_quality_is_read_from_the_pixels(default: Restorer, quality: int) -> Non
     assert abs(read - quality) <= 15
 
 
-def test_best_is_the_mean_over_the_flips_of_default(default: Restorer, kitten: Path) -> None:
+def test_best_is_the_mean_over_the_flips_of_default(kitten: Path) -> None:
     with Image.open(kitten) as image:
         crop = np.asarray(image.convert("RGB"))[:96, :96]
-    best = Restorer("best")
+    default, best = (Restorer(name, precision="full") for name in ("default", "best"))
     assert best.model_file.description["name"] == "best"
     assert best.model_file.hash != default.model_file.hash  # what is resumed or cached under one is not the other's
     ours = best.restore(crop)
