@@ -79,9 +79,6 @@ class BitDepth(StrEnum):
 
 def main() -> None:
     """Run the command and exit with its code."""
-    # The cores are the network's. numpy's matrix products here are so small that threads gain them nothing, and cost
-    # them several times their time where others are at work.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Half of what importing OpenVINO takes, 0.15 seconds, is its converter of models, which nothing here calls: this
     # makes its import fail, which OpenVINO puts up with.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
