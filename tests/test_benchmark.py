@@ -588,7 +588,19 @@ def test_a_method_that_always_fails_costs_itself_only(originals: Path, tmp_path:
         specs.insert(order, "broken=false {input} {output}")
         out = tmp_path / f"{order}"
         named = [word for spec in specs for word in ("--method", spec)]
-        options = (*named, "--quality", "10", "--metric", "psnr_db", "--rounds", "1", "--show", "0", "--out", out)
+        options: Sequence[str | Path] = (
+            *named,
+            "--quality",
+            "10",
+            "--metric",
+            "psnr_db",
+            "--rounds",
+            "1",
+            "--show",
+            "0",
+            "--out",
+            out,
+        )
         result = command(originals, *options, code=1)
         assert [line.split()[0] for line in result.stdout.splitlines()] == ["originals,", "jpeg", "copy"]
         assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
