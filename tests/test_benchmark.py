@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from conftest import synthetic_photo
 from jpegs import decoded, encoded, picture, saved
 
 pytest.importorskip("skimage")
 
-from unjpeg.cli import app
+from unjpeg.cli import app, run_safely
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
 from unjpeg.evaluate import methods
-from unjpeg.evaluate.benchmark import load_results, measured, run
+from unjpeg.evaluate.benchmark import Failure, Row, load_results, measured, run
 from unjpeg.evaluate.methods import Command, Decoder, Method, Printed, UnjpegModel, method_by_name, shaped_as
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db
 from unjpeg.evaluate.pairs import Degradation, EncoderName, Pixels, TestSet, decode, encode_jpeg, load_images
 from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import inspect, verify
 from unjpeg.restore import ConsistencyPolicy, Restorer
+from unjpeg.version import source_hash
 
 COPY = (
     f"{sys.executable} -c 'import sys, PIL.Image; PIL.Image.open(sys.argv[1]).save(sys.argv[2])' {{input}} {{output}}"
@@ -61,14 +69,26 @@ class Darker(Method):
         return np.maximum(pixels, self._by) - np.uint8(self._by)
 
 
-def command(*arguments: str | Path, code: int = 0) -> Result:
+@dataclass(frozen=True)
+class Said:
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str | Path, code: int = 0) -> Said:
+    """What the command says, as it is started: an error that it does not expect comes through."""
     rounds = () if "--rounds" in arguments else ("--rounds", "0")
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments), *rounds])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result
+    out, complaints = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(complaints), pytest.raises(SystemExit) as end:
+        run_safely(lambda: app(["benchmark", *map(str, arguments), *rounds]))
+    assert end.value.code == code, out.getvalue() + complaints.getvalue()
+    return Said(out.getvalue(), complaints.getvalue())
+
+
+def only_rows(found: Iterable[Row | Failure]) -> list[Row]:
+    rows = list(found)
+    assert all(isinstance(row, Row) for row in rows), rows
+    return [row for row in rows if isinstance(row, Row)]
 
 
 # --- degradations -------------------------------------------------------------------------------------------------
@@ -149,17 +169,59 @@ def test_given_files_are_compared_with_their_references(originals: Path, tmp_pat
         (given / f"{number}.jpg").write_bytes(encoded(np.asarray(Image.open(originals / f"{number}.png")), quality=20))
     (given / "stranger.jpg").write_bytes(encoded(picture(16, 16)))
     test_set = TestSet.parse(f"{given}={originals}")
-    rows = list(measured(test_set, [Degradation("jpeg", 5)], [Decoder()], ["psnr_db"]))
-    assert [(row.image, row.degradation) for row in rows] == [
-        ("0.jpg", "given"),
-        ("2.jpg", "given"),
-        ("stranger.jpg", "given"),
-    ]
+    *rows, failure = measured(test_set, [Degradation("jpeg", 5)], [Decoder()], ["psnr_db"])
+    assert [(row.image, row.degradation) for row in only_rows(rows)] == [("0.jpg", "given"), ("2.jpg", "given")]
     original = np.asarray(Image.open(originals / "2.png"))
     expected = psnr_db(decoded(encoded(original, quality=20)), original)
-    assert rows[1].figures["psnr_db"] == pytest.approx(expected, abs=1e-6)
-    assert rows[2].error is not None
-    assert "stranger" in rows[2].error
+    assert only_rows(rows)[1].figures["psnr_db"] == pytest.approx(expected, abs=1e-6)
+    assert isinstance(failure, Failure)
+    assert str(failure).startswith("given/stranger.jpg: ")
+    assert "stranger.jpg: cannot be read" in failure.error
+
+
+def test_replaced_files_are_measured_anew(originals: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+
+    def measure(quality: int) -> float:
+        original = np.asarray(Image.open(originals / "0.png"))
+        (given / "0.jpg").write_bytes(encoded(original, quality=quality))
+        test_set = TestSet.parse(f"{given}={originals}")
+        record = run([test_set], [Degradation("jpeg", 5)], [Decoder()], ["psnr_db"], tmp_path / "out")
+        return float(record["rows"][0]["psnr_db"])
+
+    assert measure(90) > measure(10) + 3
+    assert measure(10) < measure(90) - 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_originals_of_more_than_8_bits_are_refused(tmp_path: Path, dtype: type) -> None:
+    deep = synthetic_photo(32, 32, 0)[..., 0].astype(dtype) * dtype(257)
+    Image.fromarray(deep).save(tmp_path / "deep.png" if dtype is np.uint16 else tmp_path / "deep.tif")
+    with pytest.raises(BadImageError, match=r"deep\..*: has more than 8 bits per sample; convert it to 8 bits first"):
+        list(load_images(tmp_path))
+
+
+def test_a_folder_s_broken_picture_is_named(image_folder: Path) -> None:
+    (image_folder / "picture-3.png").write_bytes(b"\x89PNG")
+    with pytest.raises(BadImageError, match=r"picture-3\.png: is no picture"):
+        list(load_images(image_folder))
+
+
+def test_sets_are_named_by_their_folders(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(originals)
+    assert TestSet.parse(".").name == "originals"
+    for folder in ("a/x", "b/x", "c/y"):
+        (tmp_path / folder).mkdir(parents=True)
+    named = TestSet.parse_all([str(tmp_path / folder) for folder in ("a/x", "b/x", "c/y")])
+    assert [test_set.name for test_set in named] == ["a/x", "b/x", "y"]
+    pairs = TestSet.parse_all([f"{tmp_path / 'a/x'}={originals}", f"{tmp_path / 'b/x'}={originals}"])
+    assert [test_set.name for test_set in pairs] == ["a/x", "b/x"]
+    with pytest.raises(SettingError, match="named twice"):
+        TestSet.parse_all([str(originals), "."])
+    for nothing in ("liv1", f"nowhere={originals}", f"{originals}=nowhere"):
+        with pytest.raises(SettingError, match=r"nowhere|liv1: neither a folder nor one of the data sets"):
+            TestSet.parse(nothing)
 
 
 # --- methods ------------------------------------------------------------------------------------------------------
@@ -256,6 +318,59 @@ def test_another_version_of_a_program_is_another_method(tmp_path: Path, monkeypa
     assert identities[0] != identities[1]
 
 
+def test_a_command_s_identity_is_of_every_file_that_it_names(tmp_path: Path) -> None:
+    script, weights = tmp_path / "tool.py", tmp_path / "weights.bin"
+    identities = set()
+    for code, values in (("1", "1"), ("2", "1"), ("2", "2")):
+        script.write_text(code)
+        weights.write_text(values)
+        command = f"(cd / && python3 {script} --weights={weights} {{input}} {{output}})"
+        identities |= {Command("tool", command).identity, Command("tool", command).identity}
+    assert len(identities) == 3
+
+
+def test_what_only_the_shell_understands_takes_part(tmp_path: Path) -> None:
+    file = encoded(picture(24, 32), quality=30)
+    for line in (
+        "cd / && cp {input} {output}",
+        "X=1 cp {input} {output}",
+        "(cp {input} {output})",
+        "{ cp {input} {output}; }",
+    ):
+        assert np.array_equal(Command("shell", line).restore(file), decode(file))
+    with pytest.raises(MeasurementError, match=r"not installed \(no-such-tool is not on the PATH\)"):
+        Command("none", "no-such-tool {input} {output}")
+
+
+def test_what_an_older_program_has_measured_is_not_this_one_s(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = UnjpegModel(tiny_model).identity
+    assert UnjpegModel(tiny_model).identity == now
+    assert source_hash(*methods.RESTORING) in now
+    monkeypatch.setattr(methods, "source_hash", lambda *_: "another")
+    assert UnjpegModel(tiny_model).identity != now
+
+
+def test_source_hashes_are_of_what_the_modules_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evaluate").mkdir()
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
+    hashes = []
+    for text in ("1", "2", "1"):
+        (tmp_path / "evaluate" / "metrics.py").write_text(text)
+        hashes.append(source_hash("evaluate.metrics"))
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_every_module_that_decides_pixels_is_known(child_environment: dict[str, str]) -> None:
+    script = "import sys, unjpeg.restore; print(*(name for name in sys.modules if name.startswith('unjpeg.')))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=child_environment
+    )
+    loaded = {name.removeprefix("unjpeg.") for name in ran.stdout.split()}
+    assert loaded - {"errors", "metadata", "output", "version", "inspection"} == set(methods.RESTORING)
+
+
 def test_results_take_their_original_s_shape() -> None:
     grey, colour = picture(8, 9)[..., 0], picture(8, 9)
     assert np.array_equal(shaped_as(grey, colour), np.dstack([grey] * 3))
@@ -338,9 +453,9 @@ def test_a_bad_file_costs_itself_only(originals: Path, tmp_path: Path) -> None:
     said: list[str] = []
     sets = [TestSet.parse(str(originals))]
     record = run(sets, [Degradation("jpeg", 10)], [Decoder(), Darker()], ["psnr_db"], tmp_path / "out", say=said.append)
-    assert [error["image"] for error in record["errors"]] == ["1.png", "1.png"]
-    assert all("1.png" in line for line in said)
-    assert len(said) == 2
+    assert [(e["image"], e["degradation"], e["method"]) for e in record["errors"]] == [("1.png", None, None)]
+    assert len(said) == 1
+    assert said[0].startswith("originals/1.png: ")
     assert record["sets"] == {"originals": 2}
     assert record["summary"]["originals"]["jpeg-10"]["pictures"] == 2
 
@@ -355,6 +470,8 @@ def test_a_picture_that_one_method_fails_on_counts_for_none(originals: Path, tmp
     sets = [TestSet.parse(str(originals))]
     record = run(sets, [Degradation("jpeg", 10)], [Decoder(), Picky()], ["psnr_db"], tmp_path / "out")
     assert record["summary"]["originals"]["jpeg-10"]["pictures"] == 2
+    (error,) = record["errors"]
+    assert (error["image"], error["degradation"], error["method"]) == ("1.png", "jpeg-10", "darker")
     only = tmp_path / "only"
     only.mkdir()
     (originals / "1.png").rename(only / "1.png")
@@ -380,7 +497,6 @@ def test_intervals_cover_what_they_should() -> None:
         assert found.low < found.mean < found.high
         hits += found.low <= 5 <= found.high
     assert 180 <= hits <= 198
-    assert interval([3.0]) == interval([3.0])
     assert (interval([3.0]).low, interval([3.0]).high) == (3, 3)
 
 
@@ -420,7 +536,7 @@ def test_the_command_prints_and_stores(originals: Path, tmp_path: Path, tiny_mod
     assert float(lines[1].split()[1]) == pytest.approx(
         record["summary"]["originals"]["jpeg-10"]["methods"]["jpeg"]["psnr_db"]["mean"], abs=5e-4
     )
-    json.dumps(record)
+    json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_the_command_says_in_one_line_what_is_wrong(
@@ -449,5 +565,188 @@ def test_the_command_says_in_one_line_what_is_wrong(
     ],
 )
 def test_wrong_usage_is_exit_code_2(originals: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    with pytest.raises(SettingError):
-        command(originals, "--out", tmp_path / "out", *options)
+    result = command(originals, "--method", "jpeg", "--out", tmp_path / "out", *options, code=2)
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("unjpeg: ")
+    assert not (tmp_path / "out" / "results.json").exists()  # before the work
+
+
+def test_a_misspelt_set_is_wrong_usage(originals: Path, tmp_path: Path) -> None:
+    result = command("liv1", "--method", "jpeg", "--out", tmp_path / "out", code=2)
+    assert result.stderr.startswith("unjpeg: liv1: neither a folder nor one of the data sets")
+
+
+def test_printed_figures_alone_measure_nothing(originals: Path, tmp_path: Path) -> None:
+    result = command(originals, "--method", "printed:DAGN", "--out", tmp_path / "out", code=2)
+    assert "name a method that runs, too" in result.stderr
+
+
+def test_a_method_that_always_fails_costs_itself_only(originals: Path, tmp_path: Path) -> None:
+    """Be it the first, the second or the third; the report is written, and says so."""
+    for order in range(3):
+        specs = ["jpeg", "copy=cp {input} {output}"]
+        specs.insert(order, "broken=false {input} {output}")
+        out = tmp_path / f"{order}"
+        named = [word for spec in specs for word in ("--method", spec)]
+        options: Sequence[str | Path] = (
+            *named,
+            "--quality",
+            "10",
+            "--metric",
+            "psnr_db",
+            "--rounds",
+            "1",
+            "--show",
+            "0",
+            "--out",
+            out,
+        )
+        result = command(originals, *options, code=1)
+        assert [line.split()[0] for line in result.stdout.splitlines()] == ["originals,", "jpeg", "copy"]
+        assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
+            f"originals/{number}.png, jpeg-10, broken" for number in range(3)
+        ]
+        assert {line.split(": ", 2)[2] for line in result.stderr.splitlines()} == {"failed with code 1"}
+        record = load_results(out / "results.json")
+        assert record["costs"].keys() == {"jpeg", "copy"}
+        assert list(record["summary"]["originals"]["jpeg-10"]["differences"]) == ["copy - jpeg"]
+        assert "Left out: broken (failed with code 1)" in (out / "report.html").read_text()
+
+
+def test_differences_are_over_the_first_method_whatever_fails(originals: Path, tmp_path: Path) -> None:
+    class NotTheFirst(Decoder):
+        def restore(self, file: bytes) -> Pixels:
+            if decode(file).shape[0] == 48:
+                raise MeasurementError("not the first picture")
+            return super().restore(file)
+
+    sets = [TestSet.parse(str(originals))]
+    record = run(sets, [Degradation("jpeg", 10)], [NotTheFirst(), Darker()], ["psnr_db"], tmp_path / "out")
+    (name, gain), *_ = record["summary"]["originals"]["jpeg-10"]["differences"].items()
+    assert name == "darker - jpeg"
+    assert gain["psnr_db"]["mean"] < 0
+
+
+def test_a_failure_at_another_quality_leaves_the_costs(originals: Path, tmp_path: Path) -> None:
+    """At quality 90 the program fails on every picture, for its file is too large."""
+    small = "small=test $(wc -c < {input}) -lt 1500 && cp {input} {output}"
+    options = ("--method", "jpeg", "--method", small, "--metric", "psnr_db", "--out", tmp_path / "out")
+    result = command(originals, *options, "--quality", "5,95", "--rounds", "1", code=1)
+    assert "costs are left out" not in result.stderr
+    assert load_results(tmp_path / "out" / "results.json")["costs"].keys() == {"jpeg", "small"}
+    result = command(originals, *options, "--quality", "95,5", "--rounds", "1", code=1)
+    assert load_results(tmp_path / "out" / "results.json")["costs"].keys() == {"jpeg"}
+
+
+def test_results_say_what_they_are_of(originals: Path, tmp_path: Path) -> None:
+    options = ("--method", "jpeg", "--quality", "10", "--metric", "psnr_db", "--limit", "2", "--rounds", "1")
+    command(originals, *options, "--out", tmp_path / "out")
+    record = load_results(tmp_path / "out" / "results.json")
+    folders = {"originals": {"originals": str(originals), "compressed": None}}
+    assert record["options"] == {"folders": folders, "limit": 2, "rounds": 1}
+    pixels = np.asarray(Image.open(originals / "0.png"))
+    assert record["rows"][0]["file_checksum"] == hashlib.sha256(encode_jpeg(pixels, 10)).hexdigest()[:16]
+    assert record["rows"][0]["checksum"] != record["rows"][1]["checksum"]
+
+
+def test_infinite_figures_are_null_and_read_back(originals: Path, tmp_path: Path) -> None:
+    """The first picture's file is the picture itself."""
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    for number in range(3):
+        pixels = np.asarray(Image.open(originals / f"{number}.png"))
+        Image.fromarray(pixels if number == 0 else pixels // 2).save(given / f"{number}.png")
+    options = (
+        f"{given}={originals}",
+        "--method",
+        "jpeg",
+        "--method",
+        "again=cp {input} {output}",
+        "--metric",
+        "psnr_db",
+    )
+    for _ in range(2):  # also from the journal
+        result = command(*options, "--out", out)
+        assert result.stdout.splitlines()[1].split() == ["jpeg", "inf"]
+        record = json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
+        assert [row["psnr_db"] is None for row in record["rows"]] == [True, True, False, False, False, False]
+        assert record["summary"]["given"]["given"]["methods"]["jpeg"]["psnr_db"]["mean"] is None
+        assert record["summary"]["given"]["given"]["differences"]["again - jpeg"]["psnr_db"]["mean"] == 0
+        for line in (out / "rows.jsonl").read_text().splitlines():
+            json.loads(line, parse_constant=pytest.fail)
+    assert len((out / "rows.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--show", "nobody"), "--show nobody: there is no such picture"),
+        (("--show", "2", "--limit", "2"), "--show 2: there is no such picture"),
+        (("--real", "typo"), "--real typo: no such folder"),
+        (("--real", "."), "name a second method"),
+    ],
+)
+def test_what_is_only_shown_is_checked_before_the_work(
+    originals: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = command(originals, "--method", "jpeg", "--out", tmp_path / "out", *options, code=2)
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_terminal_sees_how_far_the_work_is(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (originals, "--method", "jpeg", "--quality", "10", "--metric", "psnr_db", "--out", tmp_path / "out")
+    assert command(*options).stderr == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    said = command(*options, "--rounds", "1").stderr
+    assert "measuring" in said
+    assert "3 of 3" in said
+    assert "timing" in said
+
+
+def test_progress_is_in_pictures(originals: Path, tmp_path: Path) -> None:
+    (originals / "1.png").write_bytes(b"")
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(synthetic_photo(32, 32, 0)).save(other / "0.png")
+    seen: list[float] = []
+    sets = [TestSet.parse(str(folder)) for folder in (originals, other)]
+    run(sets, [Degradation("jpeg", 10)], [Decoder(), Darker()], ["psnr_db"], tmp_path / "out", progress=seen.append)
+    assert seen == sorted(seen)
+    assert {0.5, 1, 2, 2.5, 3, 3.5, 4} <= set(seen)
+    assert seen[-1] == 4
+
+
+def test_ctrl_c_says_how_to_go_on(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Pixels:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Decoder, "restore", interrupted)
+    result = command(originals, "--method", "jpeg", "--out", tmp_path / "out", code=130)
+    assert result.stderr == "unjpeg: interrupted; the same command goes on with what is measured\n"
+
+
+def test_a_terminated_run_leaves_nothing_behind(
+    originals: Path, tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    temporary, started = tmp_path / "temporary", tmp_path / "started"
+    temporary.mkdir()
+    slow = f"slow=echo $$ > {started}.new; mv {started}.new {started}; sleep 100; cp {{input}} {{output}}"
+    arguments = ["benchmark", originals, "--method", slow, "--out", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unjpeg", *map(str, arguments)],
+        env={**child_environment, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(600):
+        if started.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.decode() == "unjpeg: interrupted; the same command goes on with what is measured\n"
+    assert list(temporary.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)

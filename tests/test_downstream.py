@@ -91,6 +91,19 @@ def test_one_threshold_for_all_is_no_better_than_one_for_each() -> None:
     assert perfect == {"ods": 1, "ois": 1}
 
 
+def test_contours_are_drawn_over_the_picture() -> None:
+    pixels, outline = square()
+    task = Contours(Path(), Path())
+    for drawn, least in ((task.drawn(pixels), 0.8), (task.drawn_truth(pixels, [outline, np.zeros_like(outline)]), 0)):
+        shown = np.asarray(drawn, int)
+        yellow = shown[..., 0] - shown[..., 2] > 40  # the picture itself is grey
+        assert yellow[outline].mean() >= (least or 1)
+        assert yellow.mean() < 0.2
+    alone = np.asarray(task.drawn_truth(pixels, [outline]), int)
+    assert (alone[outline] == (255, 210, 40)).all()
+    assert (shown[outline][:, 0] < 255).all()  # of two people only one has drawn it
+
+
 def test_the_berkeley_files_are_read(tmp_path: Path) -> None:
     pixels, outline = square()
     (tmp_path / "images").mkdir()
@@ -106,6 +119,11 @@ def test_the_berkeley_files_are_read(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "downstream-contours.json").read_text())
     assert record["pictures"] == 1
     assert record["summary"]["original"]["original"]["ods"] > 0.6
+    with Image.open(tmp_path / "work" / "contours.png") as sheet:
+        assert sheet.width >= 3 * 64  # what is right, the original, the file
+    unknown = CliRunner().invoke(app, [*map(str, arguments), "--method", "jpeg", "--show", "8.png"])
+    assert isinstance(unknown.exception, SettingError)
+    assert "--show 8.png: there is no such picture among 7.png" in str(unknown.exception)
     task = Contours(tmp_path / "images", tmp_path)
     counts = task.examine(*task.load("7.png"))
     again = task.from_json(json.loads(json.dumps(task.to_json(counts))))
@@ -143,6 +161,21 @@ def test_tesseract_reads_worse_what_is_compressed_hard() -> None:
     assert edits / characters < 0.1
     ruined = decode(Degradation("jpeg", 1).apply(pixels).file)
     assert task.examine(ruined, written)[0] > edits
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
+def test_what_was_read_is_drawn_below_the_page() -> None:
+    task = Reading()
+    pixels, written = page(0)
+    for drawn in (task.drawn(pixels), task.drawn_truth(pixels, written)):
+        shown = np.asarray(drawn)
+        assert np.array_equal(shown[: pixels.shape[0], : pixels.shape[1]], pixels)
+        assert shown.shape[0] > pixels.shape[0] + 3 * 15
+        below = (shown[pixels.shape[0] :] < 128).mean()
+        assert below > 0.02
+    assert abs(task.drawn(pixels).height - task.drawn_truth(pixels, written).height) <= 2 * 17
+    blank = task.drawn(np.full_like(pixels, 255))
+    assert not (np.asarray(blank)[pixels.shape[0] :] < 128).any()
 
 
 def test_error_rates_are_of_all_characters_together(monkeypatch: pytest.MonkeyPatch) -> None:

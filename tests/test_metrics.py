@@ -18,7 +18,7 @@ pytest.importorskip("skimage")
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from unjpeg.dct import ycc_from_rgb
-from unjpeg.evaluate.benchmark import measured
+from unjpeg.evaluate.benchmark import Row, measured
 from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.metrics import (
     METRICS,
@@ -119,8 +119,6 @@ def test_psnr_b_is_psnr_without_block_edges() -> None:
 
 def test_psnr_b_sees_the_grid() -> None:
     flat = np.full((64, 64, 3), 100, np.uint8)
-    blocky = flat.copy()
-    blocky[np.indices((64, 64)).sum(axis=0) // 8 % 2 == 1] += 10
     blocks = flat + (np.indices((64, 64)) // 8).sum(axis=0)[..., None].astype(np.uint8) % 2 * np.uint8(10)
     assert psnr_b_db(blocks, flat) < psnr_db(blocks, flat) - 1
     assert psnr_b_db(np.roll(blocks, 4, axis=(0, 1)), flat) == psnr_db(blocks, flat)
@@ -149,7 +147,7 @@ def matlab_luma(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("seed", [3, 40, 80])
-def test_ssim_is_fbccn_s_and_jdec_s_is_of_plain_windows(seed: int) -> None:
+def test_ssim_is_fbcnn_s_and_jdec_s_is_of_plain_windows(seed: int) -> None:
     """FBCNN: 11x11 Gaussian, sigma 1.5; JDEC and QGAC: plain 8x8; both inside the picture, channel by channel."""
     restored, original = pair((19, 23), seed, grey=False)
     profile = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
@@ -197,7 +195,17 @@ def test_equal_pictures() -> None:
     one = picture(20, 30)
     assert psnr_db(one, one) == math.inf
     assert ssim(one, one) == pytest.approx(1)
-    assert psnr_b_db(one, one) <= math.inf
+    smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8)
+    assert psnr_b_db(smooth, smooth) == math.inf
+    blocks = (np.indices((32, 32)) // 8).sum(axis=0).astype(np.uint8) % 2 * np.uint8(10)
+    assert psnr_b_db(blocks, blocks) < 45  # block edges of the original's own are held against it, too
+
+
+@pytest.mark.parametrize("metric", [ssim, ssim_matlab_luma])
+def test_pictures_without_room_for_a_window_are_refused_in_one_sentence(metric: Metric) -> None:
+    small = picture(10, 40)
+    with pytest.raises(ValueError, match=r"^SSIM needs 11x11 pixels or more, the picture has 40x10$"):
+        metric(small, small)
 
 
 def test_more_noise_is_worse_by_every_metric() -> None:
@@ -241,7 +249,9 @@ def jpeg_row(name: str, quality: int, metrics: Sequence[str], data_root: Path) -
     if not folder.is_dir():
         pytest.skip(f"no test set in {folder}")
     rows = list(measured(TestSet(name, folder), [Degradation("jpeg", quality)], [Decoder()], metrics))
-    return {metric: float(np.mean([row.figures[metric] for row in rows])) for metric in metrics}
+    figures = [row.figures for row in rows if isinstance(row, Row)]
+    assert len(figures) == len(rows)
+    return {metric: float(np.mean([each[metric] for each in figures])) for metric in metrics}
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,22 +23,28 @@ from jpegs import decoded, encoded, picture
 pytest.importorskip("matplotlib")
 pytest.importorskip("skimage")
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from unjpeg.cli import app
 from unjpeg.errors import MeasurementError
+from unjpeg.evaluate import plots
 from unjpeg.evaluate.benchmark import load_results, run
 from unjpeg.evaluate.methods import Command, Complexity, Decoder, Method, Printed
-from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation, Pixels, TestSet, decode
 from unjpeg.evaluate.report import Section, Table, cost_table, difference_table, metric_table, sections, write_report
 from unjpeg.evaluate.sheets import (
     PAGE,
+    RESIDUAL_WIDTH,
     ZOOM,
     Panel,
     before_after_sheet,
     crop_sheet,
+    heading,
     most_changed,
     residual_map,
     residual_sheet,
+    shortened,
     side_by_side,
 )
 from unjpeg.evaluate.timing import costs, peak_mib
@@ -67,11 +75,12 @@ def test_methods_take_turns_and_the_first_round_does_not_count(monkeypatch: pyte
     monkeypatch.setattr("unjpeg.evaluate.timing.time.perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr("unjpeg.evaluate.timing.peak_mib", lambda *_: 12.5)
     files = [encoded(picture(100, 100)), encoded(picture(50, 100))]
-    found = costs([Sleeper("a", 0, log), Printed("QGAC"), Sleeper("b", 0, log)], files, rounds=2)
+    turns: list[float] = []
+    found = costs([Sleeper("a", 0, log), Sleeper("b", 0, log)], files, rounds=2, progress=turns.append)
+    assert turns == [0.5, 1, 1.5, 2, 2.5, 3]
     assert log == ["a", "b", "a", "b", "b", "a", "b", "a", "a", "b", "a", "b"]
     # Each call takes one tick of the clock: 1 / 0.01 and 1 / 0.005 megapixels, twice each.
     assert found["a"].seconds_per_megapixel == found["b"].seconds_per_megapixel == 150
-    assert found.keys() == {"a", "b"}
     assert (found["a"].peak_mib, found["a"].parameters_m, found["a"].multiply_adds_g) == (12.5, 1.5, 20)
 
 
@@ -89,6 +98,22 @@ def test_peak_memory_is_the_method_s_own(tiny_model: Path) -> None:
     assert decoder > 20
     log: list[str] = []
     assert peak_mib(Sleeper("unknown to others", 0, log), file) is None
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
+def test_peak_memory_is_of_a_file_with_its_own_suffix(codec: str) -> None:
+    file = Degradation(codec, 50).apply(picture(32, 32)).file
+    suffix = "jpg" if codec == "jpeg" else codec
+    picky = Command("picky", f"case {{input}} in *.{suffix}) cp {{input}} {{output}} ;; *) exit 1 ;; esac")
+    assert peak_mib(picky, file) is not None
+    assert peak_mib(Command("broken", "false {input} {output}"), file) is None
+
+
+def test_small_costs_are_no_zeros() -> None:
+    cost = {"peak_mib": None, "parameters_m": None, "multiply_adds_g": None}
+    record = {"costs": {name: {"seconds_per_megapixel": s, **cost} for name, s in (("a", 0.00498), ("b", 1.234))}}
+    assert [row[1] for row in cost_table(record).rows] == ["0.005", "1.23"]
+    assert [row[1] for row in cost_table(record, decimals=2).rows] == ["0.00", "1.23"]
 
 
 # --- sheets -------------------------------------------------------------------------------------------------------
@@ -137,6 +162,38 @@ def test_residuals_are_brightest_where_the_error_is() -> None:
     sheet = np.asarray(residual_sheet(original, {"JPEG": decoded(encoded(original, quality=5)), "same": original}))
     assert sheet[:64, :200].mean() > 40
     assert sheet[:64, 206:406].max() < 5
+
+
+def test_residuals_have_a_scale() -> None:
+    """From black over the brightest error's colour, below the maps, with its figures in black on white."""
+    original = np.full((16, 16), 100, np.uint8)
+    sheet = np.asarray(residual_sheet(original, {"JPEG": original + np.uint8(31)}))
+    ramp = sheet[-34, :RESIDUAL_WIDTH].astype(int).sum(axis=1)
+    assert ramp[0] < 20
+    assert ramp[-1] > 600
+    assert (np.diff(ramp) >= -3).all()
+    assert (sheet[-18:, :RESIDUAL_WIDTH] == 0).any()
+
+
+def test_headings_are_wrapped_whatever_they_hold() -> None:
+    words, one_word = heading("many words " * 200), heading("x" * 5000)
+    for image in (words, one_word):
+        assert image.width <= PAGE
+        assert image.height > 100
+        assert (np.asarray(image)[-20:] < 100).any()  # its last line is there, too
+    assert heading("short").height < 40
+
+
+def test_lines_below_pictures_are_wrapped() -> None:
+    long = side_by_side([Panel(("a method of a very long name " * 5,), Image.new("L", (300, 10)))])
+    assert long.width <= 302
+    assert long.height > 10 + 3 * 17
+
+
+def test_long_names_keep_their_ends() -> None:
+    assert shortened("default", 10) == "default"
+    assert shortened("runs/compared/arcnn.safetensors", 20) == "runs/comp...etensors"
+    assert len(shortened("x" * 100, 20)) == 20
 
 
 def test_long_rows_are_wrapped() -> None:
@@ -242,7 +299,7 @@ def test_the_report_is_one_file_that_holds_everything(
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) == sum(not isinstance(section.content, Table) for section in made)
     shown = [Image.open(io.BytesIO(base64.b64decode(image))).size for image in images]
-    assert shown == [section.content.size for section in made if not isinstance(section.content, Table)]
+    assert shown == [section.content.size for section in made if isinstance(section.content, Image.Image)]
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "real &lt;b&gt;" in page
     assert "What is printed is of whole sets, and left out." in page
@@ -282,13 +339,168 @@ def test_pictures_are_chosen_by_rule(finished: tuple[dict[str, Any], list[Any]])
         assert made[f"Where later gains {which}: {gain:+.2f} in psnr_db."] == f"live1, {image}, jpeg-10"
 
 
-def test_a_folder_in_which_nothing_can_be_restored_is_said(
+def test_a_folder_in_which_nothing_can_be_restored_costs_itself_only(
     finished: tuple[dict[str, Any], list[Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8")
     record, what = finished
-    with pytest.raises(MeasurementError, match="none of its pictures"):
-        list(sections(record, *what, real=[tmp_path]))
+    said: list[str] = []
+    made = list(sections(record, *what, real=[tmp_path], side=16, say=said.append))
+    assert made[-1].text.startswith("None of its pictures can be restored. Left out: broken.jpg (")
+    assert [line.split(": ")[0] for line in said] == [str(tmp_path / "broken.jpg")]
+    write_report(made, record, tmp_path / "out")
+    assert "None of its pictures" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_method_that_fails_on_a_shown_picture_costs_itself_only(
+    finished: tuple[dict[str, Any], list[Any]], tmp_path: Path
+) -> None:
+    class Gone(Decoder):
+        def restore(self, file: bytes) -> Pixels:
+            raise MeasurementError("gone by now")
+
+    record, (sets, degradations, methods) = finished
+    gone, said = Gone(), list[str]()
+    gone.name = methods[1].name
+    made = list(sections(record, sets, degradations, [methods[0], gone], side=16, say=said.append))
+    shown = [section for section in made if section.title.endswith("jpeg-10")]
+    assert shown
+    assert all(section.text.endswith("Left out: later (gone by now).") for section in shown)
+    assert len(said) == len(shown)
+    assert said[0].endswith("later: cannot be shown: gone by now")
+
+
+def test_a_picture_that_has_gone_costs_itself_only(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(synthetic_photo(32, 32, number)).save(tmp_path / f"{number}.png")
+    sets, degradations, methods = [TestSet.parse(str(tmp_path))], [Degradation("jpeg", 10)], [Decoder()]
+    record = run(sets, degradations, methods, ["psnr_db"], tmp_path / "out")
+    (tmp_path / "0.png").write_bytes(b"")
+    said: list[str] = []
+    made = list(sections(record, sets, degradations, methods, show=["0", "1"], side=16, say=said.append))
+    assert [(s.title.split(", ")[1], s.content is None) for s in made[1:]] == [
+        ("0.png", True),
+        ("1.png", False),
+        ("1.png", False),
+    ]
+    assert len(said) == 1
+    assert "0.png, jpeg-10: cannot be shown: " in said[0]
+
+
+def test_means_are_of_as_many_pictures_as_there_are(finished: tuple[dict[str, Any], list[Any]]) -> None:
+    record, what = finished
+    assert next(sections(record, *what)).text.startswith("Means over 4 pictures.")
+    at_10, at_40 = record["summary"]["live1"].values()
+    other = {**record, "summary": {"live1": {"jpeg-10": at_10 | {"pictures": 1}, "jpeg-40": at_40}}}
+    assert next(sections(other, *what)).text.startswith("Means over 1 to 4 pictures.")
+    other["summary"]["live1"]["jpeg-40"] = at_40 | {"pictures": 1}
+    assert next(sections(other, *what)).text.startswith("Means over 1 picture.")
+
+
+def test_only_details_are_shown_pixel_by_pixel(finished: tuple[dict[str, Any], list[Any]], tmp_path: Path) -> None:
+    record, what = finished
+    made = list(sections(record, *what, side=16))
+    write_report(made, record, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    details = sum(section.title.endswith("jpeg-10") for section in made)
+    assert page.count("<img class=pixels ") == details > 0
+    assert page.count("<img ") > 2 * details
+    assert page.count("image-rendering") == 1
+
+
+def test_figures_that_are_not_finite_can_be_shown(finished: tuple[dict[str, Any], list[Any]], tmp_path: Path) -> None:
+    """As after reading a result file: null for each."""
+    record, what = finished
+    record = copy.deepcopy(record)
+    at_10 = record["summary"]["live1"]["jpeg-10"]
+    at_10["methods"]["later"]["psnr_db"] = dict.fromkeys(("mean", "low", "high"))
+    at_10["differences"]["later - jpeg"]["psnr_db"] |= dict.fromkeys(("mean", "low", "high"))
+    for row in record["rows"]:
+        if row["degradation"] == "jpeg-10":
+            row["psnr_db"] = None
+    table = metric_table(record, "live1")
+    assert (table.rows[1][2], table.rows[1][-2]) == ("inf", "not finite")
+    made = list(sections(record, *what, side=16))
+    assert [section.text for section in made if section.title.endswith("jpeg-10")] == ["The first picture."]
+    write_report(made, record, tmp_path)
+
+
+# --- plots --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What is drawn, before it becomes an image."""
+    drawn: list[Figure] = []
+
+    def image(figure: Figure) -> Image.Image:
+        drawn.append(figure)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(plots, "_image", image)
+    return drawn
+
+
+def mixed(names: Sequence[str], method: str = "ours") -> dict[str, Any]:
+    """A result over several families of degradations."""
+    mean = {"mean": 30.0, "low": 29.0, "high": 31.0}
+    summary = {
+        name: {
+            "bits_per_pixel": 0.1 * number,
+            "methods": {"jpeg": {"psnr_db": mean}, method: {"psnr_db": mean}},
+            "differences": {f"{method} - jpeg": {"psnr_db": mean}},
+        }
+        for number, name in enumerate(names, 1)
+    }
+    return {"methods": dict.fromkeys(("jpeg", method)), "printed": {}, "summary": {"mine": summary}}
+
+
+def test_points_are_joined_that_differ_in_quality_alone(figures: list[Figure]) -> None:
+    names = ["jpeg-10", "webp-20", "jpeg-30", "avif-30", "webp-50", "jpeg-10-4:4:4", "jpeg-90-after-20", "given"]
+    record = mixed(names)
+    plots.rate_quality(record, "mine", "psnr_db")
+    plots.gain_against_rate(record, "mine", "psnr_db")
+    for figure, methods in zip(figures, (2, 1), strict=True):
+        lines = [np.asarray(line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() != "None"]
+        assert sorted(len(line) for line in lines) == sorted([2, 2, 1, 1, 1, 1] * methods)
+        rates = [0.1, 0.3]  # of JPEG at 10 and 30
+        assert any(np.allclose(line, rates) for line in lines if len(line) == 2)
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels[-6:] == ["jpeg", "webp", "avif", "jpeg-4:4:4", "jpeg-after-20", "given"]
+
+
+def test_legends_cover_nothing_and_long_names_fit(
+    figures: list[Figure],
+) -> None:
+    name = "runs/a/very/long/path/to/a/model/that/nobody/would/type.unjpeg@off@tta"
+    record = mixed(["jpeg-10", "jpeg-20"], name)
+    record["costs"] = {"jpeg": {"seconds_per_megapixel": 0.01}, name: {"seconds_per_megapixel": 1}}
+    record["rows"] = [
+        {"set": "mine", "degradation": "jpeg-10", "image": "a", "method": method, "psnr_db": 30.0}
+        for method in ("jpeg", name)
+    ]
+    plots.rate_quality(record, "mine", "psnr_db")
+    plots.gain_against_rate(record, "mine", "psnr_db")
+    plots.gain_against_time(record, "mine", "jpeg-10", "psnr_db")
+    plots.lower_than_decoder(record, "mine", "jpeg-10", "psnr_db", [name], "jpeg")
+    assert len(figures) == 4
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+        (legend,) = figure.legends
+        assert legend.get_window_extent().y1 <= figure.axes[0].get_tightbbox().y0 + 1  # type: ignore[union-attr]
+        assert legend.get_window_extent().x0 >= 0
+        assert legend.get_window_extent().x1 <= figure.bbox.width
+        assert figure.axes[0].get_window_extent().height > 150
+
+
+def test_long_titles_are_wrapped(figures: list[Figure]) -> None:
+    record = mixed(["jpeg-10", "jpeg-20"])
+    record["summary"] = {"a set " * 20: record["summary"]["mine"]}
+    plots.rate_quality(record, "a set " * 20, "psnr_db")
+    FigureCanvasAgg(figures[0]).draw()  # type: ignore[no-untyped-call]
+    title = figures[0].axes[0].title.get_window_extent()
+    assert title.x0 >= 0
+    assert title.x1 <= figures[0].bbox.width
 
 
 def test_the_command_writes_the_report(live1: Path, tmp_path: Path, tiny_model: Path) -> None:
@@ -301,5 +513,6 @@ def test_the_command_writes_the_report(live1: Path, tmp_path: Path, tiny_model: 
     assert record["costs"]["jpeg"]["seconds_per_megapixel"] > 0
     gain = record["summary"]["live1"]["jpeg-10"]["differences"]["again - jpeg"]["psnr_db"]
     assert abs(gain["mean"]) < 0.1  # its own decoder's rounding
-    assert psnr_db(*[decode(encoded(picture(16, 16)))] * 2) == float("inf")
+    with Image.open(tmp_path / "out" / "report.png") as sheet:
+        assert sheet.width <= PAGE + 2 * 24
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

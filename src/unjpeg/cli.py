@@ -599,19 +599,25 @@ def benchmark(
     ] = [],  # noqa: B006
 ) -> None:
     """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
-    _needs_extra("unjpeg.evaluate.command", "evaluate").benchmark(
-        data,
-        method,
-        degradation or [_jpeg_degradation(q, sampling) for q in quality.split(",")],
-        metric,
-        out,
-        limit=limit,
-        rounds=rounds,
-        pictures=show,
-        real=real,
-        show=typer.echo,
-        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
-    )
+    measure = _needs_extra("unjpeg.evaluate.command", "evaluate").benchmark
+    try:
+        measure(
+            data,
+            method,
+            degradation or [_jpeg_degradation(q, sampling) for q in quality.split(",")],
+            metric,
+            out,
+            limit=limit,
+            rounds=rounds,
+            pictures=show,
+            real=real,
+            show=lambda line: typer.echo(_printable(line)),
+            say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+            bar=lambda doing, total: _progress_bar(total, hidden=False, doing=doing),
+        )
+    except KeyboardInterrupt:
+        _complain(UnjpegError("interrupted; the same command goes on with what is measured"))
+        raise typer.Exit(130) from None
 
 
 def _jpeg_degradation(quality: str, sampling: str) -> str:
@@ -619,15 +625,15 @@ def _jpeg_degradation(quality: str, sampling: str) -> str:
 
 
 @contextmanager
-def _progress_bar(total: int, *, hidden: bool) -> Iterator[Callable[[float], None]]:
-    """A function that takes the number of finished pictures; a bar on a terminal, silence in a pipe."""
+def _progress_bar(total: int, *, hidden: bool, doing: str = "restoring") -> Iterator[Callable[[float], None]]:
+    """A function that takes the number of what is finished; a bar on a terminal, silence in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("restoring"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
-        task = bar.add_task("restoring", total=float(total), count="")
+        task = bar.add_task(doing, total=float(total), count="")
         start = time.monotonic()
 
         def show(finished: float) -> None:

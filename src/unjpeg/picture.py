@@ -23,7 +23,7 @@ from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.output import Pixels
 
-__all__ = ["FileSource", "Picture", "Source", "read_bytes", "read_picture"]
+__all__ = ["FileSource", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
 
 FileSource = str | os.PathLike[str] | bytes | BinaryIO
 """A file: its path (``-`` for standard input), its bytes, or a binary stream."""
@@ -181,8 +181,8 @@ def _read(stream: BinaryIO, count: int) -> bytes:
     return b"".join(parts)
 
 
-def _bits_per_sample(image: Image.Image) -> int:
-    """Of the file: Pillow cuts 16-bit colour down to 8 without a word."""
+def bits_per_sample(image: Image.Image) -> int:
+    """Of the file, before its pixels are read: 8 or 16. Pillow cuts 16-bit colour down to 8 without a word."""
     raw_modes = [str(argument) for *_, arguments in getattr(image, "tile", []) for argument in _as_tuple(arguments)]
     return 16 if any(";16" in mode for mode in raw_modes) else 8
 
@@ -204,7 +204,7 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
     # A phone's JPEG with further pictures behind the first (depth, preview) is MPO to Pillow, and no animation.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnsupportedImageError(f"{name}: is an animation or has several pages; give one picture")
-    if _bits_per_sample(image) == 16:
+    if bits_per_sample(image) == 16:
         raise UnsupportedImageError(f"{name}: has 16 bits per sample; convert it to 8 bits first")
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None:

@@ -23,7 +23,7 @@ from lightning.fabric import Fabric
 from unjpeg.cli import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import BadImageError
-from unjpeg.evaluate.benchmark import machine, measured, write_json
+from unjpeg.evaluate.benchmark import Failure, Row, machine, measured, write_json
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
 from unjpeg.evaluate.statistics import interval
@@ -152,10 +152,12 @@ def run_variant(
         found = measured(
             TestSet(set_name, folder), [*map(Degradation.parse, degradations)], methods, METRICS, limit=limit
         )
-        for decoded, restored in zip(found, found, strict=True):  # one after the other
-            for row in (decoded, restored):
-                if row.error is not None:
-                    raise BadImageError(f"{row.set}/{row.image}: {row.error}")
+        good = list[Row]()
+        for row in found:
+            if isinstance(row, Failure):
+                raise BadImageError(str(row))
+            good.append(row)
+        for decoded, restored in zip(good[::2], good[1::2], strict=True):  # one after the other
             figures = {metric: round(restored.figures[metric], 5) for metric in METRICS}
             rows.append(
                 {

@@ -1,32 +1,47 @@
 """Any method on any pictures: figures that hold, picture by picture, and how sure their means are.
 
 ``run`` is what ``unjpeg benchmark`` calls. It keeps a journal (``OUT/rows.jsonl``, a line for each picture, degradation
-and method), so that an interrupted run goes on where it was, and a changed picture, model or program is measured anew.
+and method), so that an interrupted run goes on where it was, and a changed picture, compressed file, model or program
+is measured anew; so is everything when what measures has changed.
 ``OUT/results.json`` is made from it, in the order of the pictures: the same command gives the same file, but for its
 costs, its commit and its machine.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unjpeg.errors import MeasurementError, UnjpegError
+from unjpeg.errors import MeasurementError, SettingError, UnjpegError
 from unjpeg.evaluate.journal import Journal
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
 from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import verify
-from unjpeg.version import __version__, source_commit
+from unjpeg.version import __version__, source_commit, source_hash
 
-__all__ = ["JOURNAL", "RESULTS", "Row", "load_results", "machine", "measured", "run", "summarised", "write_json"]
+__all__ = [
+    "JOURNAL",
+    "RESULTS",
+    "Failure",
+    "Row",
+    "finite",
+    "load_results",
+    "machine",
+    "measured",
+    "run",
+    "summarised",
+    "write_json",
+]
 
 JOURNAL = "rows.jsonl"
 RESULTS = "results.json"
@@ -38,16 +53,25 @@ CONSISTENCY = ("share_inside", "consistent")
 """Figures of JPEG files only: the share of coefficients in their cells, and whether ``unjpeg verify`` would agree."""
 
 
+MEASURING = ("dct", "inspection", "jpeg", "projection", "evaluate.metrics")
+"""Modules of this package that figures are computed by."""
+
+_FAILURES = (UnjpegError, ValueError, MemoryError)
+"""What costs a picture, and not the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One picture, one degradation, one method.
 
     Attributes:
-        checksum: of the original.
-        figures: by metric, and ``CONSISTENCY`` for JPEG files; empty if it failed.
+        identity: of the method.
+        checksum: of the original's pixels.
+        file_checksum: of the compressed file's bytes.
+        measured_by: a hash over the source of ``MEASURING``.
+        figures: by metric, and ``CONSISTENCY`` for JPEG files.
         size_bytes: of the compressed file.
         megapixels: of the original.
-        error: why there are no figures.
     """
 
     set: str
@@ -56,15 +80,38 @@ class Row:
     method: str
     identity: str
     checksum: str
+    file_checksum: str
+    measured_by: str
     figures: dict[str, float]
     size_bytes: int
     megapixels: float
-    error: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """What a row is of: it stands for the same measurement in another run."""
-        return (self.set, self.image, self.degradation, self.method, self.identity, self.checksum)
+        what = (self.set, self.image, self.degradation, self.method, self.identity)
+        return (*what, self.checksum, self.file_checksum, self.measured_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What could not be measured.
+
+    Attributes:
+        degradation: None if the original cannot be read.
+        method: None if the original or the compressed file cannot be had.
+        error: why.
+    """
+
+    set: str
+    image: str
+    degradation: str | None
+    method: str | None
+    error: str
+
+    def __str__(self) -> str:
+        where = [f"{self.set}/{self.image}", self.degradation, self.method]
+        return f"{', '.join(part for part in where if part is not None)}: {self.error}"
 
 
 def measured(
@@ -75,35 +122,61 @@ def measured(
     *,
     limit: int | None = None,
     known: Mapping[tuple[str, ...], Row] | None = None,
-) -> Iterator[Row]:
-    """A row for every picture, degradation and method, in this order.
+    progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[Row | Failure]:
+    """A row for every picture, degradation and method, in this order, or why there is none.
 
-    A picture that cannot be read, and one that a method fails on, gives rows with an error.
+    An original that cannot be read makes one failure, a compressed file that cannot be made or read one, and a method
+    that fails on it one.
 
     Args:
         metrics: names from ``METRICS``.
         limit: only the first pictures.
         known: rows that need not be measured again.
+        progress: takes the number of pictures that are done.
     """
-    known = known or {}
-    for subject in test_set.subjects(degradations, limit):
-        for degradation in subject.degradations:
-            made: Pair | None = None
-            for method in methods:
-                where = (test_set.name, subject.name, degradation, method.name, method.identity)
+    for number, subject in enumerate(test_set.subjects(degradations, limit)):
+        cells = len(subject.degradations) * len(methods)
+        for done, row in enumerate(_of_one(test_set.name, subject, methods, metrics, known or {}), 1):
+            yield row
+            progress(number + min(done / cells, 1))
+        progress(number + 1)
+
+
+def _of_one(
+    set_name: str,
+    subject: Subject,
+    methods: Sequence[Method],
+    metrics: Sequence[str],
+    known: Mapping[tuple[str, ...], Row],
+) -> Iterator[Row | Failure]:
+    try:
+        checksum = subject.checksum
+    except _FAILURES as error:
+        yield Failure(set_name, subject.name, None, None, _reason(error))
+        return
+    measured_by = source_hash(*MEASURING)
+    for degradation in subject.degradations:
+        try:
+            pair = subject.pair(degradation)
+        except _FAILURES as error:
+            yield Failure(set_name, subject.name, degradation, None, _reason(error))
+            continue
+        file_checksum = hashlib.sha256(pair.file).hexdigest()[:16]
+        megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
+        for method in methods:
+            where = (set_name, subject.name, degradation, method.name)
+            what = (*where, method.identity, checksum, file_checksum, measured_by)
+            row: Row | Failure | None = known.get(what)
+            if not isinstance(row, Row) or not set(metrics) <= row.figures.keys():
                 try:
-                    row = known.get((*where, subject.checksum))
-                    if row is not None and row.error is None and set(metrics) <= row.figures.keys():
-                        yield row
-                        continue
-                    made = made or subject.pair(degradation)
-                    yield _row(where, subject, made, method, metrics)
-                except (UnjpegError, ValueError, MemoryError) as error:
-                    reason = " ".join(str(error).split()) or type(error).__name__
-                    yield Row(*where, "", {}, 0, 0.0, reason)
+                    row = Row(*what, _figures(pair, method, metrics), len(pair.file), megapixels)
+                except _FAILURES as error:
+                    row = Failure(*where, _reason(error).removeprefix(f"{method.name}: "))  # said once
+            yield row
 
 
-def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, metrics: Sequence[str]) -> Row:
+def _figures(pair: Pair, method: Method, metrics: Sequence[str]) -> dict[str, float]:
     pixels = shaped_as(method.restore(pair.file), pair.original)
     figures = {name: round(METRICS[name](pixels, pair.original), DECIMALS) for name in metrics}
     if pair.file[:2] == b"\xff\xd8":
@@ -112,8 +185,11 @@ def _row(where: tuple[str, ...], subject: Subject, pair: Pair, method: Method, m
             "share_inside": round(verification.consistency.share_inside, DECIMALS),
             "consistent": float(verification.is_consistent),
         }
-    megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
-    return Row(*where, subject.checksum, figures, len(pair.file), megapixels)  # type: ignore[call-arg, arg-type]
+    return figures
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run(
@@ -125,15 +201,21 @@ def run(
     *,
     limit: int | None = None,
     say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure everything, or what an earlier run has left, and write ``results.json``.
 
+    Args:
+        say: takes what went wrong, a line each.
+        progress: takes the number of pictures that are done.
+
     Returns:
-        What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``summary``
-        (see ``summarised``), ``rows`` and ``errors``.
+        What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``options``,
+        ``summary`` (see ``summarised``), ``rows`` and ``errors``. None stands for a figure that is not finite.
 
     Raises:
         TrainingDataError: a set is not there.
+        SettingError: only printed methods are named.
         MeasurementError: two methods or two sets share a name, or nothing could be measured.
     """
     for kind, names in (("methods", [m.name for m in methods]), ("sets", [s.name for s in sets])):
@@ -141,66 +223,94 @@ def run(
         if twice:
             raise MeasurementError(f"two {kind} are called {', '.join(sorted(twice))}; measure them apart")
     runnable = [method for method in methods if not isinstance(method, Printed)]
+    if not runnable:
+        raise SettingError("printed figures can only stand beside measured ones: name a method that runs, too (jpeg)")
     rows: list[Row] = []
+    failures: list[Failure] = []
     with Journal(out / JOURNAL) as journal:
         known = _rows(journal.found)
-        for test_set in sets:
-            for row in measured(test_set, degradations, runnable, metrics, limit=limit, known=known):
+        counts = (sum(1 for _ in test_set.subjects(degradations, limit)) for test_set in sets)
+        for test_set, before in zip(sets, itertools.accumulate(counts, initial=0), strict=False):
+            found = measured(
+                test_set,
+                degradations,
+                runnable,
+                metrics,
+                limit=limit,
+                known=known,
+                progress=lambda done, before=before: progress(before + done),  # type: ignore[misc]
+            )
+            for row in found:
+                if isinstance(row, Failure):
+                    failures.append(row)
+                    say(str(row))
+                    continue
                 rows.append(row)
-                if row.error is not None:
-                    say(f"{row.set}/{row.image}, {row.degradation}, {row.method}: {row.error}")
-                elif known.get(row.key) is not row:
-                    journal.add(asdict(row))
-    if all(row.error is not None for row in rows):
-        raise MeasurementError(f"nothing could be measured; the first reason: {rows[0].error}")
-    record = _record(sets, methods, metrics, rows)
+                if known.get(row.key) is not row:
+                    journal.add(finite(asdict(row)))
+    if not rows:
+        raise MeasurementError(f"nothing could be measured; the first reason: {failures[0].error}")
+    record = _record(sets, methods, metrics, rows, failures, limit)
     write_json(out / RESULTS, record)
     return record
 
 
 def _record(
-    sets: Sequence[TestSet], methods: Sequence[Method], metrics: Sequence[str], rows: Sequence[Row]
+    sets: Sequence[TestSet],
+    methods: Sequence[Method],
+    metrics: Sequence[str],
+    rows: Sequence[Row],
+    failures: Sequence[Failure],
+    limit: int | None,
 ) -> dict[str, Any]:
-    good = [row for row in rows if row.error is None]
-    degradations = list(dict.fromkeys(row.degradation for row in rows))
-    kept = ("set", "image", "degradation", "method", "size_bytes", "megapixels")
+    kept = ("set", "image", "degradation", "method", "checksum", "file_checksum", "size_bytes", "megapixels")
     plain = [
         {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _of(row, metrics)}
-        for row in good
+        for row in rows
     ]
-    return {
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
-        "sets": {s.name: len({row.image for row in good if row.set == s.name}) for s in sets},
-        "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
-        "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
-        "degradations": degradations,
-        "metrics": list(metrics),
-        "summary": summarised(plain),
-        "rows": plain,
-        "errors": [
-            {name: getattr(row, name) for name in ("set", "image", "degradation", "method", "error")}
-            for row in rows
-            if row.error is not None
-        ],
+    folders = {
+        s.name: {"originals": str(s.folder), "compressed": None if s.given is None else str(s.given)} for s in sets
     }
+    record: dict[str, Any] = finite(
+        {
+            "unjpeg": __version__,
+            "commit": source_commit(),
+            "machine": machine(),
+            "options": {"folders": folders, "limit": limit},
+            "sets": {s.name: len({row.image for row in rows if row.set == s.name}) for s in sets},
+            "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
+            "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
+            "degradations": list(dict.fromkeys(row.degradation for row in rows)),
+            "metrics": list(metrics),
+            "summary": summarised(plain, [m.name for m in methods]),
+            "rows": plain,
+            "errors": [asdict(failure) for failure in failures],
+        }
+    )
+    return record
 
 
 def _of(row: Row, metrics: Sequence[str]) -> list[str]:
     return [name for name in (*metrics, *CONSISTENCY) if name in row.figures]
 
 
-def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, Any]:
     """Means, intervals and paired differences, over the pictures that every method has restored.
+
+    A method that has restored none of a set's pictures at a degradation is left out there.
+
+    Args:
+        rows: of a result file; None is an infinite figure.
+        methods: their order.
 
     Returns:
         ``[set][degradation]`` with ``pictures``, ``bits_per_pixel``, ``methods`` (``[method][metric]`` to an
-        ``Interval``) and ``differences`` (``["a - b"][metric]`` to a ``Difference``).
+        ``Interval``) and ``differences`` (``["a - b"][metric]`` to a ``Difference``, b before a in the order).
     """
     out: dict[str, Any] = {}
     for (set_name, degradation), group in _grouped(rows, "set", "degradation"):
-        by_method = {name: {r["image"]: r for r in of_one} for (name,), of_one in _grouped(group, "method")}
+        found = {name: {r["image"]: r for r in of_one} for (name,), of_one in _grouped(group, "method")}
+        by_method = {name: found[name] for name in methods if name in found}
         everywhere = set.intersection(*(set(images) for images in by_method.values()))
         images = [image for image in dict.fromkeys(r["image"] for r in group) if image in everywhere]
         if not images:
@@ -211,7 +321,7 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if all(name in by_method[method][image] for method in by_method for image in images)
         ]
         values = {
-            method: {name: [float(of_one[image][name]) for image in images] for name in names}
+            method: {name: [_infinite(of_one[image][name]) for image in images] for name in names}
             for method, of_one in by_method.items()
         }
         means = {method: {name: asdict(interval(of_one[name])) for name in names} for method, of_one in values.items()}
@@ -228,6 +338,10 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "differences": differences,
         }
     return out
+
+
+def _infinite(figure: float | None) -> float:
+    return math.inf if figure is None else float(figure)
 
 
 def load_results(path: Path) -> dict[str, Any]:
@@ -253,18 +367,27 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result file whole or not at all, each row of a list on a line of its own."""
+    """Write a result file whole or not at all, each row of a list on a line of its own; as JSON, so ``finite``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     parts = []
-    for key, value in record.items():
+    for key, value in finite(record).items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
+            text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in value) + "\n]"
         else:
-            text = json.dumps(value, indent=1)
+            text = json.dumps(value, indent=1, allow_nan=False)
         parts.append(f"{json.dumps(key)}: {text}")
     partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def finite(value: Any) -> Any:
+    """The same of mappings, lists and figures, None where a figure is infinite or no number: JSON knows neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
@@ -273,9 +396,10 @@ def _rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
     for record in records:
         try:
             row = Row(**record)
-        except TypeError:
+            figures = {name: _infinite(figure) for name, figure in row.figures.items()}
+        except (AttributeError, TypeError, ValueError):
             continue
-        rows[row.key] = row
+        rows[row.key] = replace(row, figures=figures)
     return rows
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from unjpeg.cli import run_safely
+from unjpeg.datasets import data_root
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
@@ -27,8 +28,6 @@ from unjpeg.version import __version__, source_commit
 
 __all__ = ["main", "measure"]
 
-DATA = Path(os.environ.get("UNJPEG_DATA", "../shared/data"))
-
 
 def main(
     codec: Annotated[list[str], typer.Option(help="A degradation: webp-20, avif-30, jpeg-10.")] = [  # noqa: B006
@@ -36,7 +35,7 @@ def main(
         "avif-30",
     ],
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
-    data: Annotated[Path, typer.Option(help="Folder with train/ and test/.")] = DATA,
+    data: Annotated[Path | None, typer.Option(help="Folder with train/ and test/. [$UNJPEG_DATA]")] = None,
     originals: Annotated[str, typer.Option(help="Folder below data, compressed to be the target.")] = (
         "train/bsds500/train"
     ),
@@ -53,23 +52,24 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
 ) -> None:
     """Adapt a model to other codecs and measure what it gains."""
+    root = data or data_root()
     rows: list[dict[str, Any]] = []
     for name in codec:
         degradation = Degradation.parse(name)
-        truths = dict(load_images(data / originals))
+        truths = dict(load_images(root / originals))
         target = work / f"{name}-target"
         _write_target(truths, degradation, target)
         report = adapt_model(
             model,
             target,
-            [str(data / folder) for folder in source],
+            [str(root / folder) for folder in source],
             work / f"{name}-steps{steps}-strength{strength}-seed{seed}",
             config=replace(DEFAULT_ADAPTATION, steps=steps, strength=strength),
             seed=seed,
             say=typer.echo,
         )
         methods = {"decoder": Decoder(), "unadapted": UnjpegModel(model), "adapted": UnjpegModel(report.model)}
-        for which, pictures in (("the target itself", truths), (test, dict(load_images(data / "test" / test)))):
+        for which, pictures in (("the target itself", truths), (test, dict(load_images(root / "test" / test)))):
             files = [degradation.apply(pixels) for pixels in pictures.values()]
             figures = {label: measure(files, method) for label, method in methods.items()}
             row = {"codec": name, "set": which, "images": len(files), **figures}

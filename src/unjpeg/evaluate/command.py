@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -10,17 +11,22 @@ from typing import Any
 
 import typer
 
+from unjpeg.datasets import image_files
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.benchmark import RESULTS, run, write_json
-from unjpeg.evaluate.methods import installed_methods
+from unjpeg.evaluate.methods import Method, Printed, installed_methods
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Subject, TestSet
+from unjpeg.evaluate.processes import ended_as_interrupted
 from unjpeg.evaluate.report import sections, write_report
 from unjpeg.evaluate.timing import costs
 
 __all__ = ["benchmark"]
 
 Say = Callable[[str], None]
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
+"""What is being done, and how many times; within, a function that takes how many are done."""
 
 TIMED_PICTURES = 3
 """So many of the first set's first pictures are timed."""
@@ -39,6 +45,7 @@ def benchmark(
     real: Sequence[Path],
     show: Say,
     say: Say,
+    bar: Bar,
 ) -> None:
     """Measure what the command line names, and write the report.
 
@@ -48,40 +55,91 @@ def benchmark(
         real: folders of pictures without originals, to show before and after.
         show: takes the result, line by line.
         say: takes what went wrong, a line each.
+        bar: shows how far the work is.
 
     Raises:
         SettingError: a name means nothing.
+        TrainingDataError: a folder holds no pictures, or a data set is not whole.
         MeasurementError: nothing could be measured.
         typer.Exit: with code 1, if a method is not installed or a picture has failed.
     """
+    problems: list[str] = []
+
+    def complain(line: str) -> None:
+        problems.append(line)
+        say(line)
+
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise SettingError(f"no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
     chosen = [Degradation.parse(name) for name in dict.fromkeys(degradations)]
-    sets = [TestSet.parse(name) for name in data]
+    sets = TestSet.parse_all(data)
     found, missing = installed_methods(methods)
+    runnable = [method for method in found if not isinstance(method, Printed)]
+    subjects = [subject for test_set in sets for subject in test_set.subjects(chosen, limit)]
     for reason in missing:
-        say(reason)
-    if not found:
+        complain(reason)
+    if missing and not runnable:
         raise MeasurementError("none of the methods can be run")
-    record = run(sets, chosen, found, list(metrics) or list(METRICS), out, limit=limit, say=say)
-    if rounds:
-        subjects = islice(_measured(record, sets[0], chosen), TIMED_PICTURES)
-        files = [subject.pair(subject.degradations[0]).file for subject in subjects]
-        record["costs"] = {name: asdict(cost) for name, cost in costs(found, files, rounds).items()} if files else {}
-        write_json(out / RESULTS, record)
-    write_report(list(sections(record, sets, chosen, found, show=pictures, real=real)), record, out)
-    for line in _lines(record):
-        show(line)
-    if missing or record["errors"]:
+    _check_shown(pictures, subjects, real, runnable)
+    with ended_as_interrupted():
+        with bar("measuring", len(subjects)) as progress:
+            record = run(
+                sets, chosen, found, list(metrics) or list(METRICS), out, limit=limit, say=complain, progress=progress
+            )
+        if rounds:
+            record["options"]["rounds"] = rounds
+            record["costs"] = _costs(record, sets[0], chosen, runnable, rounds, complain, bar)
+            write_json(out / RESULTS, record)
+        for line in _lines(record):
+            show(line)
+        made = list(sections(record, sets, chosen, found, show=pictures, real=real, say=complain))
+        write_report(made, record, out)
+    if problems:
         raise typer.Exit(1)
 
 
-def _measured(record: Mapping[str, Any], test_set: TestSet, degradations: Sequence[Degradation]) -> Iterator[Subject]:
-    """The pictures that nothing failed on."""
-    names = {row["image"] for row in record["rows"] if row["set"] == test_set.name}
-    names -= {error["image"] for error in record["errors"]}
-    return (subject for subject in test_set.subjects(degradations) if subject.name in names)
+def _check_shown(
+    pictures: Sequence[str], subjects: Sequence[Subject], real: Sequence[Path], runnable: Sequence[Method]
+) -> None:
+    """What is only looked at in the end is wrong before the work."""
+    names = {name for subject in subjects for name in (subject.name, Path(subject.name).stem)}
+    unknown = [name for name in pictures if name not in names]
+    if unknown:
+        raise SettingError(f"--show {unknown[0]}: there is no such picture among those that are measured")
+    for folder in real:
+        if not folder.is_dir():
+            raise SettingError(f"--real {folder}: no such folder")
+        if len(runnable) < 2:
+            raise SettingError(f"--real {folder}: name a second method to show before and after")
+        image_files(folder)
+
+
+def _costs(
+    record: Mapping[str, Any],
+    test_set: TestSet,
+    degradations: Sequence[Degradation],
+    methods: Sequence[Method],
+    rounds: int,
+    complain: Say,
+    bar: Bar,
+) -> dict[str, Any]:
+    """Of the methods that have restored anything, on the first pictures that all of those have restored."""
+    subjects = list(test_set.subjects(degradations))
+    timed = subjects[0].degradations[0]
+    done = {
+        (row["image"], row["method"])
+        for row in record["rows"]
+        if (row["set"], row["degradation"]) == (test_set.name, timed)
+    }
+    able = [method for method in methods if method.name in {name for _, name in done}]
+    whole = [s for s in subjects if able and all((s.name, method.name) in done for method in able)]
+    files = [subject.pair(timed).file for subject in islice(whole, TIMED_PICTURES)]
+    if not files:
+        complain(f"costs are left out: no picture of {test_set.name} was restored by every method at {timed}")
+        return {}
+    with bar("timing", rounds + 1) as progress:
+        return {name: asdict(cost) for name, cost in costs(able, files, rounds, progress).items()}
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -91,5 +149,5 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
         for degradation, figures in per_degradation.items():
             yield f"{set_name}, {degradation}, {figures['pictures']} pictures: {' / '.join(names)}"
             for method, means in figures["methods"].items():
-                values = " / ".join(f"{means[name]['mean']:.3f}" for name in names)
+                values = " / ".join("inf" if (m := means[name]["mean"]) is None else f"{m:.3f}" for name in names)
                 yield f"  {method:30s} {values}"

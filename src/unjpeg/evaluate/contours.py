@@ -14,22 +14,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, grey_dilation, map_coordinates
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from unjpeg.datasets import image_files
 from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.pairs import Pixels, load_image
-from unjpeg.evaluate.task import Task
+from unjpeg.evaluate.task import DrawnTask
 
 __all__ = ["ContourCounts", "Contours", "contour_counts", "contour_strength"]
 
 SIGMA = 2.0
 THRESHOLDS = np.geomspace(1, 25, 20)
 """Strengths at which contours are cut off, in levels of 255 per pixel."""
+
+SHOWN_STRENGTH = THRESHOLDS[len(THRESHOLDS) // 2]
+"""Contours that are drawn are at least so strong."""
+
+SHOWN_INK, SHOWN_GREY = (255, 210, 40), 0.5
 
 MAX_DISTANCE = 0.0075
 """Of the diagonal: how far apart matched pixels may lie."""
@@ -52,7 +58,7 @@ class ContourCounts:
     drawn: int
 
 
-class Contours(Task[list[NDArray[np.bool_]], ContourCounts]):
+class Contours(DrawnTask[list[NDArray[np.bool_]], ContourCounts]):
     """F-measure with one threshold for all pictures (ODS) and with the best one for each (OIS).
 
     Args:
@@ -84,6 +90,13 @@ class Contours(Task[list[NDArray[np.bool_]], ContourCounts]):
 
     def examine(self, pixels: Pixels, truth: list[NDArray[np.bool_]]) -> ContourCounts:
         return contour_counts(contour_strength(pixels), truth)
+
+    def drawn_truth(self, pixels: Pixels, truth: list[NDArray[np.bool_]]) -> Image.Image:
+        """What people have drawn, the brighter the more of them have."""
+        return _over(pixels, np.mean(truth, axis=0))
+
+    def drawn(self, pixels: Pixels) -> Image.Image:
+        return _over(pixels, (contour_strength(pixels) >= SHOWN_STRENGTH).astype(np.float64))
 
     def to_json(self, result: ContourCounts) -> Any:
         return {name: np.asarray(value).tolist() for name, value in asdict(result).items()}
@@ -123,6 +136,13 @@ def contour_strength(pixels: Pixels) -> NDArray[np.float64]:
     )
     thin: NDArray[np.float64] = np.where((strength >= before) & (strength > after), strength, 0.0)
     return thin
+
+
+def _over(pixels: Pixels, strength: NDArray[np.float64]) -> Image.Image:
+    """Contours of strength 0..1 over the picture, grey and dark."""
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None] * SHOWN_GREY
+    wide = grey_dilation(strength, size=(2, 2))[..., None]  # lines of one pixel would fade when they are made smaller
+    return Image.fromarray((wide * SHOWN_INK + (1 - wide) * grey).round().astype(np.uint8))
 
 
 def contour_counts(strength: NDArray[np.float64], people: Sequence[NDArray[np.bool_]]) -> ContourCounts:

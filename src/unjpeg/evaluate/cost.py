@@ -26,7 +26,7 @@ from PIL import Image
 from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
-from unjpeg.evaluate.timing import own_peak_mib
+from unjpeg.evaluate.processes import own_peak_mib
 from unjpeg.network import ChosenPrecision, Precision, processor_features
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer

@@ -9,7 +9,7 @@
     python -m unjpeg.evaluate.downstream segmentation NETWORK --data VOCdevkit/VOC2012
 
 The figures go to ``results/downstream-TASK.json``. What is found in each picture is kept below ``--work``, so that an
-interrupted run goes on where it was; what is detected and segmented is drawn there too.
+interrupted run goes on where it was; what is found is drawn there too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.methods import Printed, installed_methods
 from unjpeg.evaluate.pairs import Degradation
-from unjpeg.evaluate.task import DrawnTask, Task, measure_task, task_sheet, telling_pictures
+from unjpeg.evaluate.processes import ended_as_interrupted
+from unjpeg.evaluate.task import DrawnTask, measure_task, task_sheet, telling_pictures
 from unjpeg.version import __version__, source_commit
 
 __all__ = ["app"]
@@ -59,12 +60,13 @@ def contours(
     limit: LimitOption = None,
     out: OutOption = Path("results"),
     work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
 ) -> None:
     """A classical contour detector against what people have drawn."""
     from unjpeg.evaluate.contours import Contours
 
     truth = boundaries or data_root() / "test" / "bsds500-boundaries"
-    _measure(Contours(resolved(data), truth), method, quality, limit, out, work)
+    _measure(Contours(resolved(data), truth), method, quality, limit, out, work, show)
 
 
 @app.command()
@@ -74,11 +76,12 @@ def text(
     limit: LimitOption = None,
     out: OutOption = Path("results"),
     work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
 ) -> None:
     """Tesseract on rendered pages: the share of characters that it gets wrong."""
     from unjpeg.evaluate.reading import Reading
 
-    _measure(Reading(), method, quality, limit, out, work)
+    _measure(Reading(), method, quality, limit, out, work, show)
 
 
 @app.command()
@@ -123,18 +126,18 @@ def _with_extra(module: str) -> ModuleType:
 
 
 def _measure(
-    task: Task[Any, Any],
-    names: Sequence[str],
+    task: DrawnTask[Any, Any],
+    specs: Sequence[str],
     qualities: str,
     limit: int | None,
     out: Path,
     work: Path,
-    show: Sequence[str] = (),
+    show: Sequence[str],
 ) -> None:
     def say(line: str) -> None:
         typer.echo(f"unjpeg: {line}", err=True)
 
-    methods, missing = installed_methods(names)
+    methods, missing = installed_methods(specs)
     for reason in missing:
         say(reason)
     if not methods:
@@ -142,7 +145,12 @@ def _measure(
     if any(isinstance(method, Printed) for method in methods):
         raise SettingError("printed figures are of pictures, not of tasks: leave printed:ROW out")
     degradations = [Degradation.parse(f"jpeg-{quality.strip()}") for quality in qualities.split(",")]
-    record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
+    names = task.names()
+    unknown = [name for name in show if name not in names]
+    if unknown:
+        raise SettingError(f"--show {unknown[0]}: there is no such picture among {', '.join([*names[:3], '...'])}")
+    with ended_as_interrupted():
+        record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
     record |= {
         "methods": {method.name: {"spec": method.spec, "identity": method.identity} for method in methods},
         "unjpeg": __version__,
@@ -156,12 +164,10 @@ def _measure(
             values = " / ".join(f"{figures[name]:.4f}" for name in task.figures)
             typer.echo(f"{degradation:10s} {method:20s} {' / '.join(task.figures)} {values}")
     typer.echo(f"wrote {path}")
-    if isinstance(task, DrawnTask):
-        lowest = degradations[0]
-        shown = list(show) or telling_pictures(record, task.figures[0], lowest.name)
-        sheet = work / f"{task.name}.png"
-        task_sheet(task, shown, lowest, methods).save(sheet)
-        typer.echo(f"wrote {sheet}")
+    shown = list(show) or telling_pictures(record, task.figures[0], degradations[0].name)
+    sheet = work / f"{task.name}.png"
+    task_sheet(task, shown, degradations[0], methods).save(sheet)
+    typer.echo(f"wrote {sheet}")
     if missing or record["errors"]:
         raise typer.Exit(1)
 

@@ -7,7 +7,6 @@ system for that process' peak resident memory, and appends to ``results/memory.j
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,22 +18,9 @@ import typer
 from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.cost import enlarged
+from unjpeg.evaluate.processes import peak_of
 
 __all__ = ["main", "measure_restoration"]
-
-# By a process so small that it does not count: a command's peak starts with that of the process that it is forked from.
-_PEAK_OF_COMMAND = """
-import json, resource, subprocess, sys
-command = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-stopped = False
-try:
-    said = command.communicate(timeout=float(sys.argv[1]) if sys.argv[1] else None)[1]
-except subprocess.TimeoutExpired:
-    command.terminate()
-    said, stopped = command.communicate()[1], True
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-print(json.dumps([peak, command.returncode, stopped, said.decode(errors="replace")]))
-"""
 
 
 def main(
@@ -74,22 +60,21 @@ def measure_restoration(
     """Restore a file through the command and say what it took, so many seconds at most.
 
     Raises:
-        RuntimeError: the command failed.
+        RuntimeError: the command failed, or there is no way to ask for its memory.
     """
     command = [sys.executable, "-m", "unjpeg", "restore", str(source), "-o", str(target), "--model", model, *options]
-    limit = "" if stop_after == float("inf") else str(stop_after)
     start = time.perf_counter()
-    measuring = [sys.executable, "-I", "-S", "-c", _PEAK_OF_COMMAND, limit, *command]
-    ran = subprocess.run(measuring, stdout=subprocess.PIPE, text=True, check=True)
-    peak_mib, code, stopped, said = json.loads(ran.stdout)
-    if code and not stopped:
-        raise RuntimeError(f"unjpeg restore failed: {said.strip()}")
+    peak = peak_of(command, stop_after=None if stop_after == float("inf") else stop_after)
+    if peak is None:
+        raise RuntimeError("the peak memory of a process cannot be read here")
+    if peak.code and not peak.stopped:
+        raise RuntimeError(f"unjpeg restore failed: {peak.said.strip()}")
     return {
         "options": " ".join(options),
         "source_bytes": source.stat().st_size,
-        "peak_mib": peak_mib,
+        "peak_mib": int(peak.mib),
         "seconds": round(time.perf_counter() - start, 1),
-        "stopped": stopped,
+        "stopped": peak.stopped,
     }
 
 

@@ -17,11 +17,10 @@ A method is named on the command line::
 from __future__ import annotations
 
 import hashlib
-import os
+import importlib.metadata
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -35,9 +34,11 @@ import numpy as np
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.evaluate.processes import run_whole
 from unjpeg.network import Precision, model_names
 from unjpeg.picture import read_picture
 from unjpeg.restore import MAX_GUIDE_WINDOWS, WHOLE_ENSEMBLE, ConsistencyPolicy, Restorer, guide_windows
+from unjpeg.version import source_hash
 
 __all__ = [
     "PROGRAMS",
@@ -50,6 +51,7 @@ __all__ = [
     "installed_methods",
     "method_by_name",
     "shaped_as",
+    "suffix_of",
 ]
 
 COMMAND_SECONDS = 900
@@ -63,7 +65,12 @@ PROGRAMS = {
 }
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
+RESTORING = ("dct", "jpeg", "network", "picture", "projection", "restore")
+"""Modules of this package that decide what pixels a model's restoration has."""
+
 _OUTPUT = re.compile(r"\{output(\.[a-z0-9]+)?\}")
+
+_PLAIN_WORD = re.compile(r"[\w./+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,9 @@ class Decoder(Method):
 class UnjpegModel(Method):
     """One of our models, through ``Restorer.restore``, as a user's file would go.
 
+    Its identity holds the model's hash and a hash over the source of ``RESTORING``, so that what an older version of
+    this program has measured is never taken for this one's; and OpenVINO's version.
+
     Args:
         model: a shipped model's name or a model file's path.
         policy: of consistency.
@@ -142,9 +152,9 @@ class UnjpegModel(Method):
         suffix = "".join(f"@{option}" for option in options)
         self.name = f"{self._restorer.model_file.description['name']}{suffix}"
         self.spec = f"{model}{suffix}"
-        self.identity = (
-            f"{self._restorer.model_file.hash} {policy} {self._restorer.model.precision}{' tta' if tta else ''}"
-        )
+        how = f"{policy} {self._restorer.model.precision}{' tta' if tta else ''}"
+        code = f"{source_hash(*RESTORING)} OpenVINO {importlib.metadata.version('openvino')}"
+        self.identity = f"{self._restorer.model_file.hash} {code} {how}"
 
     def restore(self, file: bytes) -> Pixels:
         pixels = self._restorer.restore(file, consistency=self._policy, tta=self._tta).pixels
@@ -171,6 +181,9 @@ class UnjpegModel(Method):
 class Command(Method):
     """A program that reads one file and writes another.
 
+    Its identity holds the command and a hash over every file that the command names: programs on the PATH, scripts,
+    weights.
+
     Args:
         name: in tables.
         command: for the shell, with ``{input}`` and ``{output}`` or ``{output.SUFFIX}`` where the paths go.
@@ -190,18 +203,18 @@ class Command(Method):
         self.name, self.spec = name, f"{name}={command}"
         self._command, self.suffix = command, found[0] or ".png"
         try:
-            words = shlex.split(command)
+            words = _words(command)
         except ValueError as error:
             raise SettingError(f"{name}: the shell would not understand its quotes ({error})") from error
-        program = shutil.which(words[0])
-        if program is None:
+        # Of anything but a plain word (an assignment, a parenthesis) only the shell knows what it will start.
+        if words and _PLAIN_WORD.fullmatch(words[0]) and not _is_known_to_the_shell(words[0]):
             raise MeasurementError(f"{name}: not installed ({words[0]} is not on the PATH)")
         # Another version of the program is another method.
-        self.identity = f"{command} {hashlib.sha256(Path(program).read_bytes()).hexdigest()[:16]}"
+        self.identity = f"{command} {_hash_of_files(words)}"
 
     def restore(self, file: bytes) -> Pixels:
         with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, f"in{_suffix_of(file)}"), Path(folder, f"out{self.suffix}")
+            source, target = Path(folder, f"in{suffix_of(file)}"), Path(folder, f"out{self.suffix}")
             source.write_bytes(file)
             self._run(self.command_line(source, target))
             if not target.is_file():
@@ -214,24 +227,13 @@ class Command(Method):
         return line.replace("{input}", shlex.quote(str(source)))
 
     def _run(self, line: str) -> None:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", line],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that what the shell starts can be ended with it
-        )
         try:
-            _, complaint = process.communicate(timeout=COMMAND_SECONDS)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise MeasurementError(f"{self.name}: took more than {COMMAND_SECONDS} seconds") from error
-            raise
-        if process.returncode:
-            last = complaint.decode(errors="replace").strip().splitlines()[-1:]
-            raise MeasurementError(f"{self.name}: failed with code {process.returncode} {' '.join(last)}".rstrip())
+            ran = run_whole(["/bin/sh", "-c", line], seconds=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise MeasurementError(f"{self.name}: took more than {COMMAND_SECONDS} seconds") from error
+        if ran.returncode:
+            last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise MeasurementError(f"{self.name}: failed with code {ran.returncode} {' '.join(last)}".rstrip())
 
 
 class Printed(Method):
@@ -321,10 +323,36 @@ def _size(pixels: Pixels) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-def _suffix_of(file: bytes) -> str:
+def suffix_of(file: bytes) -> str:
+    """What a compressed picture's name should end in, by its content."""
     if file[:2] == b"\xff\xd8":
         return ".jpg"
     return ".webp" if file[8:12] == b"WEBP" else ".avif" if file[4:8] == b"ftyp" else ".png"
+
+
+def _words(command: str) -> list[str]:
+    """A command's words, what joins commands (``&&``, ``|``, ``(``) apart. Raises ValueError for open quotes."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    return list(lexer)
+
+
+def _is_known_to_the_shell(word: str) -> bool:
+    """Whether it is a program, or a word of the shell's own (``cd``, ``if``)."""
+    if shutil.which(word) is not None:
+        return True
+    return run_whole(["/bin/sh", "-c", 'command -v "$1"', "sh", word]).returncode == 0
+
+
+def _hash_of_files(words: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for word in words:
+        for name in dict.fromkeys((word, word.partition("=")[2])):  # also of --weights=FILE
+            found = name if Path(name).is_file() else shutil.which(name) if name else None
+            if found is not None:
+                with open(found, "rb") as file:
+                    digest.update(f"{name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _network(path: Path) -> Method:

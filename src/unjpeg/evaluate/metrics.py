@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 BLOCK = 8
+SSIM_WINDOW = 11
 
 Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 
@@ -58,14 +59,15 @@ def psnr_matlab_luma_db(restored: NDArray[np.uint8], original: NDArray[np.uint8]
 def ssim(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """Structural similarity: Gaussian 11x11 window, sigma 1.5, population covariance, mean over the channels.
 
-    Windows lie inside the picture, as in FBCNN's code: its SSIM is this one.
+    Windows lie inside the picture, as in FBCNN's code: its SSIM is this one. Raises ValueError for pictures without
+    room for one.
     """
     _check(restored, original)
     return _gaussian_ssim(restored, original)
 
 
 def ssim_matlab_luma(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
-    """``ssim`` of the luma of MATLAB's ``rgb2ycbcr``, 16..235, rounded."""
+    """``ssim`` of the luma of MATLAB's ``rgb2ycbcr``, 16..235, rounded; raises as it does."""
     _check(restored, original)
     return _gaussian_ssim(_matlab_luma(restored), _matlab_luma(original))
 
@@ -150,6 +152,9 @@ def _check(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> None:
 def _gaussian_ssim(
     restored: NDArray[np.uint8] | NDArray[np.float64], original: NDArray[np.uint8] | NDArray[np.float64]
 ) -> float:
+    height, width = restored.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels or more, the picture has {width}x{height}")
     return float(
         structural_similarity(  # type: ignore[no-untyped-call]
             restored,

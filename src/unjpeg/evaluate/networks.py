@@ -19,16 +19,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unjpeg.dct import rgb_from_ycc, ycc_from_rgb
 from unjpeg.errors import MeasurementError, TrainingError, UnjpegError
+from unjpeg.evaluate.complexity import SIDE
 from unjpeg.evaluate.methods import Complexity, Method
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.models import ArCnnConfig, Backbone, DagnConfig, DnCnnConfig, RdnConfig
 from unjpeg.train.carn import make_backbone
 from unjpeg.train.checkpoint import Checkpoint, select
+from unjpeg.version import source_hash
 
 __all__ = ["BackboneMethod", "SpandrelMethod", "load"]
 
-SIDE = 512
-"""Side of the picture that multiply-adds are counted for, as in the paper's Table III."""
+NETWORKS = (
+    *("models.arcnn", "models.autoencoder", "models.backbone", "models.blocks", "models.dagn", "models.dncnn"),
+    *("models.rdn", "models.split_dagn"),
+)
+"""Modules of this package that our own networks are built of."""
 
 _CONFIGS = {config.__name__: config for config in (ArCnnConfig, DagnConfig, DnCnnConfig, RdnConfig)}
 
@@ -39,11 +44,13 @@ class _NetworkMethod(Method):
     Args:
         path: where it came from; its name is the file's.
         channels: 1 or 3.
+        code: which version of the program computes it; torch's and this module's are added.
     """
 
-    def __init__(self, path: Path, name: str, channels: int) -> None:
-        self.name, self.spec = name, str(path)
-        self.identity = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    def __init__(self, path: Path, channels: int, code: str) -> None:
+        self.name, self.spec = path.stem, str(path)
+        weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self.identity = f"{weights} {code} {source_hash('dct', 'evaluate.networks')} torch {torch.__version__}"
         self._channels = channels
 
     @abstractmethod
@@ -97,7 +104,7 @@ class BackboneMethod(_NetworkMethod):
         except (TrainingError, KeyError, TypeError, RuntimeError) as error:
             raise MeasurementError(f"{path}: holds no network that can be measured ({error})") from error
         self._network.eval()
-        super().__init__(path, path.stem, self._network.image_channels)
+        super().__init__(path, self._network.image_channels, source_hash(*NETWORKS))
 
     def _apply(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
@@ -131,7 +138,7 @@ class SpandrelMethod(_NetworkMethod):
         if channels not in (1, 3) or channels != self._descriptor.output_channels:
             raise MeasurementError(f"{path}: takes {channels} channels; only 1 and 3 can be measured")
         self._descriptor.eval()
-        super().__init__(path, path.stem, channels)
+        super().__init__(path, channels, f"spandrel {getattr(spandrel, '__version__', '')}".rstrip())
 
     def _apply(self, image: Tensor) -> Tensor:
         try:

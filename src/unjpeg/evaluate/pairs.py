@@ -16,7 +16,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from unjpeg.datasets import DATA_SETS, data_set, image_files, resolved
-from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
+from unjpeg.errors import BadImageError, MeasurementError, SettingError
+from unjpeg.picture import bits_per_sample
 
 __all__ = [
     "Degradation",
@@ -104,7 +105,12 @@ class Degradation:
     @property
     def name(self) -> str:
         """What ``parse`` reads back."""
-        parts = [f"{self.codec}-{self.quality}"]
+        return self.family.replace(self.codec, f"{self.codec}-{self.quality}", 1)
+
+    @property
+    def family(self) -> str:
+        """What it has in common with others that differ in their quality alone: codec, sampling, history."""
+        parts = [self.codec]
         if self.sampling != "4:2:0":
             parts.append(self.sampling)
         if self.first_quality is not None:
@@ -187,14 +193,41 @@ class TestSet:
 
     @classmethod
     def parse(cls, text: str) -> TestSet:
-        """A data set's name, a folder of originals, or ``COMPRESSED=ORIGINALS``. Raises TrainingDataError."""
+        """A data set's name, a folder of originals, or ``COMPRESSED=ORIGINALS``; folders go by their own name.
+
+        Raises:
+            SettingError: there is no such folder, nor a data set of that name.
+            TrainingDataError: the data set is not whole.
+        """
         compressed, separator, originals = text.partition("=")
-        if separator:
-            return cls(Path(compressed).name, resolved(originals), Path(compressed))
-        folder = resolved(text)
+        folder = resolved(originals if separator else text)
         if not folder.is_dir():
-            raise TrainingDataError(f"{text}: neither a folder nor one of the data sets {', '.join(DATA_SETS)}")
-        return cls(folder.name if Path(text).is_dir() else data_set(text).name, folder)
+            known = ", ".join(DATA_SETS)
+            raise SettingError(f"{originals or text}: neither a folder nor one of the data sets {known}")
+        if not separator:
+            return cls(folder.resolve().name if Path(text).is_dir() else data_set(text).name, folder)
+        if not Path(compressed).is_dir():
+            raise SettingError(f"{compressed}: no such folder of compressed pictures")
+        return cls(Path(compressed).resolve().name, folder, Path(compressed))
+
+    @classmethod
+    def parse_all(cls, texts: Sequence[str]) -> list[TestSet]:
+        """As ``parse``; folders of one name go by as much of their path as tells them apart.
+
+        Raises SettingError also if one is named twice.
+        """
+        sets = [cls.parse(text) for text in texts]
+        paths = [(s.given or s.folder).resolve().parts for s in sets]
+        if len(set(paths)) < len(paths):
+            twice = next(text for text, path in zip(texts, paths, strict=True) if paths.count(path) > 1)
+            raise SettingError(f"{twice}: named twice; once is enough")
+        names = [s.name for s in sets]
+        out = []
+        for test_set, path in zip(sets, paths, strict=True):
+            alike = [p for name, p in zip(names, paths, strict=True) if name == test_set.name]
+            depth = next(n for n in range(1, len(path) + 1) if [p[-n:] for p in alike].count(path[-n:]) == 1)
+            out.append(test_set if len(alike) == 1 else replace(test_set, name=Path(*path[-depth:]).as_posix()))
+        return out
 
     def subjects(self, degradations: Sequence[Degradation], limit: int | None = None) -> Iterator[Subject]:
         """Its pictures by name. Raises TrainingDataError if there are none."""
@@ -216,10 +249,14 @@ class TestSet:
 
 
 def load_images(folder: Path) -> Iterator[tuple[str, Pixels]]:
-    """Names and pixels (grey or RGB) of a test set, sorted by name. Raises TrainingDataError if there is none."""
+    """Names and pixels (grey or RGB) of a test set, sorted by name.
+
+    Raises:
+        TrainingDataError: there is none.
+        BadImageError: one cannot be read; the message names it.
+    """
     for file in image_files(folder):
-        with Image.open(file) as image:
-            yield file.name, _plain(image)
+        yield file.name, load_image(file)
 
 
 def encode_jpeg(pixels: Pixels, quality: int, encoder: EncoderName = "libjpeg", sampling: str = "4:2:0") -> bytes:
@@ -245,7 +282,7 @@ def encode_jpeg(pixels: Pixels, quality: int, encoder: EncoderName = "libjpeg", 
 
 
 def decode(file: bytes) -> Pixels:
-    """A file's pixels by Pillow, grey or RGB. Raises BadImageError."""
+    """A file's pixels by Pillow, grey or RGB. Raises BadImageError, also for pixels of more than 8 bits per sample."""
     try:
         with Image.open(io.BytesIO(file)) as image:
             return _plain(image)
@@ -256,6 +293,9 @@ def decode(file: bytes) -> Pixels:
 
 
 def _plain(image: Image.Image) -> Pixels:
+    # Pillow would make white of whatever lies above 255, and cut 16-bit colour down without a word.
+    if bits_per_sample(image) == 16 or image.mode.startswith(("I", "F")):
+        raise BadImageError("has more than 8 bits per sample; convert it to 8 bits first")
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 

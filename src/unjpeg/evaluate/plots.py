@@ -1,97 +1,110 @@
-"""Plots of a benchmark's results, each as an image; ``record`` is what ``benchmark.run`` returns."""
+"""Plots of a benchmark's results, each as an image; ``record`` is what ``benchmark.run`` returns.
+
+A method has one colour in all of them. Where curves are drawn, points are joined that differ in quality alone: JPEG,
+WebP and files compressed twice are curves of their own, told apart by their strokes. What is not finite is left out.
+"""
 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
+
+from unjpeg.errors import SettingError
+from unjpeg.evaluate.pairs import Degradation
+from unjpeg.evaluate.sheets import shortened
 
 __all__ = ["gain_against_rate", "gain_against_time", "lower_than_decoder", "rate_quality"]
 
 SIZE = (3.85, 3.5)
-"""Inches: four stand in a row of a report."""
+"""Inches, without the legend below: four stand in a row of a report."""
+
+LEGEND_LINE = 0.19
+"""Inches of height."""
+
+NAME = 40
+"""Characters of a legend's line that there is room for."""
+
+TITLE = 44
+
+STROKES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+MARKERS = "os^vDPX*"
+"""Of families of degradations."""
 
 
 def rate_quality(record: Mapping[str, Any], set_name: str, metric: str) -> Image.Image:
-    """A metric against bits per pixel, one line a method, over all degradations of one set."""
-    per_degradation = sorted(record["summary"][set_name].items(), key=lambda item: item[1]["bits_per_pixel"])
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axis = figure.subplots()
-    for method in next(iter(per_degradation))[1]["methods"]:
-        points = [
-            (figures["bits_per_pixel"], figures["methods"][method][metric]["mean"])
-            for _, figures in per_degradation
-            if metric in figures["methods"].get(method, {})
-        ]
-        axis.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=method)
-    axis.set_xlabel("bits per pixel")
-    axis.set_ylabel(metric)
-    axis.set_title(f"{set_name}: rate and quality", fontsize="medium")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    """A metric against bits per pixel, one line for each method and family of degradations, of one set."""
+    figure, axis = _axes(f"{set_name}: rate and quality", "bits per pixel", metric)
+    methods, families = _methods(record), _families(record["summary"][set_name])
+    for method in methods:
+        for number, family in enumerate(families.values()):
+            points = [
+                (figures["bits_per_pixel"], figures["methods"][method][metric]["mean"])
+                for figures in family
+                if metric in figures["methods"].get(method, {})
+            ]
+            _curve(axis, points, methods.index(method), number)
+    _legend(figure, methods, families)
     return _image(figure)
 
 
 def gain_against_rate(record: Mapping[str, Any], set_name: str, metric: str) -> Image.Image:
     """Mean gain over the first method against bits per pixel, with its 95 % interval: what ``rate_quality`` hides."""
-    per_degradation = sorted(record["summary"][set_name].values(), key=lambda figures: figures["bits_per_pixel"])
-    first, *others = per_degradation[0]["methods"]
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axis = figure.subplots()
+    methods, families = _methods(record), _families(record["summary"][set_name])
+    first, *others = methods
+    title, label = f"{set_name}: gain, with its 95 % interval", _above(metric, first)
+    figure, axis = _axes(title, "bits per pixel", label)
     axis.axhline(0, color="black", linewidth=0.8)
-    for number, method in enumerate(others, 1):
-        points = [
-            (figures["bits_per_pixel"], figures["differences"][f"{method} - {first}"][metric])
-            for figures in per_degradation
-            if metric in figures["differences"].get(f"{method} - {first}", {})
-        ]
-        rates, ink = [rate for rate, _ in points], f"C{number}"  # the method's colour in ``rate_quality``
-        axis.plot(rates, [gain["mean"] for _, gain in points], marker="o", markersize=3, label=method, color=ink)
-        low, high = ([gain[end] for _, gain in points] for end in ("low", "high"))
-        axis.fill_between(rates, low, high, alpha=0.15, color=ink, linewidth=0)
-    axis.set_xlabel("bits per pixel")
-    axis.set_ylabel(f"{metric} above {first}")
-    axis.set_title(f"{set_name}: gain, with its 95 % interval", fontsize="medium")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    for method in others:
+        for number, family in enumerate(families.values()):
+            gains = [
+                (figures["bits_per_pixel"], gain)
+                for figures in family
+                if (gain := _gain(figures, method, first, metric)) is not None
+            ]
+            _curve(axis, [(rate, gain["mean"]) for rate, gain in gains], methods.index(method), number)
+            low, high = ([gain[end] for _, gain in gains] for end in ("low", "high"))
+            rates, ink = [rate for rate, _ in gains], f"C{methods.index(method)}"
+            axis.fill_between(rates, low, high, alpha=0.15, color=ink, linewidth=0)
+    _legend(figure, methods, families, without=first)
     return _image(figure)
 
 
 def gain_against_time(record: Mapping[str, Any], set_name: str, degradation: str, metric: str) -> Image.Image:
     """Mean gain over the first method against seconds per megapixel, with the gain's interval (the paper's Fig. 8)."""
-    differences = record["summary"][set_name][degradation]["differences"]
-    first = next(iter(record["costs"]))
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axis = figure.subplots()
-    for number, (method, cost) in enumerate(record["costs"].items()):
-        gain = differences.get(f"{method} - {first}", {}).get(metric)
-        if gain is None:
+    methods = _methods(record)
+    first = methods[0]
+    title = f"{set_name}, {degradation}: gain and time"
+    figure, axis = _axes(title, "seconds per megapixel", _above(metric, first))
+    entries = []
+    for number, method in enumerate(methods):
+        gain = _gain(record["summary"][set_name][degradation], method, first, metric)
+        if gain is None or method not in record["costs"]:
             continue
-        error = [[gain["mean"] - gain["low"]], [gain["high"] - gain["mean"]]]
-        axis.errorbar(
-            cost["seconds_per_megapixel"],
-            gain["mean"],
-            yerr=error,
-            marker="o",
-            capsize=3,
-            color=f"C{number}",
-            label=method,
+        entries.append(
+            axis.errorbar(
+                record["costs"][method]["seconds_per_megapixel"],
+                gain["mean"],
+                yerr=[[gain["mean"] - gain["low"]], [gain["high"] - gain["mean"]]],
+                marker="o",
+                capsize=3,
+                color=f"C{number}",
+                label=shortened(method, NAME),
+            )
         )
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.25)
-    if differences:
-        axis.legend(fontsize="small")
-    axis.set_xlabel("seconds per megapixel")
-    axis.set_ylabel(f"{metric} above {first}")
-    axis.set_title(f"{set_name}, {degradation}: gain and time", fontsize="medium")
-    axis.grid(alpha=0.3)
+    _legend_of(figure, entries)
     return _image(figure)
 
 
@@ -99,31 +112,117 @@ def lower_than_decoder(
     record: Mapping[str, Any], set_name: str, degradation: str, metric: str, methods: Sequence[str], first: str
 ) -> Image.Image:
     """Each picture's gain over the first method against that method's figure: below zero it was made worse."""
-    rows = [row for row in record["rows"] if (row["set"], row["degradation"]) == (set_name, degradation)]
+    rows = [
+        row
+        for row in record["rows"]
+        if (row["set"], row["degradation"]) == (set_name, degradation) and row[metric] is not None
+    ]
     before = {row["image"]: row[metric] for row in rows if row["method"] == first}
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axis = figure.subplots()
+    title = f"{set_name}, {degradation}: every picture"
+    figure, axis = _axes(title, f"{metric} of {shortened(first, NAME)}", _above(metric, first))
+    entries = []
     for number, method in enumerate(methods, 1):
         points = [
             (before[row["image"]], row[metric] - before[row["image"]])
             for row in rows
             if row["method"] == method and row["image"] in before
         ]
-        worse = sum(gain < 0 for _, gain in points)
-        axis.scatter(
-            [x for x, _ in points],
-            [gain for _, gain in points],
-            s=12,
-            color=f"C{number}",  # as in the other plots
-            label=f"{method} (worse: {worse} of {len(points)})",
+        if not points:
+            continue
+        worse = f" (worse: {sum(gain < 0 for _, gain in points)} of {len(points)})"
+        entries.append(
+            axis.scatter(
+                [x for x, _ in points],
+                [gain for _, gain in points],
+                s=12,
+                color=f"C{number}",  # as in the other plots
+                label=shortened(method, NAME - len(worse)) + worse,
+            )
         )
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xlabel(f"{metric} of {first}")
-    axis.set_ylabel(f"{metric} above {first}")
-    axis.set_title(f"{set_name}, {degradation}: every picture", fontsize="medium")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    _legend_of(figure, entries)
     return _image(figure)
+
+
+def _methods(record: Mapping[str, Any]) -> list[str]:
+    """Those that were run, the first one first."""
+    return [name for name in record["methods"] if name not in record["printed"]]
+
+
+def _families(summary: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The figures of degradations that differ in quality alone, by rate."""
+    out: dict[str, list[Any]] = {}
+    for name, figures in sorted(summary.items(), key=lambda item: float(item[1]["bits_per_pixel"])):
+        try:
+            family = Degradation.parse(name).family
+        except SettingError:  # given files
+            family = name
+        out.setdefault(family, []).append(figures)
+    return out
+
+
+def _gain(figures: Mapping[str, Any], method: str, first: str, metric: str) -> Mapping[str, float] | None:
+    gain: Mapping[str, float] | None = figures["differences"].get(f"{method} - {first}", {}).get(metric)
+    return None if gain is None or None in gain.values() else gain
+
+
+def _curve(axis: Axes, points: Sequence[tuple[float, float | None]], method: int, family: int) -> None:
+    known = [(x, y) for x, y in points if y is not None]
+    axis.plot(
+        [x for x, _ in known],
+        [y for _, y in known],
+        color=f"C{method}",
+        linestyle=STROKES[family % len(STROKES)],
+        marker=MARKERS[family % len(MARKERS)],
+        markersize=3,
+    )
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axis = figure.subplots()
+    axis.set_title(textwrap.fill(title, TITLE), fontsize="medium")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    return figure, axis
+
+
+def _above(metric: str, first: str) -> str:
+    return f"{metric} above {shortened(first, 20)}"
+
+
+def _legend(
+    figure: Figure, methods: Sequence[str], families: Mapping[str, list[Any]], without: str | None = None
+) -> None:
+    """Methods that have restored anything by colour, and families by stroke where there are several."""
+    drawn = {method for family in families.values() for figures in family for method in figures["methods"]} - {without}
+    entries = [
+        Line2D([], [], color=f"C{number}", label=shortened(method, NAME))
+        for number, method in enumerate(methods)
+        if method in drawn
+    ]
+    if len(families) > 1:
+        entries += [
+            Line2D(
+                [],
+                [],
+                color="grey",
+                linestyle=STROKES[number % len(STROKES)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=3,
+                label=family,
+            )
+            for number, family in enumerate(families)
+        ]
+    _legend_of(figure, entries)
+
+
+def _legend_of(figure: Figure, entries: Sequence[Any]) -> None:
+    """Below the axes, in height that the figure gains: it covers nothing."""
+    if entries:
+        figure.set_figheight(SIZE[1] + LEGEND_LINE * len(entries))
+        figure.legend(handles=list(entries), loc="outside lower center", fontsize="small", frameon=False)
 
 
 def _image(figure: Figure) -> Image.Image:

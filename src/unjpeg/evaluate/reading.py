@@ -22,7 +22,8 @@ from rapidfuzz.distance import Levenshtein
 
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate.pairs import Pixels
-from unjpeg.evaluate.task import Task
+from unjpeg.evaluate.sheets import Panel, side_by_side
+from unjpeg.evaluate.task import DrawnTask
 
 __all__ = ["PAGES", "Reading", "page"]
 
@@ -46,7 +47,7 @@ must big high such follow act why ask men change went light kind off need house 
 """
 
 
-class Reading(Task[str, tuple[int, int]]):
+class Reading(DrawnTask[str, tuple[int, int]]):
     """Character error rate: edits that turn what was read into what was written, per character written.
 
     Raises MeasurementError if tesseract is not installed.
@@ -71,6 +72,18 @@ class Reading(Task[str, tuple[int, int]]):
 
     def examine(self, pixels: Pixels, truth: str) -> tuple[int, int]:
         """Edits and characters."""
+        return Levenshtein.distance(self._read(pixels), truth), len(truth)
+
+    def drawn_truth(self, pixels: Pixels, truth: str) -> Image.Image:
+        """The page above what is written on it."""
+        return _with_text(pixels, truth)
+
+    def drawn(self, pixels: Pixels) -> Image.Image:
+        """The page above what was read."""
+        return _with_text(pixels, self._read(pixels))
+
+    def _read(self, pixels: Pixels) -> str:
+        """With single blanks. Raises MeasurementError."""
         image = Image.fromarray(pixels)
         buffer = io.BytesIO()
         image.resize((2 * image.width, 2 * image.height), Image.Resampling.BICUBIC).save(buffer, "PNG")
@@ -80,8 +93,7 @@ class Reading(Task[str, tuple[int, int]]):
         if ran.returncode:
             last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise MeasurementError(f"tesseract failed: {' '.join(last)}")
-        read = " ".join(ran.stdout.decode(errors="replace").split())
-        return Levenshtein.distance(read, truth), len(truth)
+        return " ".join(ran.stdout.decode(errors="replace").split())
 
     def to_json(self, result: tuple[int, int]) -> Any:
         return list(result)
@@ -93,6 +105,10 @@ class Reading(Task[str, tuple[int, int]]):
     def summarise(self, results: Sequence[tuple[int, int]]) -> dict[str, float]:
         edits, characters = np.sum(results, axis=0)
         return {"character_error_rate": float(edits / characters)}
+
+
+def _with_text(pixels: Pixels, text: str) -> Image.Image:
+    return side_by_side([Panel((text,), Image.fromarray(pixels))])
 
 
 def page(number: int) -> tuple[Pixels, str]:

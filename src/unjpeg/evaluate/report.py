@@ -1,7 +1,8 @@
 """A benchmark's report: one HTML file with everything in it, and the same as one PNG.
 
-Which pictures are shown is not chosen by hand: of each set, at its lowest quality, those where the second method gains
-most, least, and the median, and any that are asked for.
+Which pictures are shown is not chosen by hand: of each set, at the first degradation, those where the second method
+gains most, least, and the median, and any that are asked for. What cannot be shown any more is said, and costs itself
+only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unjpeg.datasets import DATA_SETS, data_set, image_files
-from unjpeg.errors import MeasurementError, UnjpegError
+from unjpeg.errors import UnjpegError
+from unjpeg.evaluate.benchmark import Failure
 from unjpeg.evaluate.methods import Method, Printed, shaped_as
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, TestSet, decode
@@ -29,6 +31,7 @@ from unjpeg.evaluate.sheets import (
     crop_sheet,
     heading,
     residual_sheet,
+    shortened,
     side_by_side,
     stacked,
 )
@@ -37,6 +40,12 @@ __all__ = ["Section", "Table", "cost_table", "difference_table", "metric_table",
 
 REAL_PICTURES = 8
 """Of a folder without originals, at most so many are shown."""
+
+LONGEST_CELL = 48
+"""Characters that a drawn table has room for."""
+
+_FAILURES = (UnjpegError, ValueError, MemoryError)
+"""What costs a picture, and not the report."""
 
 _DIGITS = {"ssim": 3, "ssim_matlab_luma": 3, "ssim_jdec": 3, "ssimulacra2": 1}
 
@@ -62,24 +71,30 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a sentence, and a table or an image."""
+    """A heading, a sentence, and a table or an image, if there is one.
+
+    Attributes:
+        enlarged: whether the image shows single pixels, which a browser must not smooth.
+    """
 
     title: str
     text: str
-    content: Table | Image.Image
+    content: Table | Image.Image | None
+    enlarged: bool = False
 
 
 def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
     """Every method and degradation of a set: each metric's mean, and the first metric's gain with its interval.
 
-    Printed rows stand among them where the whole set was measured and the paper has it at that quality.
+    Gains are over the first method; where it has restored nothing, there are none. Printed rows stand among them where
+    the whole set was measured and the paper has it at that quality.
     """
     summary = record["summary"][set_name]
     metrics = [name for name in METRICS if name in record["metrics"]]
     lead = metrics[0]
+    first = next(name for name in record["methods"] if name not in record["printed"])
     rows = []
     for degradation, figures in summary.items():
-        first = next(iter(figures["methods"]))
         for method, means in figures["methods"].items():
             gain = figures["differences"].get(f"{method} - {first}", {}).get(lead)
             rows.append(
@@ -87,7 +102,7 @@ def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
                     degradation,
                     method,
                     *(_number(name, means[name]["mean"]) for name in metrics),
-                    "" if gain is None else f"{gain['mean']:+.2f} ({gain['low']:+.2f} .. {gain['high']:+.2f})",
+                    _difference(gain),
                     "" if gain is None else f"{gain['lower']} of {gain['pictures']}",
                 )
             )
@@ -106,17 +121,21 @@ def difference_table(record: Mapping[str, Any], set_name: str) -> Table:
         cells = []
         for figures in summary.values():
             value = figures["differences"].get(pair, {}).get(lead)
-            cells.append("" if value is None else f"{value['mean']:+.2f} ({value['low']:+.2f} .. {value['high']:+.2f})")
+            cells.append(_difference(value))
         rows.append((pair, *cells))
     return Table((lead, *summary), tuple(rows))
 
 
-def cost_table(record: Mapping[str, Any]) -> Table:
-    """What each method costs; see ``timing.Cost``."""
+def cost_table(record: Mapping[str, Any], *, decimals: int | None = None) -> Table:
+    """What each method costs; see ``timing.Cost``.
+
+    Args:
+        decimals: of the seconds; None for two, and more where those would be zeros.
+    """
     rows = tuple(
         (
             name,
-            f"{cost['seconds_per_megapixel']:.2f}",
+            _seconds(cost["seconds_per_megapixel"], decimals),
             *(
                 "" if cost[field] is None else f"{cost[field]:.{digits}f}"
                 for field, digits in (("peak_mib", 0), ("parameters_m", 2), ("multiply_adds_g", 1))
@@ -137,22 +156,21 @@ def sections(
     show: Sequence[str] = (),
     real: Sequence[Path] = (),
     side: int = 64,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Section]:
     """Tables, plots and pictures of a finished run.
 
     Args:
         record: what ``benchmark.run`` returned, with ``costs`` if they were measured.
         show: names of pictures to show beside those that the rule finds.
-        real: folders of pictures without originals, shown before and after the second method.
+        real: folders of pictures without originals, shown before and after the second method, which there has to be.
         side: of the details, in pixels.
-
-    Raises UnjpegError if a picture that is to be shown cannot be restored any more.
+        say: takes what cannot be shown, a line each.
     """
     runnable = [method for method in methods if not isinstance(method, Printed)]
     lead = next(name for name in METRICS if name in record["metrics"])
     for set_name, summary in record["summary"].items():
-        pictures = next(iter(summary.values()))["pictures"]
-        text = f"Means over {pictures} pictures."
+        text = f"Means over {_counted(figures['pictures'] for figures in summary.values())}."
         if record["printed"] and not _is_whole(record, set_name):
             text += " What is printed is of whole sets, and left out."
         yield Section(set_name, text, metric_table(record, set_name))
@@ -160,7 +178,7 @@ def sections(
         yield Section("Cost", "Median of methods that took turns on the same files.", cost_table(record))
     others = [method.name for method in runnable[1:]]
     for set_name, summary in record["summary"].items():
-        lowest, highest = next(iter(summary)), list(summary)[-1]
+        ends = dict.fromkeys((next(iter(summary)), list(summary)[-1]))
         if len(others) > 1:
             text = "Differences on the same pictures, their mean with its 95 % interval."
             yield Section(f"{set_name}: every method against every other", text, difference_table(record, set_name))
@@ -171,16 +189,16 @@ def sections(
         if others:
             plots += [
                 lower_than_decoder(record, set_name, degradation, lead, others, runnable[0].name)
-                for degradation in dict.fromkeys((lowest, highest))
+                for degradation in ends
             ]
-            plots += [gain_against_time(record, set_name, lowest, lead)] if record.get("costs") else []
+            plots += [gain_against_time(record, set_name, next(iter(ends)), lead)] if record.get("costs") else []
         if plots:
             yield Section(f"{set_name}: plots", "", side_by_side([Panel((), plot) for plot in plots]))
     for test_set in sets:
         if test_set.name in record["summary"]:
-            yield from _details(record, test_set, degradations, runnable, lead, show, side)
+            yield from _details(record, test_set, degradations, runnable, lead, show, side, say)
     for folder in real:
-        yield _real(folder, runnable, side)
+        yield _real(folder, runnable, side, say)
 
 
 def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) -> None:
@@ -201,12 +219,11 @@ def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) 
         if isinstance(section.content, Table):
             body.append(_html_table(section.content))
             images.append(_drawn(section.content))
-        else:
-            body.append(
-                f'<img src="data:image/png;base64,{_base64(section.content)}" alt="{html.escape(section.title)}">'
-            )
+        elif section.content is not None:
+            source, kind = f"data:image/png;base64,{_base64(section.content)}", " class=pixels" * section.enlarged
+            body.append(f'<img{kind} src="{source}" alt="{html.escape(section.title)}">')
             images.append(section.content)
-    failed = [f"{error['set']}/{error['image']}, {error['method']}: {error['error']}" for error in record["errors"]]
+    failed = [str(Failure(**error)) for error in record["errors"]]
     if failed:
         body += ["<h2>Failed</h2><ul>", *(f"<li>{html.escape(line)}</li>" for line in failed), "</ul>"]
         images += [heading("Failed"), *(heading(line, 14) for line in failed)]
@@ -222,7 +239,9 @@ body { font: 15px/1.45 system-ui, sans-serif; max-width: 1500px; margin: 2em aut
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
 .word { text-align: left }
-img { max-width: 100%; image-rendering: pixelated }
+p, li, h1, h2 { overflow-wrap: anywhere }
+img { max-width: 100% }
+.pixels { image-rendering: pixelated }
 </style></head><body>
 BODY
 </body></html>
@@ -235,8 +254,30 @@ def _is_whole(record: Mapping[str, Any], set_name: str) -> bool:
     return set_name in DATA_SETS and data_set(set_name).count == measured
 
 
-def _number(metric: str, value: float) -> str:
-    return f"{value:.{_DIGITS.get(metric, 2)}f}"
+def _number(metric: str, value: float | None) -> str:
+    return "inf" if value is None else f"{value:.{_DIGITS.get(metric, 2)}f}"
+
+
+def _difference(value: Mapping[str, float | None] | None) -> str:
+    """With its interval; one of equal pictures' infinite PSNRs has neither."""
+    if value is None:
+        return ""
+    if None in value.values():
+        return "not finite"
+    return f"{value['mean']:+.2f} ({value['low']:+.2f} .. {value['high']:+.2f})"
+
+
+def _seconds(seconds: float, decimals: int | None) -> str:
+    if decimals is None:
+        return f"{seconds:.2f}" if seconds >= 0.01 else f"{seconds:.1g}"
+    return f"{seconds:.{decimals}f}"
+
+
+def _counted(counts: Iterable[int]) -> str:
+    """How many pictures, where degradations may have different ones."""
+    least, most = (found := sorted(counts))[0], found[-1]
+    number = f"{least} to {most}" if least < most else f"{most}"
+    return f"{number} picture{'' if number == '1' else 's'}"
 
 
 def _printed_rows(
@@ -262,17 +303,38 @@ def _details(
     lead: str,
     show: Sequence[str],
     side: int,
+    say: Callable[[str], None],
 ) -> Iterator[Section]:
-    lowest = next(iter(record["summary"][test_set.name]))
-    chosen = _chosen(record, test_set.name, lowest, lead, methods, show)
+    degradation = next(iter(record["summary"][test_set.name]))
+    chosen = _chosen(record, test_set.name, degradation, lead, methods, show)
+    of_this_set = (error for error in record["errors"] if error["set"] == test_set.name)
+    failed = {(error["image"], error["degradation"], error["method"]) for error in of_this_set}
     for subject in test_set.subjects(degradations):
         if subject.name not in chosen:
             continue
-        pair = subject.pair(lowest)
-        shown = {method.name: shaped_as(method.restore(pair.file), pair.original) for method in methods}
-        title = f"{test_set.name}, {subject.name}, {lowest}"
-        yield Section(title, chosen[subject.name], crop_sheet(pair.original, shown, side))
-        yield Section(f"{title}: what is wrong", "The brighter, the more.", residual_sheet(pair.original, shown))
+        title, text = f"{test_set.name}, {subject.name}, {degradation}", chosen[subject.name]
+        shown, lost = {}, []
+        try:
+            pair = subject.pair(degradation)
+        except _FAILURES as error:
+            say(f"{title}: cannot be shown: {error}")
+            yield Section(title, f"Cannot be shown: {error}.", None)
+            continue
+        for method in methods:
+            try:
+                shown[method.name] = shaped_as(method.restore(pair.file), pair.original)
+            except _FAILURES as error:
+                reason = str(error).removeprefix(f"{method.name}: ")
+                lost.append(f"{method.name} ({reason})")
+                if (subject.name, degradation, method.name) not in failed:
+                    say(f"{title}, {method.name}: cannot be shown: {reason}")
+        text += f" Left out: {', '.join(lost)}." if lost else ""
+        if not shown:
+            yield Section(title, text, None)
+            continue
+        yield Section(title, text, crop_sheet(pair.original, shown, side), enlarged=True)
+        about = "Each pixel's distance from the original, mean over the channels, in one scale of colours for all."
+        yield Section(f"{title}: error", about, residual_sheet(pair.original, shown))
 
 
 def _chosen(
@@ -292,10 +354,12 @@ def _chosen(
         return wanted or {images[0]: "The first picture."}
     first, second = methods[0].name, methods[1].name
     gains = sorted(
-        (figures[image, second] - figures[image, first], image)
+        (after - before, image)
         for image in images
-        if (image, first) in figures and (image, second) in figures
+        if (after := figures.get((image, second))) is not None and (before := figures.get((image, first))) is not None
     )
+    if not gains:  # one of the two has restored nothing, or everything without an error
+        return wanted or {images[0]: "The first picture."}
     for (gain, image), which in zip(
         (gains[-1], gains[len(gains) // 2], gains[0]), ("gains most", "gains the median", "gains least"), strict=True
     ):
@@ -303,23 +367,23 @@ def _chosen(
     return wanted
 
 
-def _real(folder: Path, methods: Sequence[Method], side: int) -> Section:
-    if len(methods) < 2:
-        raise MeasurementError(f"{folder}: name a second method to show before and after")
+def _real(folder: Path, methods: Sequence[Method], side: int, say: Callable[[str], None]) -> Section:
+    """Before and after the second method."""
+    title, method = f"{folder.resolve().name}, before and after", methods[1]
     pictures, failed = [], []
     for file in image_files(folder)[:REAL_PICTURES]:
         try:
             data = file.read_bytes()
             before = decode(data)
-            pictures.append((file.name, before, shaped_as(methods[1].restore(data), before)))
-        except (UnjpegError, OSError) as error:  # a bad file costs itself only
+            pictures.append((file.name, before, shaped_as(method.restore(data), before)))
+        except (*_FAILURES, OSError) as error:
             failed.append(f"{file.name} ({error})")
+            say(f"{file}: {error}")
+    left_out = f" Left out: {', '.join(failed)}." if failed else ""
     if not pictures:
-        raise MeasurementError(f"{folder}: none of its pictures can be restored")
-    text = f"{methods[1].name}, where it changed most; there are no originals."
-    if failed:
-        text += f" Left out: {', '.join(failed)}."
-    return Section(f"{folder.name}, before and after", text, before_after_sheet(pictures, side))
+        return Section(title, f"None of its pictures can be restored.{left_out}", None)
+    text = f"{method.name}, where it changed most; there are no originals.{left_out}"
+    return Section(title, text, before_after_sheet(pictures, side), enlarged=True)
 
 
 def _html_table(table: Table) -> str:
@@ -341,7 +405,7 @@ def _grouped(table: Table) -> list[tuple[str, ...]]:
 
 def _drawn(table: Table, size: int = 14) -> Image.Image:
     font = ImageFont.load_default(size)
-    lines = (table.header, *_grouped(table))
+    lines = [tuple(shortened(cell, LONGEST_CELL) for cell in line) for line in (table.header, *_grouped(table))]
     widths = [max(int(font.getlength(line[i])) for line in lines) + 20 for i in range(len(table.header))]
     image = Image.new("RGB", (sum(widths), len(lines) * (size + 8)), "white")
     draw = ImageDraw.Draw(image)

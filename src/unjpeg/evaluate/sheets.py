@@ -1,4 +1,4 @@
-"""Pictures of pictures: details side by side with their figures, maps of what is wrong, before and after."""
+"""Pictures of pictures: details side by side with their figures, maps of errors, before and after."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
@@ -21,6 +22,7 @@ __all__ = [
     "most_changed",
     "residual_map",
     "residual_sheet",
+    "shortened",
     "side_by_side",
     "stacked",
 ]
@@ -33,12 +35,17 @@ PAGE = 1560
 """Width in pixels that rows are wrapped at."""
 
 RESIDUAL_WIDTH = (PAGE - 3 * GAP) // 4
-"""Of the maps of what is wrong: four stand in a row."""
+"""Of the maps of errors: four stand in a row."""
+
+NARROWEST = 240
+"""Lines below a panel are wrapped at its width, or at this if it is narrower."""
 
 TEXT = 13
 FRAME = (255, 40, 40)
 
 _RESIDUAL_COLOURS = (np.asarray(colormaps["inferno"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Imag
     """
     first = next(iter(shown.values()))
     corner = most_changed(original, first, side)
-    panels = [Panel(("original", "PSNR / SSIM / PSNR-B"), _detail(original, corner, side))]
+    panels = [Panel(("original", "PSNR / SSIM / PSNR-B", "of the whole picture"), _detail(original, corner, side))]
     for name, pixels in shown.items():
         figures = f"{psnr_db(pixels, original):.2f} / {ssim(pixels, original):.3f} / {psnr_b_db(pixels, original):.2f}"
         panels.append(Panel((name, figures), _detail(pixels, corner, side)))
@@ -66,7 +73,7 @@ def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Imag
 
 
 def residual_sheet(original: Pixels, shown: Mapping[str, Pixels]) -> Image.Image:
-    """What each version has wrong, on one scale of colours: ``residual_map`` of whole pictures, made smaller."""
+    """How far each version is from the original: ``residual_map`` of whole pictures, made smaller, with its scale."""
     errors = {name: np.abs(pixels.astype(np.int64) - original) for name, pixels in shown.items()}
     brightest = float(np.quantile(np.stack(list(errors.values())), 0.999))  # one scale, not set by a single pixel
     panels = []
@@ -74,7 +81,7 @@ def residual_sheet(original: Pixels, shown: Mapping[str, Pixels]) -> Image.Image
         coloured = _RESIDUAL_COLOURS[residual_map(pixels, original, brightest)]
         lines = (name, f"mean error {errors[name].mean():.2f} of 255")
         panels.append(Panel(lines, fitted(Image.fromarray(coloured), RESIDUAL_WIDTH)))
-    return side_by_side(panels)
+    return stacked([side_by_side(panels), _scale(brightest)])
 
 
 def before_after_sheet(pictures: Sequence[tuple[str, Pixels, Pixels]], side: int) -> Image.Image:
@@ -94,8 +101,7 @@ def residual_map(restored: Pixels, original: Pixels, brightest: float) -> Pixels
     error = np.abs(restored.astype(np.float64) - original)
     if error.ndim == 3:
         error = error.mean(axis=2)
-    share = np.log1p(error) / np.log1p(max(brightest, 1.0))
-    out: Pixels = (np.clip(share, 0, 1) * 255).round().astype(np.uint8)
+    out: Pixels = (_brightness(error, brightest) * 255).round().astype(np.uint8)
     return out
 
 
@@ -114,14 +120,16 @@ def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
 
 
 def side_by_side(panels: Sequence[Panel], apart: int = GAP) -> Image.Image:
-    """Panels in rows that are no wider than a page, their lines below, so many pixels apart."""
+    """Panels in rows that are no wider than a page, their lines below, wrapped, so many pixels apart."""
     font = ImageFont.load_default(TEXT)
     rows: list[list[tuple[Panel, int]]] = [[]]
     for panel in panels:
-        width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in panel.lines)])
+        most = max(panel.image.width, NARROWEST)
+        lines = tuple(part for line in panel.lines for part in _wrapped(line, font, most))
+        width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in lines)])
         if rows[-1] and sum(w + apart for _, w in rows[-1]) + width > PAGE:
             rows.append([])
-        rows[-1].append((panel, width))
+        rows[-1].append((Panel(lines, panel.image), width))
     return stacked([_row(row, font, apart) for row in rows], apart)
 
 
@@ -144,16 +152,70 @@ def fitted(image: Image.Image, width: int) -> Image.Image:
 
 
 def heading(text: str, size: int = 20) -> Image.Image:
-    """A line of text as an image."""
+    """Text as an image, in as many lines as a page's width asks for."""
     font = ImageFont.load_default(size)
-    image = Image.new("RGB", (int(font.getlength(text)) + 4, size + 10), "white")
-    ImageDraw.Draw(image).text((0, 2), text, fill="black", font=font)
+    lines = _wrapped(text, font, PAGE - 4)
+    width = max(int(font.getlength(line)) for line in lines) + 4
+    image = Image.new("RGB", (width, len(lines) * (size + 4) + 6), "white")
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw.text((0, 2 + number * (size + 4)), line, fill="black", font=font)
     return image
 
 
-def _row(
-    panels: Sequence[tuple[Panel, int]], font: ImageFont.ImageFont | ImageFont.FreeTypeFont, apart: int
-) -> Image.Image:
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, 5 or more: of longer text its beginning and its end."""
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 2
+    return f"{text[: most - 3 - end]}...{text[-end:]}"
+
+
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
+    """Lines that are no wider than that, at least one; words that are wider are cut."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _brightness(error: NDArray[np.float64], brightest: float) -> NDArray[np.float64]:
+    """Of an error in levels of 255, 0..1."""
+    share: NDArray[np.float64] = np.clip(np.log1p(error) / np.log1p(max(brightest, 1.0)), 0, 1)
+    return share
+
+
+def _scale(brightest: float) -> Image.Image:
+    """The colours of ``residual_map``, with the errors that they stand for."""
+    most = max(brightest, 1.0)
+    ramp = np.arange(RESIDUAL_WIDTH) / (RESIDUAL_WIDTH - 1)
+    colours = _RESIDUAL_COLOURS[np.tile((ramp * 255).round().astype(np.uint8), (TEXT, 1))]
+    font = ImageFont.load_default(TEXT)
+    title = "error, levels of 255"
+    image = Image.new("RGB", (RESIDUAL_WIDTH + 10 + int(font.getlength(title)), 2 * TEXT + 8), "white")
+    image.paste(Image.fromarray(colours), (0, 0))
+    draw, free = ImageDraw.Draw(image), 0.0
+    draw.text((RESIDUAL_WIDTH + 8, -1), title, fill="black", font=font)
+    for level in (*(2**n - 1 for n in range(8) if 2**n - 1 < 0.8 * most), most):
+        at = float(_brightness(np.array(float(level)), most)) * (RESIDUAL_WIDTH - 1)
+        if at >= free:
+            draw.line((at, TEXT, at, TEXT + 3), fill="black")
+            text = f"{level:.0f}" if level < most else f"{level:.0f} or more"
+            draw.text((at if level < most else at - 20, TEXT + 3), text, fill="black", font=font)
+            free = at + font.getlength(text) + 6
+    return image
+
+
+def _row(panels: Sequence[tuple[Panel, int]], font: Font, apart: int) -> Image.Image:
     """Panels, each with its width."""
     height = max(panel.image.height for panel, _ in panels)
     lines = max(len(panel.lines) for panel, _ in panels)

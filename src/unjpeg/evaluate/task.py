@@ -113,6 +113,8 @@ def measure_task(
     with Journal(journal) as kept:
         known = {tuple(record["key"]): record["result"] for record in kept.found}
         names = task.names()[:limit]
+        if not names:
+            raise MeasurementError(f"{task.name}: there are no pictures")
         for number, name in enumerate(names, 1):
             if sys.stderr.isatty():
                 print(f"\r{task.name}: {number} of {len(names)}", end="", file=sys.stderr, flush=True)

@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from unjpeg.evaluate.methods import Command, Method, Printed, method_by_name
+from unjpeg.evaluate.methods import Command, Method, method_by_name, suffix_of
+from unjpeg.evaluate.processes import own_peak_mib, peak_of, run_whole
 
-__all__ = ["Cost", "costs", "own_peak_mib", "peak_mib"]
-
-# A program's peak is read by a process so small that it does not count: a forked child starts with its parent's peak.
-_PEAK_OF_COMMAND = """
-import resource, subprocess, sys
-subprocess.check_call(["/bin/sh", "-c", sys.argv[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-"""
+__all__ = ["Cost", "costs", "peak_mib"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +42,36 @@ class Cost:
     multiply_adds_g: float | None
 
 
-def costs(methods: Sequence[Method], files: Sequence[bytes], rounds: int) -> dict[str, Cost]:
-    """By method; what is only printed costs nothing here.
+def costs(
+    methods: Sequence[Method],
+    files: Sequence[bytes],
+    rounds: int,
+    progress: Callable[[float], None] = lambda _: None,
+) -> dict[str, Cost]:
+    """By method.
 
     Args:
+        methods: that can be run, at least one.
         files: compressed pictures, at least one.
         rounds: turns of every method on every file, at least one; a first one, not counted, warms up.
+        progress: takes the number of turns that are over.
 
     Raises UnjpegError if a method cannot restore a file.
     """
-    runnable = [method for method in methods if not isinstance(method, Printed)]
     megapixels = [_megapixels(file) for file in files]
-    found: dict[str, list[float]] = {method.name: [] for method in runnable}
+    found: dict[str, list[float]] = {method.name: [] for method in methods}
     for turn in range(rounds + 1):
-        first = turn % len(runnable)
-        for file, size in zip(files, megapixels, strict=True):
-            for method in (*runnable[first:], *runnable[:first]):
+        first = turn % len(methods)
+        for number, (file, size) in enumerate(zip(files, megapixels, strict=True), 1):
+            for method in (*methods[first:], *methods[:first]):
                 start = time.perf_counter()
                 method.restore(file)
                 if turn:
                     found[method.name].append((time.perf_counter() - start) / size)
+            progress(turn + number / len(files))
     largest = files[int(np.argmax(megapixels))]
     out = {}
-    for method in runnable:
+    for method in methods:
         complexity = method.complexity()
         out[method.name] = Cost(
             float(np.median(found[method.name])),
@@ -85,28 +85,17 @@ def costs(methods: Sequence[Method], files: Sequence[bytes], rounds: int) -> dic
 def peak_mib(method: Method, file: bytes) -> float | None:
     """Memory that a process of its own needs for one file; None where that cannot be read (outside Linux, say)."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "in.jpg"
+        source = Path(folder, f"in{suffix_of(file)}")
         source.write_bytes(file)
         if isinstance(method, Command):
-            line = method.command_line(source, Path(folder) / f"out{method.suffix}")
-            command = [sys.executable, "-I", "-S", "-c", _PEAK_OF_COMMAND, line]
-        else:
-            command = [sys.executable, "-m", "unjpeg.evaluate.timing", method.spec, str(source)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+            line = method.command_line(source, Path(folder, f"out{method.suffix}"))
+            peak = peak_of(["/bin/sh", "-c", line])
+            return None if peak is None or peak.code else peak.mib
+        finished = run_whole([sys.executable, "-m", "unjpeg.evaluate.timing", method.spec, str(source)])
     try:
         return float(json.loads(finished.stdout))
     except (ValueError, TypeError):
         return None
-
-
-def own_peak_mib() -> float | None:
-    """Most memory that this process has held; None where that cannot be read (outside Linux, say)."""
-    # Not getrusage: its peak is inherited from the process that started this one.
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _megapixels(file: bytes) -> float:
