@@ -642,8 +642,7 @@ def test_results_say_what_they_are_of(originals: Path, tmp_path: Path) -> None:
     options = ("--method", "jpeg", "--quality", "10", "--metric", "psnr_db", "--limit", "2", "--rounds", "1")
     command(originals, *options, "--out", tmp_path / "out")
     record = load_results(tmp_path / "out" / "results.json")
-    folders = {"originals": {"originals": str(originals), "compressed": None}}
-    assert record["options"] == {"folders": folders, "limit": 2, "rounds": 1}
+    assert record["options"] == {"sets": {"originals": str(originals)}, "limit": 2, "rounds": 1}
     pixels = np.asarray(Image.open(originals / "0.png"))
     assert record["rows"][0]["file_checksum"] == hashlib.sha256(encode_jpeg(pixels, 10)).hexdigest()[:16]
     assert record["rows"][0]["checksum"] != record["rows"][1]["checksum"]

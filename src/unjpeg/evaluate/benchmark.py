@@ -268,15 +268,12 @@ def _record(
         {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _of(row, metrics)}
         for row in rows
     ]
-    folders = {
-        s.name: {"originals": str(s.folder), "compressed": None if s.given is None else str(s.given)} for s in sets
-    }
     record: dict[str, Any] = finite(
         {
             "unjpeg": __version__,
             "commit": source_commit(),
             "machine": machine(),
-            "options": {"folders": folders, "limit": limit},
+            "options": {"sets": {s.name: s.asked for s in sets}, "limit": limit},
             "sets": {s.name: len({row.image for row in rows if row.set == s.name}) for s in sets},
             "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
             "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},

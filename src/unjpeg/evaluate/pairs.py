@@ -183,6 +183,7 @@ class TestSet:
         folder: of the originals.
         given: folder of compressed files, matched to the originals by their names without suffix; None if the
             originals are compressed here.
+        asked: what named it, as ``parse`` takes it.
     """
 
     __test__ = False  # pytest takes the name for its own
@@ -190,6 +191,7 @@ class TestSet:
     name: str
     folder: Path
     given: Path | None = None
+    asked: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> TestSet:
@@ -205,10 +207,10 @@ class TestSet:
             known = ", ".join(DATA_SETS)
             raise SettingError(f"{originals or text}: neither a folder nor one of the data sets {known}")
         if not separator:
-            return cls(folder.resolve().name if Path(text).is_dir() else data_set(text).name, folder)
+            return cls(folder.resolve().name if Path(text).is_dir() else data_set(text).name, folder, asked=text)
         if not Path(compressed).is_dir():
             raise SettingError(f"{compressed}: no such folder of compressed pictures")
-        return cls(Path(compressed).resolve().name, folder, Path(compressed))
+        return cls(Path(compressed).resolve().name, folder, Path(compressed), text)
 
     @classmethod
     def parse_all(cls, texts: Sequence[str]) -> list[TestSet]:
