@@ -23,7 +23,7 @@ import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
 from unjpeg.jpeg import Limits, standard_table, stated_features
-from unjpeg.network import Guidance, Model, ModelFile, Precision, shipped_models
+from unjpeg.network import Guidance, Model, ModelFile, Precision, processor_features, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, Trust, project
 from unjpeg.restore import Restored, Restorer
@@ -162,13 +162,15 @@ def test_tiles_start_on_the_grid_and_fit_the_network(tiny_restorer: Restorer, mo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(shipped_models()) or [pytest.param(None, marks=pytest.mark.skip("no models"))])
 @pytest.mark.parametrize("quality", [1, 5])
-@pytest.mark.parametrize("precision", ["full", "int8"])
+@pytest.mark.parametrize("precision", ["full", "bf16", "int8"])
 def test_tiles_of_every_shipped_model(
     name: str, precision: Precision, quality: int, kitten: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the network changes most, with many seams."""
     if precision == "int8" and ModelFile.read(name).restore_int8 is None:
         pytest.skip("has no such graph")
+    if precision == "bf16" and not processor_features() & {"amx_bf16", "avx512_bf16"}:
+        pytest.skip("this processor does not multiply them")
     original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
     restorer = Restorer(name, precision=precision)
     whole, tiled = whole_and_tiled(restorer, encoded(original, quality=quality), monkeypatch, 128)

@@ -167,7 +167,7 @@ def test_a_restorer_says_so_at_once(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "halo"), [("full", 96), pytest.param("bf16", 192, marks=needs_bf16), ("int8", 192)]
+    ("precision", "halo"), [("full", 96), pytest.param("bf16", 160, marks=needs_bf16), ("int8", 192)]
 )
 def test_tiles_of_integers_have_a_wider_halo(
     rounded: ModelFile, monkeypatch: pytest.MonkeyPatch, precision: Precision, halo: int
