@@ -435,7 +435,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut and compress patches.")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
     if start is not None and encoders is not None:
@@ -452,6 +452,7 @@ def train(
         devices=devices,
         accelerator=accelerator,
         precision=precision,
+        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
     )
 
 
@@ -510,7 +511,7 @@ def adapt(
     max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
