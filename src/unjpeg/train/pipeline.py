@@ -23,7 +23,7 @@ from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["export_file", "make_fabric", "open_images", "recipe_by_name", "recipe_for", "train_recipe"]
+__all__ = ["export_file", "make_fabric", "new_fabric", "open_images", "recipe_by_name", "recipe_for", "train_recipe"]
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -59,7 +59,7 @@ def train_recipe(
             another training, or the model's weights do not fit.
     """
     recipe = recipe_for(name, settings, devices)
-    fabric = _fabric(accelerator, devices, precision)
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     given = start or encoders
     file = None if given is None else ModelFile.read(given)
     # Before the processes are launched: pictures are decoded once, and what is wrong with them is said once.
@@ -129,18 +129,19 @@ def recipe_for(name: str, settings: Sequence[str], devices: int) -> Recipe:
 
 
 def make_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
-    """What runs a training: launched, on the devices asked for.
+    """``new_fabric``, launched: from here on each device has its process."""
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
+    """What runs a training, on the devices asked for; not launched yet.
 
     Raises:
         SettingError: there is no such kind of device, or no such precision.
         TrainingError: this machine has none such.
     """
-    fabric = _fabric(accelerator, devices, precision)
-    fabric.launch()
-    return fabric
-
-
-def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     torch.set_flush_denormal(True)
     try:
         return Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
