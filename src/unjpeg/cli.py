@@ -462,7 +462,9 @@ def check_data(
         list[str] | None,
         typer.Argument(metavar="NAME[=DIR]", help="Data sets, each with its folder if it lies elsewhere. [all]"),
     ] = None,
-    checksums: Annotated[bool, typer.Option("--checksums", help="Also compare what the files hold.")] = False,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also compare what the files hold, or see whether they decode.")
+    ] = False,
 ) -> None:
     """Say which of the papers' data sets are whole, and what is missing. Exit code 1 if a named one is not."""
     from unjpeg.datasets import DATA_SETS, data_root, data_set, problem_of
@@ -473,8 +475,9 @@ def check_data(
         wanted = data_set(name)
         folder = Path(elsewhere) if elsewhere else data_root() / wanted.folder
         problem = problem_of(wanted, folder, checksums=checksums)
-        known = ", checksums agree" if checksums and wanted.checksums else ""
-        typer.echo(_printable(problem or f"{name}: {folder} holds all {wanted.count} pictures{known}"))
+        seen = ", checksums agree" if wanted.checksums else ", all of which decode; no checksums are known"
+        whole = f"{name}: {folder} holds all {wanted.count} pictures{seen if checksums else ''}"
+        typer.echo(_printable(problem or whole))
         failed = failed or problem is not None
     if failed and sets:
         raise typer.Exit(1)
