@@ -179,7 +179,7 @@ def test_wrong_usage_is_exit_code_2_and_one_line(
 
 def test_the_small_twin_differs_in_size_only() -> None:
     paper, twin = published(), small()
-    sizes = {"name", "network.width", "network.blocks", "network.encoder_width"}
+    sizes = {"name", "network.width", "network.blocks", "network.encoder_width", "dagn.validate_every"}
     for stage in ("encoders", "dagn"):
         sizes |= {f"{stage}.{name}" for name in ("steps", "batch", "patch", "learning_rate.peak")}
         sizes.add(f"{stage}.learning_rate.milestones")

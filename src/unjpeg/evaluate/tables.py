@@ -378,10 +378,12 @@ def _stage1(record: Mapping[str, Any]) -> str:
                 f"{here['quality_error']:.1f}",
                 f"{here['class_accuracy']:.0%}",
                 f"{1 - here['judged_original']:.0%}",
+                " / ".join(f"{error:.1f}" for error in here["content_error"].values()),
                 " / ".join("-" if movement[kind] is None else f"{movement[kind]:.2f}" for kind in movement),
             ]
         rows.append(row)
-    titles = ("quality's error", "class exact", "judged compressed", "movement, insensitive / sensitive")
+    both = "insensitive / sensitive"
+    titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
     return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
 
 
