@@ -131,8 +131,8 @@ def problem_of(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str
         bad["not the set's"] = [
             stem for stem in compared if _checksum(files[stem], wanted.checksum_of) != compared[stem]
         ]
-        others = files.keys() - compared.keys()
-        bad["not decodable"] = sorted(stem for stem in others if _checksum(files[stem], "pixels") == _UNREADABLE)
+        unknown = sorted(files.keys() - compared.keys())
+        bad["not decodable"] = [stem for stem in unknown if _checksum(files[stem], "pixels") == _UNREADABLE]
     for what, stems in bad.items():
         if stems:
             return f"{wanted.name}: {len(stems)} of {wanted.count} pictures in {folder} are {what}: {_some(stems)}"

@@ -35,8 +35,8 @@ from unjpeg.version import __version__, source_commit
 __all__ = ["SIDE", "UNTRAINED", "counted", "main", "networks", "timed", "write_untrained"]
 
 UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), "published": DagnConfig()}
-"""Networks that nobody has trained here, for times: one of FBCNN's multiply-adds (729 G; its parameters are 72 M), and
-DAGN as published."""
+"""Networks that nobody has trained here, for times: one of nearly FBCNN's multiply-adds (665 G; FBCNN has 729 G and
+72 M parameters), and DAGN as published."""
 
 SIDE = 512
 """Side of the measured picture, as in the paper's Table III."""
