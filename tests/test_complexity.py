@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from unjpeg.errors import TrainingError
+from unjpeg.evaluate import complexity
 from unjpeg.evaluate.complexity import Device, counted, networks, timed
 from unjpeg.evaluate.printed import COSTS
-from unjpeg.models import DagnConfig
+from unjpeg.models import ArCnnConfig, DagnConfig, DnCnnConfig, RdnConfig
 from unjpeg.train.recipes import RECIPES
 
 
@@ -24,9 +28,49 @@ def test_published_network_costs_what_the_paper_prints() -> None:
 
 def test_each_network_is_listed_once() -> None:
     listed = networks()
-    assert {"published", "small", "default"} <= listed.keys()
+    assert {"published", "small", "default", "fbcnn-sized", "arcnn", "dncnn", "rdn"} <= listed.keys()
     assert len(set(listed.values())) == len(listed)
-    assert set(listed.values()) == {recipe().network for recipe in RECIPES.values()}
+    assert set(listed.values()) >= {recipe().network for recipe in RECIPES.values()}
+    assert (listed["arcnn"], listed["dncnn"], listed["rdn-published"]) == (ArCnnConfig(), DnCnnConfig(), RdnConfig())
+
+
+def test_other_networks_are_counted_by_hand() -> None:
+    """Of ARCNN every weight meets every pixel; biases are no multiply-adds."""
+    weights = 9 * 9 * 64 + 7 * 7 * 64 * 32 + 32 * 16 + 5 * 5 * 16
+    figures = counted(ArCnnConfig())
+    assert figures["parameters_m"] == (weights + 64 + 32 + 16 + 1) / 1e6
+    assert figures["multiply_adds_g"] == figures["restoring_multiply_adds_g"] == weights * 512 * 512 / 1e9
+    assert figures["encoder_parameters_m"] == 0
+    assert counted(networks()["fbcnn-sized"])["multiply_adds_g"] == pytest.approx(COSTS["FBCNN"][0], rel=0.1)
+    assert counted(RdnConfig())["parameters_m"] == pytest.approx(22, rel=0.02)
+
+
+@pytest.mark.slow
+def test_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    child_environment: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    listed = networks()
+    monkeypatch.setattr(complexity, "networks", lambda: {name: listed[name] for name in ("tiny", "arcnn")})
+    monkeypatch.setenv("PYTHONPATH", child_environment["PYTHONPATH"])
+    complexity.main(tmp_path / "new", Device.cpu, 1)
+    record = json.loads((tmp_path / "new" / "networks-cpu.json").read_text())
+    assert (record["device"], record["side"], record["repeats"]) == ("CPU", 512, 1)
+    assert {name: row["kind"] for name, row in record["networks"].items()} == {
+        "tiny": "DagnConfig",
+        "arcnn": "ArCnnConfig",
+    }
+    for name, row in record["networks"].items():
+        assert row.items() >= counted(listed[name]).items()
+        assert row["milliseconds"] > 0
+        assert row["peak_mib"] > 50
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["tiny", "arcnn", "wrote"]
+    monkeypatch.setattr(complexity, "networks", lambda: {"nonesuch": listed["tiny"]})
+    with pytest.raises(TrainingError, match=r"^nonesuch: could not be timed \("):
+        complexity.main(tmp_path / "new", Device.cpu, 1)
 
 
 def test_the_median_pass_counts_and_the_first_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

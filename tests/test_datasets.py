@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from unjpeg.cli import app
+from unjpeg.cli import app, run_safely
 from unjpeg.datasets import DATA_SETS, data_set, image_files, problem_of, resolved
-from unjpeg.errors import TrainingDataError
+from unjpeg.errors import SettingError, TrainingDataError
 
 MANIFESTS = Path(__file__).parents[1] / "src" / "unjpeg" / "manifests"
 
@@ -92,6 +92,40 @@ def test_checksums_notice_other_pixels_but_not_another_format(tmp_path: Path, da
         assert problem.endswith("01")
 
 
+def test_empty_files_are_not_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads that broke off; also where a set's name is given to train on."""
+    folder = kodak(tmp_path / "test" / "kodak", range(1, 25))
+    for number in (3, 7):
+        (folder / f"kodim{number:02d}.png").write_bytes(b"")
+    says = f"kodak: 2 of 24 pictures in {folder} are empty files: kodim03, kodim07"
+    assert problem_of(data_set("kodak"), folder) == says
+    assert problem_of(data_set("kodak"), folder, checksums=True) == says
+    monkeypatch.setenv("UNJPEG_DATA", str(tmp_path))
+    with pytest.raises(TrainingDataError, match="are empty files"):
+        resolved("kodak")
+
+
+def test_two_files_of_one_picture_are_noticed(tmp_path: Path) -> None:
+    folder = kodak(tmp_path / "kodak", range(1, 25))
+    kodak(folder / "again", range(5, 6))
+    Image.new("RGB", (2, 2)).save(folder / "kodim06.bmp")
+    problem = problem_of(data_set("kodak"), folder)
+    assert problem == f"kodak: {folder} holds more than one file of kodim05, kodim06; move the others out"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_truncated_files_are_noticed_where_no_checksums_are_known(tmp_path: Path, suffix: str) -> None:
+    folder = kodak(tmp_path / "kodak", range(1, 25))
+    (folder / "kodim09.png").unlink()
+    broken = folder / f"kodim09.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(broken)
+    assert problem_of(data_set("kodak"), folder, checksums=True) is None
+    broken.write_bytes(broken.read_bytes()[:-2000])
+    assert problem_of(data_set("kodak"), folder) is None
+    problem = problem_of(data_set("kodak"), folder, checksums=True)
+    assert problem == f"kodak: 1 of 24 pictures in {folder} are not decodable: kodim09"
+
+
 def test_names_mean_folders_and_folders_mean_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNJPEG_DATA", str(tmp_path))
     with pytest.raises(TrainingDataError, match="kodak: no folder"):
@@ -103,7 +137,7 @@ def test_names_mean_folders_and_folders_mean_themselves(tmp_path: Path, monkeypa
     kodak(tmp_path / "here" / "kodak", range(1))
     monkeypatch.chdir(tmp_path / "here")
     assert resolved("kodak") == Path("kodak")  # a folder that is there comes first
-    with pytest.raises(TrainingDataError, match="no data set 'kodiak'"):
+    with pytest.raises(SettingError, match="no data set 'kodiak'"):
         data_set("kodiak")
 
 
@@ -115,4 +149,17 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(everything.stdout.splitlines()) == len(DATA_SETS)
     assert CliRunner().invoke(app, ["data", "kodak"]).exit_code == 1
     whole = CliRunner().invoke(app, ["data", f"kodak={elsewhere}", "--checksums"])
-    assert (whole.exit_code, whole.stdout) == (0, f"kodak: {elsewhere} holds all 24 pictures\n")
+    decoded = "all of which decode; no checksums are known"
+    assert (whole.exit_code, whole.stdout) == (0, f"kodak: {elsewhere} holds all 24 pictures, {decoded}\n")
+    names_only = CliRunner().invoke(app, ["data", f"kodak={elsewhere}"])
+    assert (names_only.exit_code, names_only.stdout) == (0, f"kodak: {elsewhere} holds all 24 pictures\n")
+
+
+def test_a_set_that_does_not_exist_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["unjpeg", "data", "kodiak"])
+    with pytest.raises(SystemExit) as ended:
+        run_safely(app)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("unjpeg: no data set 'kodiak'; there are: ")

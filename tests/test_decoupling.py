@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.errors import TrainingError
+from unjpeg.errors import BadImageError, TrainingError
+from unjpeg.evaluate import decoupling
 from unjpeg.evaluate.decoupling import ORIGINAL, Observation, Stage1, observe, prepared, probe_error, summary
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.train.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ def untrained_checkpoint(*, resize: bool = False) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def stage() -> Stage1:
-    return Stage1.load(untrained_checkpoint())
+    return Stage1.load(untrained_checkpoint(), Path("encoders.safetensors"))
 
 
 def observation(image: str, quality: int, **changed: Any) -> Observation:
@@ -108,7 +109,7 @@ def test_probe_reads_what_is_there_and_nothing_else() -> None:
 
 
 def test_views(photo: NDArray[np.uint8], stage: Stage1) -> None:
-    resizing = Stage1.load(untrained_checkpoint(resize=True))
+    resizing = Stage1.load(untrained_checkpoint(resize=True), Path("encoders.safetensors"))
     scaled = prepared(photo, resizing, "training", ORIGINAL)
     assert np.array_equal(scaled, np.asarray(Image.fromarray(photo).resize((64, 64), Image.Resampling.BICUBIC)))
     assert np.array_equal(prepared(photo, resizing, "training", 10), compress_jpeg(scaled, 10))
@@ -141,10 +142,26 @@ def test_observations_of_a_network(photo: NDArray[np.uint8], stage: Stage1) -> N
 
 
 def test_other_stages_and_tiny_pictures_are_refused(stage: Stage1) -> None:
-    with pytest.raises(TrainingError, match="not a stage-1 checkpoint"):
-        Stage1.load(Checkpoint({}, 0, {"dagn": {}}, {}))
+    with pytest.raises(TrainingError, match=r"^runs/dagn\.safetensors: not a stage-1 checkpoint"):
+        Stage1.load(Checkpoint({}, 0, {"dagn": {}}, {}), Path("runs/dagn.safetensors"))
     with pytest.raises(TrainingError, match="smaller than 16"):
         observe(stage, [("dot", np.zeros((8, 40, 3), np.uint8))], (10,), "whole")
+
+
+def test_a_picture_to_show_that_is_none_is_said_before_anything_is_measured(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("came too far")
+
+    monkeypatch.setattr(decoupling, "observe", never)
+    untrained_checkpoint().save(tmp_path / "encoders.safetensors")
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    with pytest.raises(BadImageError, match=r"notes\.txt: is no picture"):
+        decoupling.main(
+            tmp_path / "encoders.safetensors", str(image_folder), picture=[image_folder / "picture-0.png", text]
+        )
 
 
 @pytest.mark.slow

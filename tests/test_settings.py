@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unjpeg.cli import app, run_safely
 from unjpeg.errors import SettingError
 from unjpeg.train.config import Recipe, completed, json_ready, with_settings
 from unjpeg.train.recipes import RECIPES, default, published, real_life, small
@@ -88,6 +88,29 @@ def test_settings(setting: str, value: Any) -> None:
         ("encoders.steps.peak=1", "no settings of its own"),
         ("dagn.degradation.min_quality=99", "quality range"),
         ("network.scales=1", "scales must be at least 2"),
+        ("dagn.patch=34", "patch must be a multiple of 16"),
+        ("dagn.patch=208", "dagn.patch must be a multiple of 24, the network's stride"),
+        ("network.stem=5", "dagn.patch must be a multiple of 40, the network's stride"),
+        ("encoders.patch=50", "patch must be a multiple of 16"),
+        ("seed=-1", r"seed must lie in 0\.\."),
+        ("seed=9223372036854775808", r"seed must lie in 0\.\."),
+        (f"seed={'9' * 400}", r"seed must lie in 0\.\."),
+        ("validation_fraction=1", "validation_fraction must lie"),
+        ("dagn.weight_decay=-1", "weight_decay must be at least 0"),
+        ("dagn.guide_window=-5", "guide_window must be a multiple of 16"),
+        ("dagn.guide_window=0", "guide_window must be a multiple of 16"),
+        ("dagn.guide_window=40", "guide_window must be a multiple of 16"),
+        ("dagn.ema_decay=2", "ema_decay must lie"),
+        ("dagn.ema_decay=1", "ema_decay must lie"),
+        ("dagn.gradient_clip=-1", "gradient_clip must be greater than 0"),
+        ("encoders.gradient_clip=0", "gradient_clip must be greater than 0"),
+        ("encoders.micro_batches=5", "batch 32 cannot be divided into 5"),
+        ("encoders.lambda_sensitive=-1", "lambda_sensitive must be at least 0"),
+        ("encoders.learning_rate.peak=-1", "peak must be at least 0"),
+        ("dagn.learning_rate.warmup_steps=-3", "warmup_steps must be at least 0"),
+        ("dagn.learning_rate.milestones=5,-1", "milestones are steps"),
+        ("dagn.learning_rate.gamma=-0.5", "gamma is a share"),
+        ("dagn.learning_rate.floor=2", "floor is a share"),
         ("name=other", "there is no 'name'"),
         ("seed", "FIELD=VALUE"),
         ("=3", "FIELD=VALUE"),
@@ -95,8 +118,11 @@ def test_settings(setting: str, value: Any) -> None:
     ],
 )
 def test_what_cannot_be_set_is_named(setting: str, says: str) -> None:
+    recipe = published()
+    if setting == "dagn.patch=208":  # a multiple of 16
+        recipe = replace(recipe, network=replace(recipe.network, stem=3))
     with pytest.raises(SettingError, match=says) as raised:
-        with_settings(published(), [setting])
+        with_settings(recipe, [setting])
     assert str(raised.value).startswith(setting)
     assert "\n" not in str(raised.value)
 
@@ -111,21 +137,49 @@ def test_any_text_is_a_setting_or_refused(path: str, value: str) -> None:
     assert path.partition("=")[0] in [name for name, _ in leaves(small())]
 
 
-def test_wrong_usage_is_exit_code_2_and_one_line(tmp_path: Path, child_environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "unjpeg", "train", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
-    ran = subprocess.run(
-        [*command, "--set", "encoders.nonsense=1"], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    (line,) = ran.stderr.splitlines()
-    assert line.startswith("unjpeg: encoders.nonsense=1: there is no 'nonsense'")
+@pytest.mark.parametrize("order", [1, -1])
+def test_settings_that_need_each_other_come_in_any_order(order: int) -> None:
+    together = ["network.fusion=false", "dagn.guidance=picture", "network.stem=5", "dagn.patch=80", "dagn.loss=rms"]
+    recipe = with_settings(published(), together[::order])
+    assert (recipe.network.fusion, recipe.network.stem) == (False, 5)
+    assert (recipe.dagn.guidance, recipe.dagn.patch, recipe.dagn.loss) == ("picture", 80, "rms")
+    with pytest.raises(SettingError, match=r"^seed=3, dagn\.guidance=picture: .*no fusion"):
+        with_settings(published(), ["seed=3", "dagn.guidance=picture"])
+
+
+def test_of_one_field_the_last_setting_counts() -> None:
+    assert with_settings(published(), ["seed=3", "dagn.batch=8", "seed=4"]).seed == 4
+
+
+WRONG_USAGE = {
+    "tiny --set encoders.nonsense=1": "encoders.nonsense=1: there is no 'nonsense'",
+    "tiny --set dagn.patch=34": "dagn.patch=34: patch must be a multiple of 16",
+    "huge": "no recipe 'huge'",
+    "tiny --accelerator abacus": "cannot train like that: You selected an invalid accelerator",
+    "tiny --precision bf16-true": "no precision 'bf16-true'",
+    "tiny --devices 3": "batch 8 cannot be divided over 3 processes",
+}
+
+
+def test_wrong_usage_is_exit_code_2_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, says in WRONG_USAGE.items():
+        command = ["unjpeg", "train", *arguments.split(), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            run_safely(app)
+        assert ended.value.code == 2, arguments
+        written = capsys.readouterr()
+        assert written.out == ""
+        (line,) = written.err.splitlines()
+        assert line.startswith(f"unjpeg: {says}")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_small_twin_differs_in_size_only() -> None:
     paper, twin = published(), small()
-    sizes = {"name", "network.width", "network.blocks", "network.encoder_width"}
+    sizes = {"name", "network.width", "network.blocks", "network.encoder_width", "dagn.validate_every"}
     for stage in ("encoders", "dagn"):
         sizes |= {f"{stage}.{name}" for name in ("steps", "batch", "patch", "learning_rate.peak")}
         sizes.add(f"{stage}.learning_rate.milestones")

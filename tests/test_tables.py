@@ -44,6 +44,23 @@ def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
     assert "; " not in lines[5]
 
 
+def test_stage_1_has_both_reconstructions(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    figures = {
+        "quality_error": 3.4,
+        "class_accuracy": 0.25,
+        "judged_original": 0.4,
+        "content_error": {"insensitive": 7.25, "sensitive": 9.5},
+        "pooled_movement": {"insensitive": 0.5, "sensitive": None},
+    }
+    record = {"qualities": [10], "views": {view: {"per_quality": {"10": figures}} for view in ("training", "whole")}}
+    (tmp_path / "stage1.json").write_text(json.dumps(record))
+    head, _, row = tables(tmp_path)["stage1"].splitlines()
+    assert head.count("reconstruction, insensitive / sensitive (") == 2
+    assert row == "| 10 |" + 2 * " 3.4 | 25% | 60% | 7.2 / 9.5 | 0.50 / - |"
+
+
 def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
     for name in ("live1.json", "cost.json"):
         (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())

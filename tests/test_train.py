@@ -826,6 +826,46 @@ def test_validation_needs_a_picture_of_some_size(
         train_dagn(Fabric(accelerator="cpu", devices=1), small_recipe(), images, encoders, tmp_path, workers=0)
 
 
+def test_pictures_too_small_to_validate_on_are_refused_before_stage_1(
+    tmp_path: Path, pictures: list[NDArray[np.uint8]]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(pictures[0]).save(folder / "picture.png")  # 72 pixels high
+    settings = ["network.stem=48", "dagn.patch=96"]
+    with pytest.raises(TrainingDataError, match="no validation picture is 96 pixels wide and high"):
+        train_recipe("tiny", [str(folder)], tmp_path / "out", settings=settings, accelerator="cpu", workers=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_end_names_the_checkpoint_and_what_to_do_with_it(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where everything was done before."""
+    settings = ["encoders.steps=1", "dagn.steps=2", "network.width=4"]
+    for again in (False, True):
+        said: list[str] = []
+        path = train_recipe(
+            "tiny",
+            [str(image_folder)],
+            tmp_path / "my run",
+            settings=settings,
+            accelerator="cpu",
+            workers=0,
+            say=said.append,
+        )
+        (line,) = said
+        assert line.startswith(f"{path}: 2 steps, finished; ")
+        assert line.endswith(f"unjpeg export '{path}' --out MODEL.unjpeg --data {image_folder}")
+        logged = capsys.readouterr().err
+        assert ("encoders finished earlier, after 1 steps" in logged) is again
+        assert ("dagn finished earlier, after 2 steps" in logged) is again
+    with pytest.raises(TrainingError, match=r"\(network.width\); choose another folder \(--out\)"):
+        train_recipe(
+            "tiny", [str(image_folder)], tmp_path / "my run", settings=settings[:2], accelerator="cpu", workers=0
+        )
+
+
 def test_network_with_a_wide_stride_trains(
     encoders: dict[str, Tensor], training_images: TrainingImages, tmp_path: Path
 ) -> None:
@@ -946,7 +986,6 @@ def test_what_is_no_resnet50_is_refused(tmp_path: Path, change: str, says: str) 
         {"adversarial": "bce"},
         {"classification": "cross-entropy"},
         {"content_norm": "sum"},
-        {"lambda_insensitive": 10.0},
     ],
     ids=str,
 )
@@ -961,6 +1000,29 @@ def test_stage_1_options_change_the_training(
 
     plain, other = trained("plain"), trained("other", **options)
     assert any(not torch.equal(plain[name], other[name]) for name in plain if name.startswith("encoders."))
+
+
+@pytest.mark.parametrize(
+    ("option", "moved", "unmoved"),
+    [
+        ("lambda_insensitive", "encoders.insensitive.", ("encoders.sensitive.", "encoders.quality_predictor.")),
+        ("lambda_sensitive", "encoders.sensitive.", ("encoders.insensitive.", "discriminator.")),
+    ],
+)
+def test_each_penalty_factor_weighs_its_own_constraint(
+    train_stage1: Train, tmp_path: Path, option: str, moved: str, unmoved: tuple[str, ...]
+) -> None:
+    """Eq. 3 and 7: the two auto-encoders share nothing, so the factor of one leaves the other as it is."""
+    tensors = []
+    for value in (1.0, 10.0):
+        recipe = small_recipe()
+        training = replace(recipe.encoders, steps=2, gradient_clip=None, **{option: value})  # type: ignore[arg-type]
+        path = train_stage1(replace(recipe, encoders=training), tmp_path / str(value))
+        tensors.append(Checkpoint.load(path).tensors)
+    plain, weighed = tensors
+    changed = {name for name, value in plain.items() if not torch.equal(value, weighed[name])}
+    assert any(name.startswith(moved) for name in changed)
+    assert [name for name in changed if name.startswith(unmoved)] == []
 
 
 def test_checkpoint_from_before_an_option_existed_is_resumed(stage1: Path, train_stage1: Train, tmp_path: Path) -> None:

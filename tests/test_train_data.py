@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.errors import TrainingDataError
+from unjpeg.errors import SettingError, TrainingDataError
 from unjpeg.train.data import ImageFolder, ImageStore, Pair, PairedPatches, Sample, is_validation, sample_loader
 from unjpeg.train.degrade import JpegDegradation, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
@@ -132,7 +136,7 @@ def test_resumed_samples_are_those_of_the_later_steps(image_folder: Path) -> Non
 
 
 def test_batch_that_cannot_be_divided_is_refused(image_folder: Path) -> None:
-    with pytest.raises(TrainingDataError, match="batch 8 cannot be divided over 3 processes"):
+    with pytest.raises(SettingError, match="batch 8 cannot be divided over 3 processes"):
         batches(open_patches(image_folder), world_size=3)
 
 
@@ -336,6 +340,54 @@ def test_store_survives_a_kill_while_its_index_is_written(
             ImageStore(files, tmp_path / "cache")
     store = ImageStore(files, tmp_path / "cache")
     assert np.array_equal(store[5], np.asarray(Image.open(files[5])))
+
+
+def test_half_made_stores_of_killed_processes_are_removed(image_folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = platform.node()
+    abandoned = [cache / f"images-0.{suffix}.{here}.{ended.pid}" for suffix in ("u8", "json")]
+    others = [
+        cache / f"images-0.u8.{here}.{os.getpid()}",  # still at work
+        cache / f"images-0.u8.another-{here}.{ended.pid}",  # on another machine, where that number may be alive
+        cache / "images-0.u8",
+        cache / "notes.txt",
+    ]
+    for file in (*abandoned, *others):
+        file.write_bytes(b"half")
+    store = ImageStore(ImageFolder(image_folder).files(), cache)
+    assert len(store) == 6
+    assert not any(file.exists() for file in abandoned)
+    assert all(file.read_bytes() == b"half" for file in others)
+
+
+def test_a_kill_while_pictures_are_decoded_leaves_nothing_for_ever(
+    image_folder: Path, tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from unjpeg.train import data
+
+decode, seen = data._decode, []
+def killed(file):
+    seen.append(file)
+    if len(seen) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode(file)
+data._decode = killed
+data.ImageStore(data.ImageFolder(Path(sys.argv[1])).files(), Path(sys.argv[2]))
+"""
+    cache = tmp_path / "cache"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(image_folder), str(cache)], env=child_environment, check=False
+    )
+    assert ran.returncode == -signal.SIGKILL
+    assert len(list(cache.iterdir())) == 1
+    ImageStore(ImageFolder(image_folder).files(), cache)
+    assert sorted(file.suffix for file in cache.iterdir()) == [".json", ".u8"]
 
 
 # --- folders and the split --------------------------------------------------------------------------------------

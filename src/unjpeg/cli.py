@@ -432,7 +432,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut and compress patches.")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
     if start is not None and encoders is not None:
@@ -449,6 +449,7 @@ def train(
         devices=devices,
         accelerator=accelerator,
         precision=precision,
+        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
     )
 
 
@@ -458,7 +459,9 @@ def check_data(
         list[str] | None,
         typer.Argument(metavar="NAME[=DIR]", help="Data sets, each with its folder if it lies elsewhere. [all]"),
     ] = None,
-    checksums: Annotated[bool, typer.Option("--checksums", help="Also compare what the files hold.")] = False,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also compare what the files hold, or see whether they decode.")
+    ] = False,
 ) -> None:
     """Say which of the papers' data sets are whole, and what is missing. Exit code 1 if a named one is not."""
     from unjpeg.datasets import DATA_SETS, data_root, data_set, problem_of
@@ -469,8 +472,9 @@ def check_data(
         wanted = data_set(name)
         folder = Path(elsewhere) if elsewhere else data_root() / wanted.folder
         problem = problem_of(wanted, folder, checksums=checksums)
-        known = ", checksums agree" if checksums and wanted.checksums else ""
-        typer.echo(_printable(problem or f"{name}: {folder} holds all {wanted.count} pictures{known}"))
+        seen = ", checksums agree" if wanted.checksums else ", all of which decode; no checksums are known"
+        whole = f"{name}: {folder} holds all {wanted.count} pictures{seen if checksums else ''}"
+        typer.echo(_printable(problem or whole))
         failed = failed or problem is not None
     if failed and sets:
         raise typer.Exit(1)
@@ -507,7 +511,7 @@ def adapt(
     max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ... [bf16 where the hardware has it]")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unjpeg.errors import TrainingDataError
+from unjpeg.errors import SettingError, TrainingDataError
 
 __all__ = [
     "DATA_SETS",
@@ -53,6 +54,9 @@ DATA_SETS = (
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"})
 
+_UNREADABLE = "unreadable"
+"""Stands for the checksum of what does not decode."""
+
 _NAMED = 3
 """How many missing or wrong files a line names."""
 
@@ -78,9 +82,9 @@ def data_root() -> Path:
 
 
 def data_set(name: str) -> DataSet:
-    """A set by its name. Raises TrainingDataError if there is none."""
+    """A set by its name. Raises SettingError if there is none."""
     if name not in DATA_SETS:
-        raise TrainingDataError(f"no data set {name!r}; there are: {', '.join(DATA_SETS)}")
+        raise SettingError(f"no data set {name!r}; there are: {', '.join(DATA_SETS)}")
     stored = json.loads((Path(__file__).parent / "manifests" / f"{name}.json").read_text(encoding="utf-8"))
     stems = tuple(stored.get("checksums", ()))
     if "stems" in stored:
@@ -103,11 +107,12 @@ def problem_of(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str
     """One line that says what a folder lacks of a set, or ``None`` if it is whole.
 
     Args:
-        checksums: also compare what the files hold (reads every one of them).
+        checksums: also look into every file: compare it where the manifest has its checksum, decode it where not.
     """
     if not folder.is_dir():
         return f"{wanted.name}: no folder {folder}; obtain it: {wanted.obtain}"
-    files = {p.stem: p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()}
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    files = {p.stem: p for p in found}
     missing = [stem for stem in wanted.stems if stem not in files]
     if missing or len(files) < wanted.count:
         names = f" (no {_some(missing)})" if missing else ""
@@ -117,12 +122,20 @@ def problem_of(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str
         others = sorted(files.keys() - set(wanted.stems)) if wanted.stems else []
         names = f", such as {_some(others)}" if others else ""
         return f"{wanted.name}: {folder} holds {len(files)} pictures instead of {wanted.count}{names}; move those out"
+    twice = [stem for stem, count in Counter(p.stem for p in found).items() if count > 1]
+    if twice:
+        return f"{wanted.name}: {folder} holds more than one file of {_some(twice)}; move the others out"
+    bad = {"empty files": [stem for stem, file in files.items() if not file.stat().st_size]}
     if checksums:
-        wrong = [stem for stem, value in wanted.checksums.items() if _checksum(files[stem], wanted) != value]
-        if wrong:
-            return (
-                f"{wanted.name}: {len(wrong)} of {wanted.count} pictures in {folder} are not the set's: {_some(wrong)}"
-            )
+        compared = wanted.checksums
+        bad["not the set's"] = [
+            stem for stem in compared if _checksum(files[stem], wanted.checksum_of) != compared[stem]
+        ]
+        unknown = sorted(files.keys() - compared.keys())
+        bad["not decodable"] = [stem for stem in unknown if _checksum(files[stem], "pixels") == _UNREADABLE]
+    for what, stems in bad.items():
+        if stems:
+            return f"{wanted.name}: {len(stems)} of {wanted.count} pictures in {folder} are {what}: {_some(stems)}"
     return None
 
 
@@ -147,9 +160,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _checksum(file: Path, wanted: DataSet) -> str:
+def _checksum(file: Path, of: Literal["pixels", "bytes"]) -> str:
     try:
-        if wanted.checksum_of == "bytes":
+        if of == "bytes":
             data = file.read_bytes()
         else:
             with Image.open(file) as image:
@@ -157,5 +170,5 @@ def _checksum(file: Path, wanted: DataSet) -> str:
             data = f"{pixels.shape}".encode() + pixels.tobytes()
     # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return "unreadable"
+        return _UNREADABLE
     return hashlib.sha256(data).hexdigest()[:16]

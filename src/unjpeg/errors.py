@@ -8,6 +8,7 @@ __all__ = [
     "ClusterError",
     "MeasurementError",
     "ModelError",
+    "OtherTrainingError",
     "OutputError",
     "PictureGoneError",
     "SettingError",
@@ -57,7 +58,11 @@ class TrainingError(UnjpegError):
 
 
 class SettingError(TrainingError):
-    """A recipe has no such setting, or the setting no such value: wrong usage, exit code 2."""
+    """There is no such recipe, data set, setting or device, or no such value of it: wrong usage, exit code 2."""
+
+
+class OtherTrainingError(TrainingError):
+    """A folder of checkpoints belongs to a training of another configuration, or on other pictures."""
 
 
 class TrainingDataError(TrainingError):

@@ -3,14 +3,16 @@
 ``python -m unjpeg.evaluate.ablation modules --data DIR`` trains the five networks of Table V, ``... lambdas`` the five
 settings of Fig. 13, each for several seeds, with stage 1 shared wherever it is the same. All have the same budget and
 see the same samples. Each network is exported and measured through ``Restorer.restore``, as a user's file would be.
-What is finished is kept below ``--work``: after a kill the same command goes on where it was.
+All are trained first, then measured. What is finished is kept below ``--work``: after a kill the same command goes on
+where it was, and what was measured counts for the same weights on the same pictures only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,22 +23,35 @@ import typer
 from lightning.fabric import Fabric
 
 from unjpeg.cli import run_safely
-from unjpeg.datasets import resolved
-from unjpeg.errors import BadImageError
+from unjpeg.errors import BadImageError, OtherTrainingError, SettingError
 from unjpeg.evaluate.benchmark import Failure, Row, machine, measured, write_json
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
+from unjpeg.evaluate.printed import ablation_gains
 from unjpeg.evaluate.statistics import interval
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import Recipe, with_settings
-from unjpeg.train.dagn import train_dagn
+from unjpeg.train.config import SEEDS, Recipe
+from unjpeg.train.dagn import train_dagn, validation_crops
 from unjpeg.train.encoders import encoder_weights, train_encoders
-from unjpeg.train.export import export_checkpoint
-from unjpeg.train.pipeline import make_fabric, open_images, recipe_by_name
+from unjpeg.train.export import export_checkpoint, window_crops
+from unjpeg.train.pipeline import new_fabric, open_images, recipe_for
 from unjpeg.train.run import TrainingImages
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["LAMBDAS", "MODULES", "Gain", "Study", "Variant", "gain", "main", "plot_lambdas", "run_variant", "variants"]
+__all__ = [
+    "LAMBDAS",
+    "MODULES",
+    "Gain",
+    "Scope",
+    "Study",
+    "Variant",
+    "gain",
+    "main",
+    "measure_variant",
+    "plot_lambdas",
+    "train_variant",
+    "variants",
+]
 
 METRICS = ("psnr_db", "ssim", "psnr_b_db")
 
@@ -81,6 +96,48 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What every variant is measured on.
+
+    Attributes:
+        sets: the test sets, no two of one name.
+        qualities: of their JPEGs, 1..100.
+        limit: only the first pictures of each set; ``None`` takes all.
+        checksums: of each set's pictures, with their names, by the set's name.
+    """
+
+    sets: tuple[TestSet, ...]
+    qualities: tuple[int, ...]
+    limit: int | None
+    checksums: dict[str, str]
+
+    @classmethod
+    def open(cls, tests: Sequence[str], qualities: Sequence[int], limit: int | None = None) -> Scope:
+        """Read every picture once, so that a study does not fail on one after its trainings.
+
+        Args:
+            tests: data sets' names, or folders.
+
+        Raises:
+            SettingError: two sets have one name, or pictures are given that are compressed already.
+            TrainingDataError: a set is not there, or empty.
+            BadImageError: a picture cannot be read.
+        """
+        sets = tuple(TestSet.parse(text) for text in tests)
+        checksums: dict[str, str] = {}
+        for text, test_set in zip(tests, sets, strict=True):
+            if test_set.given is not None:
+                raise SettingError(f"{text}: give a set or a folder of originals; they are compressed here")
+            if test_set.name in checksums:
+                raise SettingError(f"{text}: another test set is called {test_set.name}, too; rename the folder")
+            digest = hashlib.sha256()
+            for subject in test_set.subjects((), limit):
+                digest.update(f"{subject.name}\0{subject.checksum}\n".encode())
+            checksums[test_set.name] = digest.hexdigest()
+        return cls(sets, tuple(dict.fromkeys(qualities)), limit, checksums)
+
+
+@dataclass(frozen=True, slots=True)
 class Gain:
     """How much better a variant is than the base, over the same pictures.
 
@@ -97,7 +154,14 @@ class Gain:
 
 
 def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
-    """Every training of a study, all of a seed together."""
+    """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
+    if study is Study.modules and recipe.dagn.guidance == "picture":
+        raise SettingError(
+            f'{recipe.name}: Table V has networks with fusion, which dagn.guidance "picture" knows none of; '
+            "add --set dagn.guidance=patch"
+        )
+    if recipe.seed + seeds > SEEDS:
+        raise SettingError(f"seed={recipe.seed}: there are no {seeds} seeds from there on")
     out = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         seeded, folder = replace(recipe, seed=seed), work / f"seed-{seed}"
@@ -117,43 +181,44 @@ def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Varia
     return out
 
 
-def run_variant(
-    fabric: Fabric,
-    variant: Variant,
-    images: TrainingImages,
-    sets: Mapping[str, Path],
-    qualities: Sequence[int],
-    *,
-    limit: int | None = None,
-    workers: int = 1,
-) -> list[dict[str, Any]]:
-    """Train, export and measure one variant, or take what an earlier run has finished of it.
+def train_variant(fabric: Fabric, variant: Variant, images: TrainingImages, *, workers: int = 1) -> Path:
+    """Both stages of one variant, or what an earlier run has left of them. Returns stage 2's checkpoint.
+
+    Raises OtherTrainingError if its folders belong to another study.
+    """
+    stage1 = train_encoders(fabric, variant.recipe, images, variant.stage1, workers=workers)
+    weights = encoder_weights(Checkpoint.load(stage1))
+    return train_dagn(fabric, variant.recipe, images, weights, variant.stage2, workers=workers)
+
+
+def measure_variant(variant: Variant, trained: Path, images: TrainingImages, scope: Scope) -> list[dict[str, Any]]:
+    """Export and measure one variant, or take what was measured of the same weights on the same pictures.
+
+    Args:
+        trained: its checkpoint.
 
     Returns:
         One row per test picture and quality: ``variant``, ``seed``, ``set``, ``image``, ``quality``, the restored
         picture's three metrics, and the decoded JPEG's as ``jpeg_<metric>``.
     """
-    stage1 = train_encoders(fabric, variant.recipe, images, variant.stage1, workers=workers)
-    weights = encoder_weights(Checkpoint.load(stage1))
-    checkpoint = Checkpoint.load(train_dagn(fabric, variant.recipe, images, weights, variant.stage2, workers=workers))
+    with trained.open("rb") as file:
+        checkpoint_hash = hashlib.file_digest(file, "sha256").hexdigest()
+    asked = {"pictures": scope.checksums, "qualities": list(scope.qualities), "checkpoint": checkpoint_hash}
     record_path = variant.stage2 / "measured.json"
-    asked = {"sets": list(sets), "qualities": list(qualities), "limit": limit, "step": checkpoint.step}
     if record_path.exists():
         record = json.loads(record_path.read_text())
         if record["asked"] == asked:
             stored: list[dict[str, Any]] = record["rows"]
             return stored
     model = variant.stage2 / "model.unjpeg"
-    export_checkpoint(checkpoint, images, model, name=variant.name, guide_window=variant.recipe.dagn.patch)
+    window = variant.recipe.dagn.window
+    export_checkpoint(Checkpoint.load(trained), images, model, name=variant.name, guide_window=window)
     methods = (Decoder(), UnjpegModel(model, "off"))
-    degradations = {Degradation("jpeg", quality).name: quality for quality in qualities}
+    degradations = {Degradation("jpeg", quality).name: quality for quality in scope.qualities}
     rows = []
-    for set_name, folder in sets.items():
-        found = measured(
-            TestSet(set_name, folder), [*map(Degradation.parse, degradations)], methods, METRICS, limit=limit
-        )
+    for test_set in scope.sets:
         good = list[Row]()
-        for row in found:
+        for row in measured(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
             if isinstance(row, Failure):
                 raise BadImageError(str(row))
             good.append(row)
@@ -163,7 +228,7 @@ def run_variant(
                 {
                     "variant": variant.name,
                     "seed": variant.recipe.seed,
-                    "set": set_name,
+                    "set": test_set.name,
                     "image": restored.image,
                     "quality": degradations[restored.degradation],
                     **figures,
@@ -254,7 +319,7 @@ def main(
     settings: Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe.")] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
     test: Annotated[list[str], typer.Option("--test", help="Data sets, or folders of test pictures.")] = ["live1"],  # noqa: B006
-    quality: Annotated[list[int], typer.Option(help="JPEG qualities.")] = [10, 20, 30, 40],  # noqa: B006
+    quality: Annotated[list[int], typer.Option(min=1, max=100, help="JPEG qualities.")] = [10, 20, 30, 40],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each set.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of checkpoints; goes on from what is there.")] = Path(
         "runs/ablation"
@@ -263,27 +328,44 @@ def main(
     name: Annotated[str | None, typer.Option(help="What this run is called, where settings differ. [RECIPE]")] = None,
     plot: Annotated[Path, typer.Option(help="Where the plot of Fig. 13 goes.")] = Path("docs/images/lambdas.png"),
     workers: Annotated[int, typer.Option(min=0, help="Processes that compress patches.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "auto",
 ) -> None:
-    """Train and measure the variants of a study, and print what each is worth."""
-    chosen = with_settings(recipe_by_name(recipe), settings)
-    sets = {Path(name).name: resolved(name) for name in test}
-    fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
-    images = open_images(data, chosen.validation_fraction)
-    rows: list[dict[str, Any]] = []
+    """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
+    chosen = recipe_for(recipe, settings, devices)
     planned = variants(study, chosen, seeds, work / study.value / (name or chosen.name))
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    scope = Scope.open(test, quality, limit)
+    images = open_images(data, chosen.validation_fraction)
+    validation_crops(images, chosen)  # these two raise now what they would after hours
+    window_crops(images, chosen.dagn.window)
+    fabric.launch()
+    checkpoints = []
     for number, variant in enumerate(planned, 1):
-        print(f"{number} of {len(planned)}: seed {variant.recipe.seed}, {variant.name}", file=sys.stderr, flush=True)
-        rows += run_variant(fabric, variant, images, sets, quality, limit=limit, workers=workers)
+        if fabric.is_global_zero:
+            print(
+                f"{number} of {len(planned)}: seed {variant.recipe.seed}, {variant.name}", file=sys.stderr, flush=True
+            )
+        try:
+            checkpoints.append(train_variant(fabric, variant, images, workers=workers))
+        except OtherTrainingError as error:
+            raise OtherTrainingError(f"{error} (another --name or --work)") from error
+    if not fabric.is_global_zero:
+        return
+    rows: list[dict[str, Any]] = []
+    for variant, trained in zip(planned, checkpoints, strict=True):
+        rows += measure_variant(variant, trained, images, scope)
     names = list(MODULES if study is Study.modules else LAMBDAS)
     record: dict[str, Any] = {
         "study": study.value,
         "recipe": chosen.name,
         "settings": settings,
         "config": json.loads(json.dumps(asdict(chosen))),
+        "devices": devices,
         "seeds": [chosen.seed + number for number in range(seeds)],
         "training_images": images.manifest,
+        "test_pictures": scope.checksums,
         "limit": limit,
         "unjpeg": __version__,
         "commit": source_commit(),
@@ -295,14 +377,26 @@ def main(
     path = out / f"ablation-{study.value}-{name or chosen.name}.json"
     write_json(path, record)
     print(f"wrote {path}")
-    for set_name, per_quality in record["summary"].items():
-        for q, figures in per_quality.items():
-            for metric, figure in figures.items():
-                gains = "  ".join(f"{name} {_signed(value)}" for name, value in figure["gains"].items())
-                print(f"{set_name} QF {q} {metric:9s} {names[0]} {figure['base']:.3f}  {gains}")
+    for line in _lines(record):
+        print(line)
     if study is Study.lambdas:
         plot_lambdas(record, plot)
         print(f"wrote {plot}")
+
+
+def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """The base's figures, and every other variant's gains with what the paper prints for it, if it does."""
+    base = record["variants"][0]
+    for set_name, per_quality in record["summary"].items():
+        for quality, figures in per_quality.items():
+            for metric, figure in figures.items():
+                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == Study.modules else {}
+                gains = [
+                    f"{name} {_signed(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
+                    for name, value in figure["gains"].items()
+                ]
+                parts = "; ".join((f"{base} {figure['base']:.3f}", *gains))
+                yield f"{set_name} QF {quality} {metric:9s} {parts}"
 
 
 def _signed(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Table III for every network that a recipe trains: parameters, multiply-adds, time and memory on the device at hand.
+"""Table III for every network that we have: parameters, multiply-adds, time and memory on the device at hand.
 
 ``python -m unjpeg.evaluate.complexity`` writes ``results/networks-<device>.json``. Weights are random: none of the
 figures depends on them. Each network is timed in a process of its own, so that peak memory is its alone. This is the
@@ -26,15 +26,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingError
 from unjpeg.evaluate.benchmark import machine
-from unjpeg.models import Dagn, DagnConfig
+from unjpeg.models import Dagn, DagnConfig, RdnConfig
+from unjpeg.train.carn import BackboneConfig, make_backbone
+from unjpeg.train.compared import COMPARED
 from unjpeg.train.recipes import RECIPES
 from unjpeg.version import __version__, source_commit
 
 __all__ = ["SIDE", "UNTRAINED", "counted", "main", "networks", "timed", "write_untrained"]
 
 UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), "published": DagnConfig()}
-"""Networks that nobody has trained here, for times: one of FBCNN's multiply-adds (729 G; its parameters are 72 M), and
-DAGN as published."""
+"""Networks that nobody has trained here, for times: one of nearly FBCNN's multiply-adds (665 G; FBCNN has 729 G and
+72 M parameters), and DAGN as published."""
 
 SIDE = 512
 """Side of the measured picture, as in the paper's Table III."""
@@ -47,21 +49,42 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-def networks() -> dict[str, DagnConfig]:
-    """Every network that a recipe trains, each once, under the first recipe's name that has it."""
-    out: dict[str, DagnConfig] = {}
-    for name, recipe in RECIPES.items():
-        config = recipe().network
+def networks() -> dict[str, BackboneConfig]:
+    """Every DAGN that a recipe trains, each once, under the first recipe's name that has it; then the others.
+
+    Those are one of FBCNN's size, and ARCNN, DnCNN and RDN as the benchmark trains them, RDN also as published.
+    """
+    others: dict[str, BackboneConfig] = {
+        "fbcnn-sized": UNTRAINED["fbcnn-sized"],
+        **{name: recipe().backbone for name, recipe in COMPARED.items() if name not in RECIPES},
+        "rdn-published": RdnConfig(),
+    }
+    out: dict[str, BackboneConfig] = {}
+    for name, config in (*((name, recipe().network) for name, recipe in RECIPES.items()), *others.items()):
         if config not in out.values():
             out[name] = config
     return out
 
 
-def counted(config: DagnConfig) -> dict[str, float]:
+def counted(config: BackboneConfig) -> dict[str, float]:
     """Parameters and multiply-adds of one 512x512 picture, in millions and thousand millions. Needs no memory.
 
-    The quality predictor is not counted: restoring does not use it.
+    A DAGN's quality predictor is not counted: restoring does not use it. Of a network of one channel it is the
+    picture's luma, since its chroma stays as decoded.
     """
+    if not isinstance(config, DagnConfig):
+        with torch.device("meta"):
+            backbone = make_backbone(config).eval()
+            luma = torch.empty(1, config.image_channels, SIDE, SIDE)
+        with torch.no_grad(), FlopCounterMode(display=False) as all_of_it:
+            backbone(luma)
+        multiply_adds = all_of_it.get_total_flops() / 2e9
+        return {
+            "parameters_m": _parameters(backbone) / 1e6,
+            "encoder_parameters_m": 0.0,
+            "multiply_adds_g": multiply_adds,
+            "restoring_multiply_adds_g": multiply_adds,
+        }
     with torch.device("meta"):
         network = Dagn(config).eval()
         image = torch.empty(1, 3, SIDE, SIDE)
@@ -90,13 +113,16 @@ def write_untrained(name: str, path: Path) -> None:
     export_network(network, path, name=name, guide_window=96, quality_features=features, training={}, validation={})
 
 
-def timed(config: DagnConfig, device: Device, repeats: int) -> dict[str, float]:
+def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
     """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
 
     Run it in a fresh process. The first pass warms up and is not counted.
     """
-    network = Dagn(config).eval().to(device.value, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.rand(1, 3, SIDE, SIDE, device=device.value).contiguous(memory_format=torch.channels_last)
+    made, channels = (
+        (Dagn(config), 3) if isinstance(config, DagnConfig) else (make_backbone(config), config.image_channels)
+    )
+    network = made.eval().to(device.value, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, channels, SIDE, SIDE, device=device.value).contiguous(memory_format=torch.channels_last)
     if device is Device.cuda:
         torch.cuda.reset_peak_memory_stats()
     milliseconds = []
@@ -142,7 +168,12 @@ def main(
         if finished.returncode:
             lines = finished.stderr.strip().splitlines()
             raise TrainingError(f"{name}: could not be timed ({lines[-1] if lines else 'it was killed'})")
-        row = {"config": asdict(config), **counted(config), **json.loads(finished.stdout)}
+        row = {
+            "kind": type(config).__name__,
+            "config": asdict(config),
+            **counted(config),
+            **json.loads(finished.stdout),
+        }
         record["networks"][name] = row
         print(
             f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {row['milliseconds']:8.1f} ms  "

@@ -28,7 +28,7 @@ from unjpeg.cli import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
 from unjpeg.evaluate.benchmark import machine
-from unjpeg.evaluate.pairs import load_images
+from unjpeg.evaluate.pairs import load_image, load_images
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select
@@ -73,10 +73,10 @@ class Stage1:
     resize: bool
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> Stage1:
-        """Raises TrainingError if the checkpoint is of another stage."""
+    def load(cls, checkpoint: Checkpoint, path: Path) -> Stage1:
+        """The networks of a checkpoint that was read from ``path``. Raises TrainingError if it is of another stage."""
         if "encoders" not in checkpoint.config:
-            raise TrainingError("not a stage-1 checkpoint (encoders.safetensors)")
+            raise TrainingError(f"{path}: not a stage-1 checkpoint (encoders.safetensors)")
         config = AutoEncoderConfig(checkpoint.config["encoder_width"])
         encoders, discriminator = DecoupledEncoders(config), Discriminator(config)
         encoders.load_state_dict(select(checkpoint.tensors, "encoders"))
@@ -318,14 +318,17 @@ def main(
     data: Annotated[str, typer.Option(help="A data set or a folder of pictures that were not trained on.")] = "bsds500",
     quality: Annotated[list[int], typer.Option(min=1, max=100, help="JPEG qualities.")] = list(QUALITIES),  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
-    picture: Annotated[list[Path], typer.Option(exists=True, help="Pictures to show the features of.")] = [],  # noqa: B006
+    picture: Annotated[
+        list[Path], typer.Option(exists=True, dir_okay=False, help="Pictures to show the features of.")
+    ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
     name: Annotated[str, typer.Option(help="What the result is called.")] = "stage1",
     plots: Annotated[Path, typer.Option(help="Folder of the plots.")] = Path("docs/images"),
 ) -> None:
     """Measure the two auto-encoders of a stage-1 checkpoint."""
     loaded = Checkpoint.load(checkpoint)
-    stage = Stage1.load(loaded)
+    stage = Stage1.load(loaded, checkpoint)
+    shown = {file: load_image(file) for file in picture}  # before all else: one that is none would be noticed last
     digest = hashlib.sha256()
     images = list(islice(load_images(resolved(data)), limit))
     for _, pixels in images:
@@ -360,11 +363,9 @@ def main(
     path = out / f"{name}.json"
     path.write_text(json.dumps(record, indent=1))
     files = plot_figures(record, plots)
-    for shown in picture:
-        with Image.open(shown) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        files.append(plots / f"stage1-features-{shown.stem}.png")
-        plot_features(stage, shown.stem, pixels, files[-1])
+    for file, pixels in shown.items():
+        files.append(plots / f"stage1-features-{file.stem}.png")
+        plot_features(stage, file.stem, pixels, files[-1])
     print("wrote " + ", ".join(map(str, (path, *files))))
 
 

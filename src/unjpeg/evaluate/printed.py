@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ABLATION", "COSTS", "TABLE_1", "TABLE_4"]
+__all__ = ["ABLATION", "COSTS", "TABLE_1", "TABLE_4", "ablation_gains"]
 
 TABLE_1: dict[str, dict[str, dict[int, tuple[float, float, float]]]] = {
     "JPEG": {
@@ -222,6 +222,16 @@ ABLATION = {
     },
 }
 """Table V, by set, quality and metric: baseline, with CIGM, with CSGM, with CFM, with all three."""
+
+
+def ablation_gains(set_name: str, quality: int, metric: str) -> dict[str, float]:
+    """What Table V prints as gains over its baseline, by the variant's name; nothing where it prints none."""
+    printed = ABLATION.get(set_name, {}).get(quality, {}).get(metric)
+    if printed is None:
+        return {}
+    base, *others = printed
+    return {name: value - base for name, value in zip(("CIGM", "CSGM", "CFM", "all"), others, strict=True)}
+
 
 _QUALITIES = (10, 20, 30, 40)
 

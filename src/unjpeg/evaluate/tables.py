@@ -13,7 +13,7 @@ from typing import Any
 
 from unjpeg.evaluate import carn_tables, curves, landscape
 from unjpeg.evaluate.benchmark import load_results
-from unjpeg.evaluate.printed import ABLATION, COSTS, TABLE_1, TABLE_4
+from unjpeg.evaluate.printed import COSTS, TABLE_1, TABLE_4, ablation_gains
 from unjpeg.evaluate.report import cost_table, metric_table
 
 __all__ = ["main", "plots", "tables", "with_tables"]
@@ -346,11 +346,11 @@ def _ablation(record: Mapping[str, Any]) -> str:
     for set_name, per_quality in record["summary"].items():
         for quality, figures in per_quality.items():
             for metric, (title, digits) in _METRIC_NAMES.items():
-                printed = ABLATION.get(set_name, {}).get(int(quality), {}).get(metric)
+                printed = ablation_gains(set_name, int(quality), metric)
                 row = [f"{set_name}, {quality}, {title}", f"{figures[metric]['base']:.{digits}f}"]
-                for number, name in enumerate(others, 1):
+                for name in others:
                     ours = _gain(figures[metric]["gains"][name], digits + 1)
-                    row.append(f"{ours}; {printed[number] - printed[0]:+.{digits}f}" if printed else ours)
+                    row.append(f"{ours}; {printed[name]:+.{digits}f}" if printed else ours)
                 rows.append(row)
     return _table(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
 
@@ -378,10 +378,12 @@ def _stage1(record: Mapping[str, Any]) -> str:
                 f"{here['quality_error']:.1f}",
                 f"{here['class_accuracy']:.0%}",
                 f"{1 - here['judged_original']:.0%}",
+                " / ".join(f"{error:.1f}" for error in here["content_error"].values()),
                 " / ".join("-" if movement[kind] is None else f"{movement[kind]:.2f}" for kind in movement),
             ]
         rows.append(row)
-    titles = ("quality's error", "class exact", "judged compressed", "movement, insensitive / sensitive")
+    both = "insensitive / sensitive"
+    titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
     return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
 
 

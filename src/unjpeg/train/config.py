@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
+from unjpeg.models.autoencoder import TOTAL_STRIDE
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
 
@@ -28,6 +29,9 @@ __all__ = [
 
 VALIDATION_FRACTION = 0.06
 """Share of the pictures that every recipe holds out, so that no shipped model has seen another's."""
+
+SEEDS = 2**63
+"""So many there are: torch takes no larger ones, and stage 2 takes the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,12 @@ class LearningRate:
     cosine: bool = False
     floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require(self, 0, "peak", "warmup_steps")
+        _require_shares(self, "gamma", "floor")
+        if any(milestone < 0 for milestone in self.milestones):
+            raise ValueError(f"milestones are steps, from 0 on, got {self.milestones}")
+
     def at(self, step: int, steps: int) -> float:
         """The rate for the step that follows ``step`` finished ones, of ``steps`` in all."""
         if step < self.warmup_steps:
@@ -64,8 +74,10 @@ class EncoderTraining:
     """Stage 1: the two auto-encoders (section IV-A2).
 
     Attributes:
-        steps: optimizer steps. The paper counts epochs over its 3550 images: 15 epochs are 1665 steps of 32.
-        patch, resize: side of the input; whole images scaled to it (as published) or patches cut at full size.
+        steps: optimizer steps. The paper counts epochs over its 3550 images: 15 epochs of whole batches are 1650 steps
+            of 32.
+        patch, resize: side of the input, a multiple of 16; whole images scaled to it (as published) or patches cut at
+            full size.
         lambda_insensitive, lambda_sensitive: the penalty factors of Eq. 3 and 7.
         adversarial: Eq. 6 as printed, or the textbook's binary cross-entropy.
         classification: Eq. 9's L1 between softmax and one-hot, or cross-entropy.
@@ -74,6 +86,8 @@ class EncoderTraining:
         resnet50: a safetensors file of ResNet-50's state dict, usual names, that both encoders start from; ``None``
             starts at random. Fits ``encoder_width`` 64 only.
         micro_batches: parts that a process's share of the batch is divided into (gradient accumulation).
+
+    Raises ValueError for a size or a number that no training could take, as ``DagnTraining`` does.
     """
 
     steps: int
@@ -95,7 +109,10 @@ class EncoderTraining:
     validate_every: int = 200
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
+        _require_stage(self)
+        _require(self, 0, "lambda_insensitive", "lambda_sensitive")
+        if self.patch % TOTAL_STRIDE:
+            raise ValueError(f"patch must be a multiple of {TOTAL_STRIDE}, the encoders' stride, got {self.patch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +120,14 @@ class DagnTraining:
     """Stage 2: the restorer under the frozen encoders (section IV-A3).
 
     Attributes:
-        steps: optimizer steps. The paper's 10000 epochs over 3550 images are 554700 steps of 64.
+        steps: optimizer steps. The paper's 10000 epochs over 3550 images are, in whole batches, 550000 steps of 64.
         optimizer: "adam" as published, or "muon": see ``optimizer``.
         loss: Eq. 14 as the mean absolute error ("l1") or, as printed, as a patch's sum of absolute errors ("l1-sum");
             or the mean over the patches of each one's root mean square error ("rms"), nearer to a mean of PSNR values.
         guidance: what a patch is restored under: the guidance of the patch itself, as published, or the mean over
             windows of its whole picture at that quality, as when a picture is restored: see ``guidance``. The latter
             has no fusion.
-        guide_window: side of the windows that guidance is taken from; ``None`` is ``patch``.
+        guide_window: side of the windows that guidance is taken from, a multiple of 16; ``None`` is ``patch``.
         candidates: patches cut for each one that is trained on, the most detailed; 1 is all that are cut.
         shrink, patterns, blind: shares of the patches that are halved, that are no photographs, and whose file states
             nothing: see ``PairedPatches``.
@@ -139,17 +156,31 @@ class DagnTraining:
     validate_every: int = 500
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "steps", "batch", "patch", "candidates", "micro_batches", "checkpoint_every", "validate_every"
-        )
-        for name in ("shrink", "patterns", "blind"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
+        _require_stage(self)
+        _require(self, 1, "candidates")
+        _require(self, 0, "weight_decay")
+        _require_shares(self, "shrink", "patterns", "blind")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in 0..1, 1 excluded, got {self.ema_decay}")
+        if self.window < 1 or self.window % TOTAL_STRIDE:
+            name = "patch" if self.guide_window is None else "guide_window"
+            raise ValueError(
+                f"{name} must be a multiple of {TOTAL_STRIDE}, for guidance is taken from windows of that side, "
+                f"got {self.window}"
+            )
+
+    @property
+    def window(self) -> int:
+        """Side of the windows that guidance is taken from."""
+        return self.patch if self.guide_window is None else self.guide_window
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole training: the network, both stages, the seed, and the share of pictures held out for validation."""
+    """A whole training: the network, both stages, the seed, and the share of pictures held out for validation.
+
+    Raises ValueError if its parts do not fit each other.
+    """
 
     name: str
     network: DagnConfig
@@ -161,6 +192,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.network.fusion and self.dagn.guidance == "picture":
             raise ValueError('dagn.guidance "picture" has no fusion; set network.fusion to false')
+        stride = self.network.total_stride
+        if self.dagn.patch % stride:
+            raise ValueError(f"dagn.patch must be a multiple of {stride}, the network's stride, got {self.dagn.patch}")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed must lie in 0..{SEEDS - 1}, got {self.seed}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie in 0..1, 1 excluded, got {self.validation_fraction}")
 
 
 def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:
@@ -187,6 +225,8 @@ def _completed(stored: dict[str, Any], kind: Any) -> dict[str, Any]:
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with some of its fields set from text, as ``unjpeg train --set`` takes them.
 
+    All are set at once: fields that depend on each other may come in any order. Of one field the last setting counts.
+
     Args:
         settings: each ``field.field=value``, such as ``encoders.adversarial=bce``. Numbers as Python writes them,
             ``true`` and ``false``, ``none`` where a field may be empty, tuples as numbers between commas.
@@ -194,18 +234,24 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Raises:
         SettingError: there is no such field, or it does not take that value.
     """
+    changes: dict[str, Any] = {}
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator or not path:
             raise SettingError(f"{setting}: a setting is written FIELD=VALUE, for instance encoders.adversarial=bce")
         try:
-            recipe = _with_setting(recipe, path.split("."), text)
+            _note(changes, recipe, path.split("."), text)
         except ValueError as error:
             raise SettingError(f"{setting}: {error}") from error
-    return recipe
+    try:
+        changed: Recipe = _changed(recipe, changes)
+    except ValueError as error:
+        raise SettingError(f"{', '.join(settings)}: {error}") from error
+    return changed
 
 
-def _with_setting(owner: Any, path: list[str], text: str) -> Any:
+def _note(changes: dict[str, Any], owner: Any, path: list[str], text: str) -> None:
+    """Add one setting to ``changes``, which are nested as the fields are. Raises ValueError."""
     name, *below = path
     known = [f.name for f in fields(owner) if f.name != "name"]
     if name not in known:
@@ -214,10 +260,19 @@ def _with_setting(owner: Any, path: list[str], text: str) -> Any:
     if is_dataclass(value):
         if not below:
             raise ValueError(f"{name!r} has settings of its own: {', '.join(f.name for f in fields(value))}")
-        return replace(owner, **{name: _with_setting(value, below, text)})
-    if below:
+        _note(changes.setdefault(name, {}), value, below, text)
+    elif below:
         raise ValueError(f"{name!r} has no settings of its own")
-    return replace(owner, **{name: _parsed(text, get_type_hints(type(owner))[name])})
+    else:
+        changes[name] = _parsed(text, get_type_hints(type(owner))[name])
+
+
+def _changed(owner: Any, changes: Mapping[str, Any]) -> Any:
+    values = {
+        name: _changed(getattr(owner, name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return replace(owner, **values)
 
 
 def _parsed(text: str, kind: Any) -> Any:
@@ -242,12 +297,27 @@ def _parsed(text: str, kind: Any) -> Any:
         value = kind(text)
     except ValueError:
         raise ValueError("must be a whole number" if kind is int else "must be a number") from None
-    if not math.isfinite(value):
+    if kind is float and not math.isfinite(value):
         raise ValueError("must be a finite number")
     return value
 
 
-def _require_positive(owner: object, *names: str) -> None:
+def _require(owner: object, least: int, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}")
+        if not getattr(owner, name) >= least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(owner, name)}")
+
+
+def _require_shares(owner: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(owner, name) <= 1:
+            raise ValueError(f"{name} is a share, 0 to 1, got {getattr(owner, name)}")
+
+
+def _require_stage(stage: EncoderTraining | DagnTraining) -> None:
+    """What both stages ask of the fields that they share."""
+    _require(stage, 1, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
+    if stage.batch % stage.micro_batches:
+        raise ValueError(f"batch {stage.batch} cannot be divided into {stage.micro_batches} micro_batches")
+    if stage.gradient_clip is not None and stage.gradient_clip <= 0:
+        raise ValueError(f"gradient_clip must be greater than 0, or none, got {stage.gradient_clip}")

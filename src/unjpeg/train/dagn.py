@@ -30,6 +30,7 @@ __all__ = [
     "real_life_gain_db",
     "restoration_loss",
     "train_dagn",
+    "validation_crops",
     "validation_psnr_db",
 ]
 
@@ -67,6 +68,7 @@ def train_dagn(
     if start is not None:
         stored_config["start"] = start
     resumed = resume_point(checkpoint_path, stored_config, images.manifest)
+    crops = validation_crops(images, recipe)
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)
@@ -77,7 +79,7 @@ def train_dagn(
     pictures: PictureGuidance | None = None
     guided = recipe.network.insensitive_guidance or recipe.network.sensitive_guidance
     if config.guidance == "picture" and guided:
-        pictures = PictureGuidance.measure(network, images.training, config.guide_window or config.patch, fabric.device)
+        pictures = PictureGuidance.measure(network, images.training, config.window, fabric.device)
         if not resumed and not any(name.startswith(GUIDANCE) for name in initial):
             pictures.standardise(network)
     average = AveragedModel(network, config.ema_decay)
@@ -111,7 +113,6 @@ def train_dagn(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    crops = images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
     patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
     in_the_wild = replace(config.degradation, real_life=1.0)
     wild = [in_the_wild.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
@@ -164,6 +165,11 @@ def train_dagn(
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
+
+
+def validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
+    """What stage 2 is validated on. Raises TrainingDataError if no held-out picture is large enough."""
+    return images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
 
 
 def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:

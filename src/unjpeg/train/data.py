@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import os
+import platform
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,15 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unjpeg.datasets import image_files, resolved
-from unjpeg.errors import TrainingDataError
+from unjpeg.errors import SettingError, TrainingDataError
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["ImageFolder", "ImageStore", "Pair", "PairedPatches", "Sample", "sample_loader"]
+__all__ = ["ImageFolder", "ImageStore", "Pair", "PairedPatches", "Sample", "require_divisible", "sample_loader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class ImageStore:
     """Decoded RGB images in one memory-mapped file.
 
     The file is named by a hash of paths, sizes and modification times, and made once; deleting it is always safe.
+    It takes three bytes a pixel. While it is made, a bar shows on a terminal. What a killed process has left half made
+    is removed by the next one on the same machine.
     """
 
     def __init__(self, files: Sequence[Path], cache_dir: Path) -> None:
@@ -91,11 +96,11 @@ class ImageStore:
 
     def _write(self, files: Sequence[Path], index_path: Path) -> None:
         shapes, digest = [], hashlib.sha256()
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        partial_index = index_path.with_name(f"{index_path.name}.{os.getpid()}")
+        _remove_abandoned(self._path.parent)
+        partial, partial_index = _partial(self._path), _partial(index_path)
         try:
             with partial.open("wb") as out:
-                for file in files:
+                for file in _counted(files):
                     pixels = _decode(file)
                     shapes.append(pixels.shape[:2])
                     data = pixels.tobytes()
@@ -118,6 +123,37 @@ class ImageStore:
         height, width = self.shapes[index]
         flat = self._data[self._offsets[index] : self._offsets[index + 1]]
         return flat.reshape(height, width, 3)
+
+
+def _partial(path: Path) -> Path:
+    """Where this process writes a file until it is whole: no other process of any machine writes there."""
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}")
+
+
+def _remove_abandoned(cache_dir: Path) -> None:
+    """Remove the half-made stores of processes of this machine that are no more."""
+    for partial in cache_dir.glob(f"images-*.{platform.node()}.*"):
+        process = partial.name.rpartition(".")[2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
+
+
+def _counted(files: Sequence[Path]) -> Iterator[Path]:
+    """The files, with a bar on a terminal: large sets take minutes."""
+    console = Console(stderr=True)
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(files)
 
 
 def _decode(file: Path) -> NDArray[np.uint8]:
@@ -144,9 +180,6 @@ class Sample:
     quality: Tensor
     picture: Tensor
     stated: Tensor
-
-    def pin_memory(self) -> Sample:
-        return Sample(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
 
 class Pair(NamedTuple):
@@ -275,6 +308,14 @@ def _collate(items: list[Pair]) -> Sample:
     return Sample(stack(compressed), stack(original), *numbers)
 
 
+def require_divisible(batch: int, world_size: int, micro_batches: int) -> None:
+    """Raises SettingError unless so many processes can take equal parts of a batch, in so many turns each."""
+    if batch % (world_size * micro_batches):
+        raise SettingError(
+            f"batch {batch} cannot be divided over {world_size} processes of {micro_batches} micro-batches"
+        )
+
+
 def sample_loader(
     dataset: PairedPatches,
     *,
@@ -289,12 +330,9 @@ def sample_loader(
     """Batches of the steps ``first_step`` to ``steps``, compressed in ``workers`` processes.
 
     Sample numbers do not depend on how a step's ``batch`` samples are divided: over ``world_size`` processes, and
-    within each into ``micro_batches``.
+    within each into ``micro_batches``. Raises SettingError if the batch cannot be divided so.
     """
-    if batch % (world_size * micro_batches):
-        raise TrainingDataError(
-            f"batch {batch} cannot be divided over {world_size} processes of {micro_batches} micro-batches"
-        )
+    require_divisible(batch, world_size, micro_batches)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=batch // world_size // micro_batches,

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 
-from unjpeg.errors import TrainingError
+from unjpeg.errors import OtherTrainingError, SettingError, TrainingError
 from unjpeg.network import ModelFile
 from unjpeg.output import check_target
 from unjpeg.train.calibrate import CROP_SIDE, calibrated_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
-from unjpeg.train.dagn import train_dagn
-from unjpeg.train.data import ImageFolder
+from unjpeg.train.dagn import train_dagn, validation_crops
+from unjpeg.train.data import ImageFolder, require_divisible
 from unjpeg.train.encoders import encoder_weights, train_encoders
 from unjpeg.train.export import export_checkpoint, load_exported
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["export_file", "make_fabric", "open_images", "recipe_by_name", "train_recipe"]
+__all__ = ["export_file", "make_fabric", "new_fabric", "open_images", "recipe_by_name", "recipe_for", "train_recipe"]
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def train_recipe(
@@ -37,6 +40,7 @@ def train_recipe(
     devices: int = 1,
     accelerator: str = "auto",
     precision: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Both stages of a recipe, going on from whatever ``out`` holds. Returns the last checkpoint's path.
 
@@ -46,27 +50,40 @@ def train_recipe(
         start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for its width and
             the number of blocks in a row, which may grow.
         encoders: a model whose encoders to take instead of stage 1's.
+        say: takes a line at the end: where the checkpoint lies, and what to do with it.
 
     Raises:
         ModelError: there is no such model.
-        SettingError: the recipe has no such setting.
-        TrainingError: no such recipe, a folder is missing, ``out`` belongs to another configuration, or the model's
-            weights do not fit.
+        SettingError: there is no such recipe, device or precision, or no such setting of the recipe.
+        TrainingError: a folder is missing, no held-out picture is large enough to validate on, ``out`` belongs to
+            another training, or the model's weights do not fit.
     """
-    recipe = with_settings(recipe_by_name(name), settings)
-    fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)
-    images = open_images(data, recipe.validation_fraction)
+    recipe = recipe_for(name, settings, devices)
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     given = start or encoders
-    if given is not None:
-        file = ModelFile.read(given)
-        network = load_exported(file)
-        weights = network.state_dict()
-        if start is None:
-            weights = {name: weights[name] for name in network.frozen_names()}
-        origin = file.hash if start else f"the encoders of {file.hash}"
-        return train_dagn(fabric, recipe, images, weights, out, start=origin, workers=workers)
-    weights = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
-    return train_dagn(fabric, recipe, images, weights, out, workers=workers)
+    file = None if given is None else ModelFile.read(given)
+    # Before the processes are launched: pictures are decoded once, and what is wrong with them is said once.
+    images = open_images(data, recipe.validation_fraction)
+    validation_crops(images, recipe)  # raises now what it would after all of stage 1
+    fabric.launch()
+    try:
+        if file is None:
+            weights = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
+            path = train_dagn(fabric, recipe, images, weights, out, workers=workers)
+        else:
+            network = load_exported(file)
+            weights = network.state_dict()
+            if start is None:
+                weights = {name: weights[name] for name in network.frozen_names()}
+            origin = file.hash if start else f"the encoders of {file.hash}"
+            path = train_dagn(fabric, recipe, images, weights, out, start=origin, workers=workers)
+    except OtherTrainingError as error:
+        raise OtherTrainingError(f"{error} (--out)") from error
+    if fabric.is_global_zero:
+        command = ["unjpeg", "export", str(path), "--out", "MODEL.unjpeg"]
+        command += [word for folder in data for word in ("--data", folder)]
+        say(f"{path}: {recipe.dagn.steps} steps, finished; a model file of it: {shlex.join(command)}")
+    return path
 
 
 def export_file(
@@ -94,21 +111,44 @@ def export_file(
 
 
 def recipe_by_name(name: str) -> Recipe:
-    """Raises TrainingError if there is none."""
+    """Raises SettingError if there is none."""
     if name not in RECIPES:
-        raise TrainingError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
+        raise SettingError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
 
 
+def recipe_for(name: str, settings: Sequence[str], devices: int) -> Recipe:
+    """A recipe with some of its fields set, for so many processes.
+
+    Raises SettingError if there is no such recipe or setting, or the processes cannot share a stage's batch equally.
+    """
+    recipe = with_settings(recipe_by_name(name), settings)
+    for stage in (recipe.encoders, recipe.dagn):
+        require_divisible(stage.batch, devices, stage.micro_batches)
+    return recipe
+
+
 def make_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
-    """What runs a training: launched, on the devices asked for. Raises TrainingError if there are none such."""
-    torch.set_flush_denormal(True)
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
-        raise TrainingError(f"cannot train like that: {error}") from error
+    """``new_fabric``, launched: from here on each device has its process."""
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     fabric.launch()
     return fabric
+
+
+def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
+    """What runs a training, on the devices asked for; not launched yet.
+
+    Raises:
+        SettingError: there is no such kind of device, or no such precision.
+        TrainingError: this machine has none such.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
+    except ValueError as error:  # what Fabric does not know
+        raise SettingError(f"cannot train like that: {error}") from error
+    except (RuntimeError, ImportError) as error:  # what the machine lacks
+        raise TrainingError(f"cannot train like that: {error}") from error
 
 
 def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
@@ -119,9 +159,14 @@ def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImag
 
 
 def _precision(wanted: str) -> str:
-    """bf16 where it is fast: GPUs that support it, CPUs with bf16 units. Elsewhere it is several times slower."""
-    if wanted != "auto":
+    """bf16 where it is fast: GPUs that support it, CPUs with bf16 units. Elsewhere it is several times slower.
+
+    Raises SettingError for what neither loop is written for: 16-bit weights, or gradients that need scaling.
+    """
+    if wanted in PRECISIONS:
         return wanted
+    if wanted != "auto":
+        raise SettingError(f"no precision {wanted!r} to train in; there are: auto, {', '.join(PRECISIONS)}")
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32-true"

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from unjpeg.errors import TrainingDataError, TrainingError
+from unjpeg.errors import OtherTrainingError, TrainingDataError
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import completed
 from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation
@@ -174,7 +174,9 @@ class RunLog:
         self._waited = 0.0
 
     def steps(self, first: int, total: int) -> Iterator[int]:
-        """Count from ``first`` to ``total`` with a bar."""
+        """Count from ``first`` to ``total`` with a bar. Where nothing is left to do, a line says so."""
+        if first >= total and self._writer:
+            self._console.print(f"{self._title} finished earlier, after {total} steps", highlight=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -240,16 +242,16 @@ class RunLog:
 
 
 def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint to go on from, if there is one. Raises TrainingError if it belongs to another training."""
+    """The checkpoint to go on from, if there is one. Raises OtherTrainingError if it belongs to another training."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
     stored = completed(checkpoint.config)
     if stored != config:
         changed = ", ".join(sorted(_differences(stored, config)))
-        raise TrainingError(f"{path}: was made with another configuration ({changed}); choose another --out")
+        raise OtherTrainingError(f"{path}: was made with another configuration ({changed}); choose another folder")
     if checkpoint.manifest != manifest:
-        raise TrainingError(f"{path}: was trained on other pictures; choose another --out, or give the same --data")
+        raise OtherTrainingError(f"{path}: was trained on other pictures; give the same ones, or choose another folder")
     return checkpoint
 
 
