@@ -1,10 +1,10 @@
-"""Which unjpeg this is. Costs nothing to import."""
+"""Which unjpeg this is, and where it runs. Costs nothing to import."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["__version__", "source_commit"]
+__all__ = ["__version__", "machine", "source_commit"]
 
 __version__ = "0.1.0"
 
@@ -21,3 +21,19 @@ def source_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    import os
+    import platform
+
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
 from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import verify
-from unjpeg.version import __version__, source_commit
+from unjpeg.version import __version__, machine, source_commit
 
 __all__ = ["JOURNAL", "RESULTS", "Row", "load_results", "machine", "measured", "run", "summarised", "write_json"]
 
@@ -237,19 +236,6 @@ def load_results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MeasurementError(f"{path}: is no readable result file ({error})") from error
     return record
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
