@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ def recipe_by_name(name: str) -> Recipe:
 def make_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
     """What runs a training: launched, on the devices asked for. Raises TrainingError if there are none such."""
     torch.set_flush_denormal(True)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it reports its own precision to the user
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
     except (ValueError, RuntimeError, ImportError) as error:  # what Fabric raises for what it or the machine lacks
