@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
@@ -22,9 +22,12 @@ __all__ = [
     "Recipe",
     "completed",
     "json_ready",
+    "require_positive",
     "with_settings",
 ]
 
+
+Settable = TypeVar("Settable")
 
 VALIDATION_FRACTION = 0.06
 """Share of the pictures that every recipe holds out, so that no shipped model has seen another's."""
@@ -95,7 +98,7 @@ class EncoderTraining:
     validate_every: int = 200
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
+        require_positive(self, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class DagnTraining:
     validate_every: int = 500
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             self, "steps", "batch", "patch", "candidates", "micro_batches", "checkpoint_every", "validate_every"
         )
         for name in ("shrink", "patterns", "blind"):
@@ -184,10 +187,11 @@ def _completed(stored: dict[str, Any], kind: Any) -> dict[str, Any]:
     }
 
 
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+def with_settings(recipe: Settable, settings: Sequence[str]) -> Settable:
     """The recipe with some of its fields set from text, as ``unjpeg train --set`` takes them.
 
     Args:
+        recipe: a dataclass that consists of numbers, texts and further dataclasses.
         settings: each ``field.field=value``, such as ``encoders.adversarial=bce``. Numbers as Python writes them,
             ``true`` and ``false``, ``none`` where a field may be empty, tuples as numbers between commas.
 
@@ -247,7 +251,8 @@ def _parsed(text: str, kind: Any) -> Any:
     return value
 
 
-def _require_positive(owner: object, *names: str) -> None:
+def require_positive(owner: object, *names: str) -> None:
+    """Raises ValueError if one of the named fields is less than 1."""
     for name in names:
         if getattr(owner, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}")
