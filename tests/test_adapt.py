@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from conftest import synthetic_photo
-from unjpeg.cli import app
+from unjpeg.cli import app, run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
-from unjpeg.network import ModelFile
+from unjpeg.models import Dagn, DagnConfig
+from unjpeg.network import SELF_ENSEMBLES, ModelFile
 from unjpeg.restore import Restorer
 from unjpeg.train import adapt as adapting
-from unjpeg.train.adapt import DEFAULT_ADAPTATION, TargetPictures, adapt_model
+from unjpeg.train.adapt import DEFAULT_ADAPTATION, AdaptationReport, TargetPictures, adapt_model
+from unjpeg.train.config import VALIDATION_FRACTION, LearningRate
+from unjpeg.train.data import ImageFolder, is_validation
+from unjpeg.train.degrade import JpegDegradation, standard_stated
+from unjpeg.train.domains import Patches, alike, turned_stated
 from unjpeg.train.export import load_exported
+from unjpeg.train.pipeline import make_fabric
+from unjpeg.train.run import TrainingImages
 
 SIDE = 80
 
@@ -69,8 +79,9 @@ def adapt(model: Path, target: Path, source: Path, out: Path, *options: str, cod
         ("three", "3 usable pictures are too little to adapt to; give 10 or more"),
         ("unreadable", "9 usable pictures are too little"),
         ("small", "0 usable pictures are too little"),
-        ("the source", "is (in) the source"),
-        ("in the source", "is (in) the source"),
+        ("the source", "target: is the source itself"),
+        ("in the source", "target: lies in the source"),
+        ("around the source", "target: holds the source"),
         ("a copy", "is also in the source"),
     ],
 )
@@ -87,9 +98,11 @@ def test_bad_targets_are_each_one_line(kind: str, message: str, tiny_model: Path
     elif kind == "small":
         fill(target, 12, seed=10, side=16)
     elif kind == "the source":
-        target = source
+        target.symlink_to(source)
     elif kind == "in the source":
-        target = fill(source / "below", 12, seed=10)
+        target = fill(source / "target", 12, seed=10)
+    elif kind == "around the source":
+        source = fill(target / "below", 12, seed=10)
     elif kind == "a copy":
         fill(target, 12, seed=10)
         shutil.copy(source / "03.png", target / "renamed.png")
@@ -97,7 +110,54 @@ def test_bad_targets_are_each_one_line(kind: str, message: str, tiny_model: Path
         adapt(tiny_model, target, source, tmp_path / "out")
     assert message in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def complaint(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """Exit code and lines on standard error of the command as a user runs it."""
+    with pytest.raises(SystemExit) as raised:
+        run_safely(lambda: app([str(argument) for argument in arguments]))
+    return int(raised.value.code or 0), capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a file", "the model's place", "the report's place"])
+def test_an_output_that_cannot_be_written_is_one_line_before_anything_is_read(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = {"no folder": Path("/proc/self"), "a file": tmp_path / "file"}.get(kind, tmp_path / "out")
+    (tmp_path / "file").touch()
+    for name, place in (("the model's place", "adapted.unjpeg"), ("the report's place", "report.json")):
+        if kind == name:
+            (out / place).mkdir(parents=True)
+    nowhere = tmp_path / "nowhere"  # neither model nor pictures are there: they are not asked for
+    code, lines = complaint(["adapt", nowhere, "--target", nowhere, "--source", nowhere, "--out", out], capsys)
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith(f"unjpeg: {out}")
+
+
+def test_exit_codes_of_bad_input(
+    tiny_model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--source", source, "--out", tmp_path / "out"]
+    code, lines = complaint(["adapt", tiny_model, "--target", tmp_path / "missing", *common], capsys)
+    assert (code, lines) == (1, [f"unjpeg: {tmp_path / 'missing'}: no such folder of images"])
+    code, lines = complaint(["adapt", tiny_model, "--target", "live1", *common], capsys)  # a data set's name
+    assert code == 1
+    assert lines[0].startswith(("unjpeg: live1: ", "unjpeg: /"))  # not whole, or refused as too close to the source
+    target = fill(tmp_path / "target", 12, seed=40)
+    for setting in ("ramp=maybe", "nonesuch=1", "steps=3", "patch=32", "batch=0", "ramp"):
+        code, lines = complaint(["adapt", tiny_model, "--target", target, *common, "--set", setting], capsys)
+        assert (code, len(lines)) == (2, 1)
+        assert setting in lines[0]
+
+
+def test_a_data_set_can_be_the_target(
+    tiny_model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = fill(tmp_path / "live1", 3, seed=40)
+    monkeypatch.setattr(adapting, "resolved", lambda name: place if name == "live1" else Path(name))
+    with pytest.raises(TrainingDataError, match="live1: 3 usable pictures are too little"):
+        adapt_model(str(tiny_model), Path("live1"), [str(source)], tmp_path / "out")
 
 
 def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
@@ -150,7 +210,9 @@ def test_patches_of_one_picture_are_limited(tmp_path: Path, monkeypatch: pytest.
 # --- a whole adaptation -------------------------------------------------------------------------------------------
 
 
-def test_an_adapted_model_restores(tiny_model: Path, source: Path, tmp_path: Path) -> None:
+def test_an_adapted_model_restores(
+    tiny_model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = fill(tmp_path / "target", 12, seed=40)
     said: list[str] = []
     config = replace(DEFAULT_ADAPTATION, steps=4, batch=2, checkpoint_every=2, max_source_loss_db=5.0)
@@ -191,26 +253,180 @@ def test_an_adapted_model_restores(tiny_model: Path, source: Path, tmp_path: Pat
     written = (tmp_path / "out" / "adapt.safetensors").read_bytes()
     assert run().steps == 4  # finished: measured again, not trained again
     assert (tmp_path / "out" / "adapt.safetensors").read_bytes() == written
+    kept = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (kept["start"], kept["start_hash"]) == (str(tiny_model), start.hash)
+    assert (kept["seed"], kept["strength"], kept["steps_asked"]) == (0, 0.1, 4)
+    assert kept["images"]["target_pictures"] == 12
+    assert kept["machine"]["cores"] > 0
+    assert {"commit", "unjpeg"} <= kept.keys()
+    assert kept["source_blind_psnr_db_after"] is None  # this model is told nothing
+    monkeypatch.setattr(adapting, "domain_accuracy", None)  # refused before anything is measured
     with pytest.raises(TrainingError, match="another configuration"):
         run(steps=6)
 
 
-def test_a_source_that_collapses_at_once_writes_nothing(
+class Exported(NamedTuple):
+    """What a quick adaptation would have written."""
+
+    network: Dagn
+    options: dict[str, Any]
+
+
+@pytest.fixture
+def quick(
     tiny_model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[AdaptationReport, Exported]]:
+    """One step with a probe of none, nothing exported; ``network`` takes the place of the model's weights."""
+
+    def adapt_quickly(
+        file: ModelFile | None = None, network: Dagn | None = None, format: str = "webp", **changes: Any
+    ) -> tuple[AdaptationReport, Exported]:
+        target = fill(tmp_path / f"target-{format}", 12, seed=40, format=format)
+        exported: list[Exported] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelFile, "read", lambda _name: file or adapting_file)
+            if network is not None:
+                patch.setattr(adapting, "load_exported", lambda _file: network)
+            patch.setattr(
+                adapting, "export_network", lambda one, _path, **options: exported.append(Exported(one, options))
+            )
+            config = replace(DEFAULT_ADAPTATION, **{"steps": 1, "batch": 2, "max_source_loss_db": 9.0} | changes)
+            report = adapt_model(
+                "a model",
+                target,
+                [str(source)],
+                tmp_path / "out",
+                config=config,
+                accelerator="cpu",
+                precision="32-true",
+                probe_steps=1,
+            )
+        return report, exported[0]
+
+    adapting_file = ModelFile.read(tiny_model)
+    return adapt_quickly
+
+
+Quick = Callable[..., tuple[AdaptationReport, Exported]]
+
+
+def test_a_source_that_collapses_at_once_writes_nothing(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = fill(tmp_path / "target", 12, seed=40)
     psnr = iter([30.0, 20.0])
-    monkeypatch.setattr(adapting, "validation_psnr_db", lambda *_: {"psnr_db_q10": next(psnr)})
-    config = replace(DEFAULT_ADAPTATION, steps=1, batch=2)
-    with pytest.raises(TrainingError, match=r"lost more than 0\.1 dB .* within 1 steps; nothing was written"):
-        adapt_model(
-            str(tiny_model),
-            target,
-            [str(source)],
-            tmp_path / "out",
-            config=config,
-            accelerator="cpu",
-            precision="32-true",
-            probe_steps=1,
-        )
+    monkeypatch.setattr(adapting, "validation_psnr_db", lambda *_, **__: {"psnr_db_q10": next(psnr)})
+    collapse = r"lost more than 0\.1 dB .* within 1 steps; no model was written"
+    with pytest.raises(TrainingError, match=collapse):
+        quick(max_source_loss_db=0.1)
     assert not (tmp_path / "out" / "adapted.unjpeg").exists()
+    monkeypatch.setattr(adapting, "domain_accuracy", None)
+    with pytest.raises(TrainingError, match=collapse) as again:  # known at once
+        quick(max_source_loss_db=0.1)
+    # Both ways out that it names are ways out.
+    with pytest.raises(TrainingError, match=r"another configuration.*strength"):
+        quick(max_source_loss_db=0.1, strength=0.01)
+    checkpoint = tmp_path / "out" / "adapt.safetensors"
+    assert "another --out" in str(again.value)
+    assert f"remove {checkpoint} first" in str(again.value)
+    checkpoint.unlink()
+    monkeypatch.undo()
+    assert quick(max_source_loss_db=9.0, strength=0.01)[0].steps == 1
+
+
+def test_what_a_model_file_holds_besides_its_weights_is_kept_or_missed(quick: Quick, tiny_model: Path) -> None:
+    file = ModelFile.read(tiny_model)
+    file = replace(
+        file,
+        description=file.description | {"guide_windows": 7, "passes": 4, "name": "best"},
+        restore_int8=b"a graph",
+    )
+    file.description["sha256"]["restore_int8"] = "its hash"
+    report, exported = quick(file)
+    assert exported.options["guide_windows"] == 7
+    assert any("no int8 graph; python -m unjpeg.train.int8" in note for note in report.notes)
+    assert any("is the mean over 4 flips" in note for note in report.notes)
+
+
+def test_best_is_said_to_be_default() -> None:
+    file = ModelFile.read("best")
+    assert file.passes == 4
+    assert SELF_ENSEMBLES["best"][0] == "default"
+
+
+def test_a_source_without_a_picture_to_spare_is_said(quick: Quick, source: Path, tmp_path: Path) -> None:
+    def says_so() -> bool:
+        return any("no picture to spare" in note for note in quick()[0].notes)
+
+    for file in source.iterdir():
+        if is_validation(file, VALIDATION_FRACTION):
+            file.unlink()
+    assert says_so()
+    (tmp_path / "out" / "adapt.safetensors").unlink()
+    names = (Path(f"spare-{number}.png") for number in itertools.count())
+    spare = next(name for name in names if is_validation(name, VALIDATION_FRACTION))
+    Image.fromarray(synthetic_photo(128, 144, 99)).save(source / spare)
+    assert not says_so()
+
+
+def test_an_adversary_that_stayed_at_chance_is_said(quick: Quick) -> None:
+    report, _ = quick(strength=0.1, learning_rate=LearningRate(0.0))
+    assert report.least_quality_loss is not None
+    assert report.least_quality_loss > adapting.INERT
+    assert any("the adversary did not tell source from target" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("format", ["webp", "jpeg"])
+def test_a_model_that_is_told_is_watched_told_and_blind(
+    format: str, quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = Dagn(DagnConfig(width=8, scales=2, blocks=1, stem=2, encoder_width=2, stated=True))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    compared: list[Tensor] = []
+
+    def watch(source: Patches, target: Patches) -> Patches:
+        both = alike(source, target)
+        assert both.stated is not None
+        compared.append(both.stated.any(dim=1))
+        return both
+
+    monkeypatch.setattr("unjpeg.train.carn.alike", watch)
+    report, exported = quick(network=network, format=format)
+    # Of a JPEG target both domains state something, of any other neither does.
+    assert all(told.all() if format == "jpeg" else not told.any() for told in compared)
+    assert report.source_blind_psnr_db_before is not None
+    assert report.source_blind_psnr_db_before == pytest.approx(report.source_psnr_db_before, abs=1)
+    names = {name.rsplit("_q", 1)[0] for name in exported.options["validation"]}
+    assert names == {"psnr_db", "psnr_db_blind"}
+    moved = {name for name, value in exported.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("stated.") for name in moved)  # the denoiser heard what was stated
+
+
+def test_the_degradation_is_what_the_model_was_trained_on(tiny_model: Path) -> None:
+    file = ModelFile.read(tiny_model)
+    trained = JpegDegradation(5, 90, skew=1.5, real_life=0.25)
+    file.description["training"]["config"]["dagn"]["degradation"] = asdict(trained)
+    assert adapting._trained_degradation(file) == trained
+    file.description["training"]["config"]["dagn"]["degradation"] = {"min_quality": 5, "max_quality": 90}
+    assert adapting._trained_degradation(file) == JpegDegradation(5, 90)
+    del file.description["training"]["config"]["dagn"]
+    assert adapting._trained_degradation(file) == JpegDegradation()
+
+
+def test_both_domains_are_turned_alike(source: Path, tmp_path: Path) -> None:
+    """After the compression, too: of a source whose tables lie, half of the patches state them upright."""
+    images = TrainingImages.open([ImageFolder(source)], validation_fraction=0, cache_dir=tmp_path / "cache")
+    clean = adapting._fresh(images, 0, 32, JpegDegradation(40, 40), 16, 0, told=True)
+    pair = clean.batch(0)
+    assert pair.stated is not None
+    upright = standard_stated(40)
+    is_upright = [np.array_equal(row, upright) for row in pair.stated.numpy()]
+    assert {row.numpy().tobytes() for row in pair.stated} == {upright.tobytes(), turned_stated(upright, 1).tobytes()}
+    assert 3 < sum(is_upright) < 13
+    assert not torch.equal(pair.compressed, pair.original)
+    assert float((pair.compressed.float() - pair.original.float()).abs().mean()) < 10  # and with their originals
+
+
+def test_fabric_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    make_fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    assert capfd.readouterr() == ("", "")

@@ -500,7 +500,8 @@ def export(
 def adapt(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODELS}.")],
     target: Annotated[
-        Path, typer.Option("--target", metavar="DIR", help="Your compressed pictures; no originals are needed.")
+        Path,
+        typer.Option("--target", metavar="DIR", help="Your compressed pictures (or a data set); no originals needed."),
     ],
     source: Annotated[
         list[str], typer.Option("--source", metavar="DIR[=WEIGHT]", help="Clean pictures of any kind; several to mix.")
@@ -509,6 +510,9 @@ def adapt(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
     strength: Annotated[float, typer.Option(min=0, help="How hard source and target are drawn together.")] = 0.1,
     max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Of the adaptation: ramp=true, batch=4, ...")
+    ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
@@ -522,9 +526,7 @@ def adapt(
         target,
         source,
         out,
-        config=dataclasses.replace(
-            adapting.DEFAULT_ADAPTATION, steps=steps, strength=strength, max_source_loss_db=max_loss
-        ),
+        config=adapting.configured(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
         seed=seed,
         accelerator=accelerator,
         precision=precision,

@@ -1,10 +1,10 @@
-"""Which unjpeg this is. Costs nothing to import."""
+"""Which unjpeg this is, and where it runs. Costs nothing to import."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["__version__", "source_commit", "source_hash"]
+__all__ = ["__version__", "machine", "source_commit", "source_hash"]
 
 __version__ = "0.1.0"
 
@@ -37,3 +37,19 @@ def source_hash(*modules: str) -> str:
         *folders, name = module.split(".")
         digest.update(f"{module}\n".encode() + files("unjpeg").joinpath(*folders, f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    import os
+    import platform
+
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}

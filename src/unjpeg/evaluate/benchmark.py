@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
 from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import verify
-from unjpeg.version import __version__, source_commit, source_hash
+from unjpeg.version import __version__, machine, source_commit, source_hash
 
 __all__ = [
     "JOURNAL",
@@ -348,19 +347,6 @@ def load_results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MeasurementError(f"{path}: is no readable result file ({error})") from error
     return record
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

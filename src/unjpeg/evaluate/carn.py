@@ -17,7 +17,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,19 +31,20 @@ from PIL import Image
 
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
-from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import load_images
 from unjpeg.evaluate.sheets import crop_sheet, residual_sheet
-from unjpeg.models import Backbone, DiscriminatorConfig
+from unjpeg.models import Backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.carn import make_backbone, restore_pixels, stored
-from unjpeg.train.carn_recipes import CarnPictures, CarnRecipe, Scenarios, carn_recipe
+from unjpeg.train.carn_recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, carn_recipe
+from unjpeg.train.config import with_settings
+from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
-from unjpeg.train.domains import Cutting, TargetDomain, compressed
+from unjpeg.train.domains import Cutting, TargetDomain, checksum, compressed
 from unjpeg.train.pipeline import make_fabric, open_images
 from unjpeg.train.probe import domain_accuracy
-from unjpeg.version import __version__, source_commit
+from unjpeg.version import __version__, machine, source_commit
 
 __all__ = ["TARGET_SHARES", "app", "open_pictures", "table1", "table2"]
 
@@ -56,12 +57,20 @@ TARGET_SHARES = (1, 4, 8)
 
 Pixels = NDArray[np.uint8]
 
-RecipeOption = Annotated[str, typer.Option(help="A recipe of unjpeg.train.carn_recipes.")]
+RecipeOption = Annotated[str, typer.Option(help=f"One of {', '.join(CARN_RECIPES)}.")]
+SettingsOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe (with another --out): adaptation.ramp=true"),
+]
 DataOption = Annotated[Path, typer.Option(help="Folder with train/ and test/<set>.")]
 TrainOption = Annotated[list[str], typer.Option("--train", metavar="DIR", help="Training pictures. [--data's]")]
+ValidationOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Held-out pictures, DIV2K's for instance. [a share of the training pictures]"),
+]
 WorkOption = Annotated[Path, typer.Option(help="Folder of the trainings.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the result files.")]
-SeedOption = Annotated[list[int], typer.Option("--seed", help="One or several seeds.")]
+SeedOption = Annotated[list[int], typer.Option("--seed", min=0, help="One or several seeds.")]
 AcceleratorOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 DATA = Path(os.environ.get("UNJPEG_DATA", "../shared/data"))
@@ -79,10 +88,20 @@ class _Session:
     fabric: Fabric
 
     @classmethod
-    def open(cls, recipe: str, data: Path, train: Sequence[str], work: Path, accelerator: str) -> _Session:
+    def open(
+        cls,
+        recipe: str,
+        settings: Sequence[str],
+        data: Path,
+        train: Sequence[str],
+        validation: str | None,
+        work: Path,
+        accelerator: str,
+    ) -> _Session:
+        chosen = with_settings(carn_recipe(recipe), settings)
         fabric = make_fabric(accelerator=accelerator, devices=1, precision="32-true")
-        chosen = carn_recipe(recipe)
-        pictures = open_pictures(chosen, train or [str(data / "train" / name) for name in TRAINING_FOLDERS])
+        folders = train or [str(data / "train" / name) for name in TRAINING_FOLDERS]
+        pictures = open_pictures(chosen, folders, validation)
         tests = {"validation": [(f"{i}", picture) for i, picture in enumerate(pictures.held_out)]}
         for name in TEST_SETS:
             tests[name] = [(file, _grey(pixels)) for file, pixels in load_images(data / "test" / name)]
@@ -92,24 +111,38 @@ class _Session:
         return Scenarios(self.fabric, self.recipe, self.pictures, seed, self.work)
 
 
-def open_pictures(recipe: CarnRecipe, folders: Sequence[str]) -> CarnPictures:
-    """Grey, divided, split. Raises TrainingDataError."""
-    images = open_images(folders, recipe.validation_fraction)
-    return CarnPictures.prepare(images, recipe)
+def open_pictures(recipe: CarnRecipe, folders: Sequence[str], validation: str | None = None) -> CarnPictures:
+    """Grey, divided, split.
+
+    Args:
+        validation: a folder or a data set to hold out; all of ``folders`` is trained on then.
+
+    Raises TrainingDataError.
+    """
+    if validation is None:
+        return CarnPictures.prepare(open_images(folders, recipe.validation_fraction), recipe)
+    held_out = {file.resolve() for file in ImageFolder.parse(validation).files()}
+    for folder in folders:
+        both = sorted(held_out.intersection(file.resolve() for file in ImageFolder.parse(folder).files()))
+        if both:
+            raise TrainingDataError(f"{both[0]}: is among the training pictures of {folder}, too; hold out others")
+    return CarnPictures.prepare(open_images(folders, 0), recipe, open_images([validation], 0).training)
 
 
 @app.command()
 def table1(
     recipe: RecipeOption = "small",
     seed: SeedOption = [0, 1, 2],  # noqa: B006
+    settings: SettingsOption = [],  # noqa: B006
     data: DataOption = DATA,
     train: TrainOption = [],  # noqa: B006
+    validation: ValidationOption = None,
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
 ) -> None:
     """Table 1: JPEG, SQ, DQ, BQ and ours on each test set, at both qualities."""
-    session = _Session.open(recipe, data, train, work, accelerator)
+    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
     low, high = session.recipe.low, session.recipe.high
     results = _Results.open(out / f"carn-{session.recipe.name}-table1.json", session)
     for quality in (low, high):
@@ -129,14 +162,16 @@ def table1(
 def table2(
     recipe: RecipeOption = "small",
     seed: SeedOption = [0],  # noqa: B006
+    settings: SettingsOption = [],  # noqa: B006
     data: DataOption = DATA,
     train: TrainOption = [],  # noqa: B006
+    validation: ValidationOption = None,
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
 ) -> None:
     """Table 2: BQ and ours with few and many pictures of the test's quality beside a fixed number of the other's."""
-    session = _Session.open(recipe, data, train, work, accelerator)
+    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
     low, high = session.recipe.low, session.recipe.high
     results = _Results.open(out / f"carn-{session.recipe.name}-table2.json", session)
     everything = session.pictures.training
@@ -160,8 +195,10 @@ def probe(
     seed: SeedOption = [0],  # noqa: B006
     trained: Annotated[bool, typer.Option("--trained", help="Also ask the trained and the adapted networks.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the probe's discriminator.")] = 300,
+    settings: SettingsOption = [],  # noqa: B006
     data: DataOption = DATA,
     train: TrainOption = [],  # noqa: B006
+    validation: ValidationOption = None,
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
@@ -170,7 +207,7 @@ def probe(
 
     The held-out pictures are the same at both qualities, so that what they show is no help.
     """
-    session = _Session.open(recipe, data, train, work, accelerator)
+    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
     low, high = session.recipe.low, session.recipe.high
     rows = []
     for one in seed:
@@ -209,7 +246,7 @@ def probe_accuracy(
         network,
         (training[0], training[1]),
         (held_out[0], held_out[1]),
-        DiscriminatorConfig(inputs, config.discriminator.hidden),
+        replace(config.discriminator, inputs=inputs),
         steps=steps,
         seed=seed,
     )
@@ -218,18 +255,20 @@ def probe_accuracy(
 @app.command()
 def figures(
     recipe: RecipeOption = "small",
-    seed: Annotated[int, typer.Option(help="Whose networks to show.")] = 0,
-    sets: Annotated[list[str], typer.Option("--set", help="Of each, one picture.")] = ["validation", "bsd68"],  # noqa: B006
+    seed: Annotated[int, typer.Option(min=0, help="Whose networks to show.")] = 0,
+    sets: Annotated[list[str], typer.Option("--test-set", help="Of each, one picture.")] = ["validation", "bsd68"],  # noqa: B006
     image: Annotated[int, typer.Option(min=0, help="Number of the picture in each set.")] = 0,
     side: Annotated[int, typer.Option(min=16, help="Side of the crop, pixels.")] = 96,
+    settings: SettingsOption = [],  # noqa: B006
     data: DataOption = DATA,
     train: TrainOption = [],  # noqa: B006
+    validation: ValidationOption = None,
     work: WorkOption = WORK,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/images"),
     accelerator: AcceleratorOption = "auto",
 ) -> None:
     """Residual maps as in Fig. 1 and crops with their figures as in Figs. 3 and 4, at both qualities."""
-    session = _Session.open(recipe, data, train, work, accelerator)
+    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
     scenarios = session.scenarios(seed)
     low, high = session.recipe.low, session.recipe.high
     out.mkdir(parents=True, exist_ok=True)
@@ -275,9 +314,11 @@ class _Results:
     def open(cls, path: Path, session: _Session) -> _Results:
         fresh = _described(session) | {"rows": []}
         if path.exists():
-            found = json.loads(path.read_text())
-            if any(found.get(key) != fresh[key] for key in ("config", "images")):
-                raise TrainingError(f"{path}: is of another configuration; move it, or choose another --out")
+            found = _read(path)
+            changed = [key for key in ("config", "images", "tests") if found.get(key) != fresh[key]]
+            if changed:
+                which = ", ".join({"config": "recipe", "images": "pictures", "tests": "test sets"}[k] for k in changed)
+                raise TrainingError(f"{path}: is of another configuration ({which}); move it, or choose another --out")
             fresh["rows"] = found["rows"]
         return cls(path, session, fresh)
 
@@ -307,11 +348,25 @@ def _described(session: _Session) -> dict[str, Any]:
         "recipe": session.recipe.name,
         "config": stored(0, recipe=session.recipe)["recipe"],
         "images": session.pictures.manifest,
+        "tests": {
+            name: {"pictures": len(pictures), "sha256": checksum([pixels for _, pixels in pictures])}
+            for name, pictures in session.tests.items()
+        },
         "training_pictures": len(session.pictures.training),
         "unjpeg": __version__,
         "commit": source_commit(),
         "machine": machine(),
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found.get("rows"), list):
+            return found
+    except ValueError:  # not JSON, or not text
+        pass
+    raise TrainingError(f"{path}: is not a readable result file; remove it, or choose another --out")
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -11,34 +11,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unjpeg.evaluate.printed import CARN_TABLE_1, CARN_TABLE_2
+
 __all__ = ["gap_shares", "tables"]
 
 Row = Mapping[str, Any]
 
-RECIPES = (
-    "small",
-    "small-lambda-0",
-    "small-lambda-0.01",
-    "small-lambda-1",
-    "small-ramp",
-    "small-printed-step",
-    "small-moments",
-    "small-deep",
-    "small-deep-moments",
-    "small-dncnn",
-    "small-arcnn",
-    "small-dagn",
-)
 METHODS = ("SQ", "DQ", "BQ", "ours")
 SETS = {"validation": "held out", "bsd68": "BSD68", "set12": "Set12"}
+PRINTED_SETS = ("div2k", "bsd68", "set12")
+"""The paper's, in the same order: DIV2K's validation pictures are what it holds out."""
+
+NO_VARIANTS = ("published", "tiny")
+"""Recipes that are no variants of the small one."""
 
 
 def tables(results: Path) -> dict[str, str]:
     """Each table's Markdown, by the name that its place in the document has."""
     commands = {
         "carn-table1": ("carn-small-table1.json", "carn table1 --recipe small", _table1),
+        "carn-table1-published": ("carn-published-table1.json", "carn table1 --recipe published", _table1),
         "carn-gap": ("carn-small-table1.json", "carn table1 --recipe small", _gap),
+        "carn-gap-published": ("carn-published-table1.json", "carn table1 --recipe published", _gap),
         "carn-table2": ("carn-small-table2.json", "carn table2 --recipe small", _table2),
+        "carn-table2-published": ("carn-published-table2.json", "carn table2 --recipe published", _table2),
         "carn-probe": ("carn-small-probe.json", "carn probe --recipe small --trained", _probe),
         "carn-codecs": ("adapt-codecs.json", "codecs", _codecs),
     }
@@ -50,13 +46,18 @@ def tables(results: Path) -> dict[str, str]:
 
 
 def gap_shares(rows: Iterable[Row], quality: int, test_set: str) -> list[float]:
-    """Per seed, ``(ours - DQ) / (SQ - DQ)`` in PSNR: 0 is no better than unadapted, 1 as good as with originals."""
+    """Per seed, ``ours - DQ`` in PSNR, in parts of the mean ``SQ - DQ``.
+
+    0 is no better than unadapted, 1 as good as with originals. Their mean is the ratio of the means: a seed whose own
+    gap is small does not count for more than the others.
+    """
     by_seed: dict[int, dict[str, float]] = {}
     for row in rows:
         if row["quality"] == quality and row["set"] == test_set and row["seed"] is not None:
             by_seed.setdefault(row["seed"], {})[row["method"]] = row["psnr_db"]
     complete = [found for _, found in sorted(by_seed.items()) if {"SQ", "DQ", "ours"} <= found.keys()]
-    return [(x["ours"] - x["DQ"]) / (x["SQ"] - x["DQ"]) for x in complete if x["SQ"] != x["DQ"]]
+    gap = statistics.fmean(x["SQ"] - x["DQ"] for x in complete) if complete else 0
+    return [(x["ours"] - x["DQ"]) / gap for x in complete] if gap else []
 
 
 def _table1(record: Row) -> str:
@@ -65,6 +66,9 @@ def _table1(record: Row) -> str:
         for method in ("JPEG", *METHODS):
             cells = [_cell(_rows(record, method=method, quality=quality, set=name)) for name in SETS]
             lines.append([str(quality), method, *cells])
+            printed = CARN_TABLE_1.get(quality, {}).get(method)
+            if printed:
+                lines.append([str(quality), f"{method}, as printed", *_printed(printed)])
     return _table(["test quality", "", *SETS.values()], lines)
 
 
@@ -88,6 +92,8 @@ def _table2(record: Row) -> str:
                 chosen = _rows(record, method=method, quality=quality, pictures=count)
                 cells = [_cell([row for row in chosen if row["set"] == name]) for name in SETS]
                 lines.append([str(quality), method, f"{count} beside {chosen[0]['fixed']}", *cells])
+            for count, printed in CARN_TABLE_2.get(quality, {}).get(method, {}).items():
+                lines.append([str(quality), f"{method}, as printed", f"{count} beside 400", *_printed(printed)])
     return _table(["test quality", "", "pictures", *SETS.values()], lines)
 
 
@@ -105,30 +111,37 @@ def _probe(record: Row) -> str:
 
 
 def _codecs(record: Row) -> str:
-    methods = ("decoder", "unadapted", "adapted")
+    methods = ("decoder", "unadapted", "fine-tuned", "adapted")
     lines = []
     for row in record["rows"]:
         figures = [f"{row[method]['psnr_db']:.2f}" for method in methods]
-        gain = row["adapted"]["psnr_db"] - row["unadapted"]["psnr_db"]
+        gains = [f"{row[method]['psnr_db'] - row['unadapted']['psnr_db']:+.3f}" for method in methods[2:]]
         apart = f"{row['accuracy_before']:.0%}, {row['accuracy_after']:.0%}"
         source = f"{row['source_psnr_db_after'] - row['source_psnr_db_before']:+.2f}"
-        lines.append([row["codec"], f"{row['set']} ({row['images']})", *figures, f"{gain:+.3f}", apart, source])
-    header = ["codec", "measured on", *methods, "change", "told right: before, after", "source"]
-    return _table(header, lines)
+        how = f"{row['start']}, {row['strength']:g}, {row['seed']}"
+        lines.append([row["codec"], how, f"{row['set']} ({row['images']})", *figures, *gains, apart, source])
+    header = ["codec", "model, lambda, seed", "measured on", *methods, "change, fine-tuned", "change, adapted"]
+    return _table([*header, "told right: before, after", "source"], lines)
 
 
 def _variants(results: Path) -> str:
-    lines = []
-    for recipe in RECIPES:
-        path = results / f"carn-{recipe}-table1.json"
-        if not path.exists():
-            continue
-        record = json.loads(path.read_text())
-        cells = [_percent(gap_shares(record["rows"], quality, name)) for quality in _qualities(record) for name in SETS]
-        lines.append([f"`{recipe}`", *cells])
-    if not lines:
+    files = {
+        path.stem.removeprefix("carn-").removesuffix("-table1"): path for path in results.glob("carn-*-table1.json")
+    }
+    records = {name: json.loads(files[name].read_text()) for name in sorted(files) if name not in NO_VARIANTS}
+    if not records:
         return _missing("carn table1 --recipe small-lambda-0")
-    return _table(["recipe", *(f"{q}, {name}" for q in _qualities(record) for name in SETS.values())], lines)
+    qualities = _qualities(next(iter(records.values())))
+    places = [(quality, name) for quality in qualities for name in SETS]
+    lines = [
+        [f"`{recipe}`", *(_percent(gap_shares(record["rows"], *place)) for place in places)]
+        for recipe, record in records.items()
+    ]
+    return _table(["recipe", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
+
+
+def _printed(by_set: Mapping[str, tuple[float, float, float]]) -> list[str]:
+    return ["{:.2f} / {:.2f} / {:.2f}".format(*by_set[name]) for name in PRINTED_SETS]
 
 
 def _missing(command: str) -> str:

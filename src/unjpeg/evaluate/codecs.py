@@ -1,15 +1,19 @@
 """``unjpeg adapt`` on other codecs, measured against originals that the adaptation never sees.
 
-``python -m unjpeg.evaluate.codecs`` writes ``results/adapt-codecs.json``. For each codec it compresses a folder of
-pictures, adapts the model to the compressed files with JPEG as the source, and compares decoder, unadapted and adapted
-model: on the very files that it was adapted to (as a user would) and on a test set in the same codec.
+``python -m unjpeg.evaluate.codecs`` keeps a journal (``results/adapt-codecs.jsonl``, a line for each codec and set) and
+writes all that it holds to ``results/adapt-codecs.json``. For each codec it compresses a folder of pictures, adapts the
+model to the compressed files with JPEG as the source, once more without an adversary (``--strength 0``: as many steps
+of fine-tuning on the source), and compares decoder, unadapted, fine-tuned and adapted model: on the very files that it
+was adapted to (as a user would) and on a test set in the same codec.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,14 +23,24 @@ import typer
 
 from unjpeg.cli import run_safely
 from unjpeg.datasets import data_root
-from unjpeg.evaluate.benchmark import machine
+from unjpeg.errors import TrainingError
+from unjpeg.evaluate.benchmark import write_json
+from unjpeg.evaluate.journal import Journal
 from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import Degradation, Pair, Pixels, load_images
-from unjpeg.train.adapt import DEFAULT_ADAPTATION, adapt_model
-from unjpeg.version import __version__, source_commit
+from unjpeg.network import ModelFile
+from unjpeg.train.adapt import DEFAULT_ADAPTATION, AdaptationReport, adapt_model
+from unjpeg.train.config import VALIDATION_FRACTION
+from unjpeg.train.domains import checksum
+from unjpeg.train.pipeline import open_images
 
 __all__ = ["main", "measure"]
+
+JOURNAL, RESULTS = "adapt-codecs.jsonl", "adapt-codecs.json"
+TARGET = "the target itself"
+
+Key = dict[str, Any]
 
 
 def main(
@@ -47,50 +61,105 @@ def main(
     test: Annotated[str, typer.Option(help="Test set below data/test.")] = "live1",
     steps: Annotated[int, typer.Option(min=1, help="Of the adaptation.")] = 1000,
     strength: Annotated[float, typer.Option(min=0, help="Lambda.")] = DEFAULT_ADAPTATION.strength,
-    seed: Annotated[int, typer.Option(help="Of the adaptation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the adaptation.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     work: Annotated[Path, typer.Option(help="Folder of the targets and the adaptations.")] = Path("runs/adapt"),
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
 ) -> None:
-    """Adapt a model to other codecs and measure what it gains."""
+    """Adapt a model to other codecs and measure what it gains. Exit code 1 if one of them could not be adapted to."""
+    if not 0 <= strength < math.inf:  # not a number: the option's own check lets it pass
+        raise typer.BadParameter("--strength must be a number from 0 up")
+    degradations = {name: Degradation.parse(name) for name in dict.fromkeys(codec)}
+    file = ModelFile.read(model)
     root = data or data_root()
-    rows: list[dict[str, Any]] = []
-    for name in codec:
-        degradation = Degradation.parse(name)
-        truths = dict(load_images(root / originals))
-        target = work / f"{name}-target"
-        _write_target(truths, degradation, target)
-        report = adapt_model(
-            model,
-            target,
-            [str(root / folder) for folder in source],
-            work / f"{name}-steps{steps}-strength{strength}-seed{seed}",
-            config=replace(DEFAULT_ADAPTATION, steps=steps, strength=strength),
-            seed=seed,
-            say=typer.echo,
-        )
-        methods = {"decoder": Decoder(), "unadapted": UnjpegModel(model), "adapted": UnjpegModel(report.model)}
-        for which, pictures in (("the target itself", truths), (test, dict(load_images(root / "test" / test)))):
-            files = [degradation.apply(pixels) for pixels in pictures.values()]
-            figures = {label: measure(files, method) for label, method in methods.items()}
-            row = {"codec": name, "set": which, "images": len(files), **figures}
-            rows.append(row | {key: value for key, value in asdict(report).items() if key != "left_out"})
-            typer.echo(
-                f"{name} on {which}: "
-                + ", ".join(f"{method} {found['psnr_db']:.3f} dB" for method, found in figures.items())
-            )
-    record = {
+    sets = {TARGET: dict(load_images(root / originals)), test: dict(load_images(root / "test" / test))}
+    sources = [str(root / folder) for folder in source]
+    common = {
         "start": model,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        "start_hash": file.hash,
         "target": originals,
+        "target_sha256": checksum(list(sets[TARGET].values())),
         "source": source,
+        "source_sha256": open_images(sources, VALIDATION_FRACTION).manifest["training_sha256"],
+        "steps": steps,
         "strength": strength,
         "seed": seed,
-        "rows": rows,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "adapt-codecs.json").write_text(json.dumps(record, indent=1))
+    failed = False
+    with Journal(out / JOURNAL) as journal:
+        rows = {_text(row["key"]): row for row in journal.found}
+        for name, degradation in degradations.items():
+            keys = {
+                which: {"codec": name, "set": which, **common, "set_sha256": checksum(list(pictures.values()))}
+                for which, pictures in sets.items()
+            }
+            missing = [which for which, key in keys.items() if _text(key) not in rows]
+            if not missing:
+                continue
+            target = work / f"{name}-target-{common['target_sha256'][:10]}"
+            _write_target(sets[TARGET], degradation, target)
+            try:
+                adapted, tuned = (
+                    _adapted(model, name, target, sources, work, {**common, "strength": one}, accelerator)
+                    for one in (strength, 0.0)
+                )
+            except TrainingError as error:
+                typer.echo(f"{name}: {error}", err=True)
+                failed = True
+                continue
+            methods = {
+                "decoder": Decoder(),
+                "unadapted": UnjpegModel(model),
+                "fine-tuned": UnjpegModel(tuned.model),
+                "adapted": UnjpegModel(adapted.model),
+            }
+            for which in missing:
+                row = {"key": keys[which], **_measured(sets[which], degradation, methods, adapted)}
+                journal.add(row)
+                rows[_text(keys[which])] = row
+                figures = ", ".join(f"{method} {row[method]['psnr_db']:.3f} dB" for method in methods)
+                typer.echo(f"{name} on {which}: {figures}")
+    write_json(out / RESULTS, {"rows": [row["key"] | _without(row, "key") for row in rows.values()]})
+    if failed:
+        raise typer.Exit(1)
+
+
+def _text(key: Key) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _adapted(
+    model: str, codec: str, target: Path, source: list[str], work: Path, settings: Key, accelerator: str
+) -> AdaptationReport:
+    """One adaptation in a folder of its own: whatever decides about it is in the folder's name."""
+    digest = hashlib.sha256(_text(settings).encode()).hexdigest()[:10]
+    config = replace(DEFAULT_ADAPTATION, steps=settings["steps"], strength=settings["strength"])
+    return adapt_model(
+        model,
+        target,
+        source,
+        work / f"{codec}-strength{settings['strength']:g}-{digest}",
+        config=config,
+        seed=settings["seed"],
+        accelerator=accelerator,
+        say=typer.echo,
+    )
+
+
+def _measured(
+    pictures: Mapping[str, Pixels], degradation: Degradation, methods: Mapping[str, Method], report: AdaptationReport
+) -> dict[str, Any]:
+    files = [degradation.apply(pixels) for pixels in pictures.values()]
+    return {
+        "images": len(files),
+        **{label: measure(files, method) for label, method in methods.items()},
+        # But for what the key has already, and names of files.
+        **_without(asdict(report), "left_out", "images", "start", "start_hash", "seed", "strength", "steps_asked"),
+    }
 
 
 def measure(files: Iterable[Pair], method: Method) -> dict[str, float]:
@@ -103,12 +172,14 @@ def measure(files: Iterable[Pair], method: Method) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in zip(names, zip(*found, strict=True), strict=True)}
 
 
-def _write_target(originals: dict[str, Pixels], degradation: Degradation, folder: Path) -> None:
+def _write_target(originals: Mapping[str, Pixels], degradation: Degradation, folder: Path) -> None:
+    """Each original compressed, under its whole name: two may differ in their suffix alone."""
     folder.mkdir(parents=True, exist_ok=True)
+    suffix = "jpeg" if degradation.codec == "mozjpeg" else degradation.codec
     for name, pixels in originals.items():
-        file = folder / f"{Path(name).stem}.{degradation.codec}"
+        file = folder / f"{name}.{suffix}"
         if not file.exists():
-            partial = file.with_suffix(".partial")
+            partial = folder / f"{name}.partial"
             partial.write_bytes(degradation.apply(pixels).file)
             os.replace(partial, file)
 

@@ -51,7 +51,7 @@ class ArCnn(Backbone):
         )
         self.reconstruction = nn.Conv2d(channels[-1], config.image_channels, 5, padding=2)
 
-    def extract(self, image: Tensor) -> Features:
+    def extract(self, image: Tensor, stated: Tensor | None = None) -> Features:  # noqa: ARG002 (not told)
         x = image
         for layer in list(self.layers)[: self.config.split]:
             x = layer(x)

@@ -51,12 +51,17 @@ class Backbone(nn.Module, ABC):
     total_stride: int = 1
 
     @abstractmethod
-    def extract(self, image: Tensor) -> Features:
-        """The feature extractor, ``F``."""
+    def extract(self, image: Tensor, stated: Tensor | None = None) -> Features:
+        """The feature extractor, ``F``.
+
+        Args:
+            stated: what the images' files state, ``(N, STATED_FEATURES)``; only a network that is told looks at it.
+                None states nothing.
+        """
 
     @abstractmethod
     def denoise(self, features: Features) -> Tensor:
         """The denoiser, ``D``."""
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.denoise(self.extract(image))
+    def forward(self, image: Tensor, stated: Tensor | None = None) -> Tensor:
+        return self.denoise(self.extract(image, stated))

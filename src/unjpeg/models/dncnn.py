@@ -50,7 +50,7 @@ class DnCnn(Backbone):
         ]
         self.layers = nn.ModuleList([first, *inner, nn.Conv2d(config.width, config.image_channels, 3, padding=1)])
 
-    def extract(self, image: Tensor) -> Features:
+    def extract(self, image: Tensor, stated: Tensor | None = None) -> Features:  # noqa: ARG002 (not told)
         x = image
         for layer in list(self.layers)[: self.config.split]:
             x = layer(x)

@@ -21,11 +21,15 @@ class DiscriminatorConfig:
         inputs: "flattened": all features of a patch of fixed size; "moments": each channel's mean and standard
             deviation, for any size; "average": the mean alone, which behind layers without an activation is hardly
             more than the patch's brightness and there for comparison.
+        standardised: take the mean and the spread of each input over the first patches for its zero and unit (see
+            ``standardise``). Features vary little beside their means, and in any unit, so that a discriminator of the
+            plain ones may hardly move. The paper says nothing of it.
         hidden: units of the two inner layers. The paper does not say; 100 as in Ganin and Lempitsky's networks.
     """
 
     inputs: DiscriminatorInput = "flattened"
     hidden: int = 100
+    standardised: bool = False
 
     def __post_init__(self) -> None:
         if self.inputs not in get_args(DiscriminatorInput):
@@ -44,10 +48,16 @@ class QualityDiscriminator(nn.Module):
         side: of the features of a training patch; only "flattened" insists on it.
     """
 
+    zero: Tensor
+    unit: Tensor
+
     def __init__(self, config: DiscriminatorConfig, channels: int, side: int) -> None:
         super().__init__()
         self.config = config
         count = {"flattened": channels * side**2, "moments": 2 * channels, "average": channels}[config.inputs]
+        shape = (channels, 1, 1) if config.inputs == "flattened" else (count,)
+        self.register_buffer("zero", torch.zeros(shape))
+        self.register_buffer("unit", torch.ones(shape))
         self.layers = nn.Sequential(
             nn.Linear(count, config.hidden),
             nn.ReLU(inplace=True),
@@ -56,13 +66,31 @@ class QualityDiscriminator(nn.Module):
             nn.Linear(config.hidden, 2),
         )
 
+    @torch.no_grad()
+    def standardise(self, features: Tensor) -> None:
+        """Fit zero and unit of the inputs to features ``(N, channels, side, side)``, if ``config.standardised``.
+
+        A channel's ``side ** 2`` flattened features have them in common, and a unit ``side`` times as large: all steps
+        of an optimizer point the same way, and what they add up to must not grow with the patch.
+        """
+        if not self.config.standardised:
+            return
+        flattened = self.config.inputs == "flattened"
+        values = features.float().transpose(0, 1).flatten(1).T if flattened else self._inputs(features.float())
+        spread = values.std(dim=0)
+        spread = spread.clamp(min=float(spread.median()) / 3 + 1e-6)  # what hardly varies is not blown up
+        self.zero.copy_(values.mean(dim=0).view_as(self.zero))
+        self.unit.copy_((spread * (features.shape[-1] if flattened else 1)).view_as(self.unit))
+
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.layers(self._vector(features))
+        if self.config.inputs == "flattened":
+            vector = ((features - self.zero) / self.unit).flatten(1)
+        else:
+            vector = (self._inputs(features) - self.zero) / self.unit
+        logits: Tensor = self.layers(vector)
         return logits
 
-    def _vector(self, features: Tensor) -> Tensor:
-        if self.config.inputs == "flattened":
-            return features.flatten(1)
+    def _inputs(self, features: Tensor) -> Tensor:
         mean = features.mean(dim=(2, 3))
         if self.config.inputs == "average":
             return mean

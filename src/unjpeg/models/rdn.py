@@ -92,7 +92,7 @@ class Rdn(Backbone):
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
 
-    def extract(self, image: Tensor) -> Features:
+    def extract(self, image: Tensor, stated: Tensor | None = None) -> Features:  # noqa: ARG002 (not told)
         first = self.shallow1(image)
         x = self.shallow2(first)
         outputs = []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models.backbone import Backbone, Features
-from unjpeg.models.dagn import Dagn, Guidance
+from unjpeg.models.dagn import Dagn
 
 __all__ = ["SplitDagn"]
 
 
 class SplitDagn(Backbone):
-    """Adapts a DAGN in place; its frozen encoders stay frozen.
+    """Adapts a DAGN in place; its frozen encoders stay frozen, and run for the denoiser alone, which they guide.
 
     A grey image is shown to it as three equal channels, and the mean of its output's channels is taken, as
     ``unjpeg restore`` does.
@@ -29,12 +30,13 @@ class SplitDagn(Backbone):
         self.feature_channels, self.feature_stride = dagn.config.width, dagn.config.stem
         self.total_stride = dagn.config.total_stride
 
-    def extract(self, image: Tensor) -> Features:
+    def extract(self, image: Tensor, stated: Tensor | None = None) -> Features:
         colour = image.expand(-1, 3, -1, -1)
-        guidance = self.dagn.guide(colour)  # nothing is stated: a target may be of any codec
-        return Features(self.dagn.shallow(colour, guidance.stated), (colour, *guidance))
+        if stated is None:
+            stated = image.new_zeros(len(image), STATED_FEATURES)
+        return Features(self.dagn.shallow(colour, stated), (colour, stated))
 
     def denoise(self, features: Features) -> Tensor:
-        shallow, (colour, *guidance) = features
-        restored = self.dagn.deep(shallow, colour, Guidance(*guidance))
+        shallow, (colour, stated) = features
+        restored = self.dagn.deep(shallow, colour, self.dagn.guide(colour, stated))
         return torch.mean(restored, dim=1, keepdim=True) if self.image_channels == 1 else restored

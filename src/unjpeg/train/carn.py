@@ -40,8 +40,8 @@ from unjpeg.models import (
     reverse_gradient,
 )
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
-from unjpeg.train.config import LearningRate
-from unjpeg.train.domains import Pixels, Source, Target
+from unjpeg.train.config import LearningRate, require_at_least
+from unjpeg.train.domains import Patches, Pixels, Source, Target, alike
 from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
 from unjpeg.train.run import RunLog, resume_point, to_unit_range
 
@@ -54,9 +54,11 @@ __all__ = [
     "adapt_network",
     "denoising_loss",
     "make_backbone",
+    "network_input",
     "pretrain",
     "quality_loss",
     "restore_pixels",
+    "source_psnr_db",
     "stored",
 ]
 
@@ -64,7 +66,11 @@ BackboneConfig = RdnConfig | DnCnnConfig | ArCnnConfig | DagnConfig
 """A DAGN is shown grey pictures as three equal channels; without stage 1 its guidance should be off."""
 
 Validate = Callable[[Backbone], dict[str, float]]
-"""PSNR in dB on held-out pictures of the *source*, by name: nothing else may choose a step or stop a training."""
+"""PSNR in dB on held-out pictures of the *source*: nothing else may choose a step or stop a training.
+
+By names ``psnr_db_qN``, N a quality factor; ``psnr_db_blind_qN`` where nothing is stated of files of which a network is
+told what they state.
+"""
 
 Reduction = Literal["mean", "sum"]
 
@@ -90,6 +96,9 @@ class Pretraining:
     gradient_clip: float | None = None
     checkpoint_every: int = 250
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "steps", "batch", "patch", "grid", "checkpoint_every")
+
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
@@ -103,8 +112,8 @@ class Adaptation:
         discriminator_step: "published": at the rate ``eta * lambda`` of Eq. 6 (a factor on the gradient would do
             nothing: Adam divides it out); "plain": at ``eta``.
         discriminator: what it looks at.
-        max_source_loss_db: stop when the mean PSNR on the source's held-out pictures falls by more than this, and keep
-            the last checkpoint before; None never stops.
+        max_source_loss_db: stop when the mean PSNR on the source's held-out pictures, told or not what their files
+            state, falls by more than this, and keep the last checkpoint before; None never stops.
     """
 
     steps: int
@@ -122,6 +131,7 @@ class Adaptation:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
+        require_at_least(self, 1, "steps", "batch", "patch", "grid", "checkpoint_every")
         if not 0 <= self.strength < math.inf:
             raise ValueError(f"Adaptation.strength must be a number from 0 up, got {self.strength}")
         if self.discriminator_step not in ("published", "plain") or self.reduction not in get_args(Reduction):
@@ -134,17 +144,17 @@ class Adaptation:
         return self.strength * (2 / (1 + math.exp(-10 * step / self.steps)) - 1)
 
 
+_BACKBONES: Mapping[type[BackboneConfig], Callable[[Any], Backbone]] = {
+    RdnConfig: Rdn,
+    DnCnnConfig: DnCnn,
+    ArCnnConfig: ArCnn,
+    DagnConfig: lambda config: SplitDagn(Dagn(config), image_channels=1),
+}
+
+
 def make_backbone(config: BackboneConfig) -> Backbone:
     """The network that a configuration describes, weights random."""
-    match config:
-        case RdnConfig():
-            return Rdn(config)
-        case DnCnnConfig():
-            return DnCnn(config)
-        case ArCnnConfig():
-            return ArCnn(config)
-        case DagnConfig():
-            return SplitDagn(Dagn(config), image_channels=1)
+    return _BACKBONES[type(config)](config)
 
 
 def stored(seed: int, **parts: Any) -> dict[str, Any]:
@@ -175,11 +185,22 @@ def _domains(logits: Tensor, source_count: int) -> Tensor:
     return domains
 
 
+def network_input(patches: Patches, device: torch.device) -> Patches:
+    """Patches of uint8 as a network on that device takes them."""
+    stated = None if patches.stated is None else patches.stated.to(device)
+    return Patches(to_unit_range(patches.pixels.to(device)), stated)
+
+
+def _told_every_other(stated: Tensor) -> Tensor:
+    """Half of the batch as files that state nothing: a network that is told must go on without it, too."""
+    return stated * (torch.arange(len(stated), device=stated.device) % 2 == 0)[:, None]
+
+
 class DomainAdversary(nn.Module):
     """Backbone and discriminator as they learn together.
 
-    Shape: source ``(Ns, C, H, W)`` and target ``(Nt, C, H, W)``, range 0..1, to the restored source and the logits
-    ``(Ns + Nt, 2)``. The denoiser never sees the target.
+    Shape: source patches ``(Ns, C, H, W)`` and target patches ``(Nt, C, H, W)``, range 0..1, to the restored source and
+    the logits ``(Ns + Nt, 2)``. The denoiser never sees the target.
     """
 
     def __init__(self, network: Backbone, discriminator: QualityDiscriminator) -> None:
@@ -195,10 +216,13 @@ class DomainAdversary(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, source: Tensor, target: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-        features = self.network.extract(torch.cat([source, target]))
+    def forward(self, source: Patches, target: Patches, strength: float) -> tuple[Tensor, Tensor]:
+        features = self.network.extract(*alike(source, target))
         logits = self.discriminator(reverse_gradient(features.seen, strength))
-        return self.network.denoise(features.first(len(source))), logits
+        own = features.first(len(source.pixels))
+        if source.stated is not None:  # the comparison may have left something out
+            own = self.network.extract(source.pixels, _told_every_other(source.stated))
+        return self.network.denoise(own), logits
 
 
 def pretrain(
@@ -232,8 +256,9 @@ def pretrain(
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         model.train()
-        compressed, original = (to_unit_range(x.to(fabric.device)) for x in source.batch(step))
-        loss = denoising_loss(model(compressed), original, config.reduction)
+        pair = source.batch(step)
+        restored = model(*network_input(pair.patches, fabric.device))
+        loss = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
         fabric.backward(loss)
         _clip(network, config.gradient_clip)
         for optimizer in optimizers:
@@ -265,8 +290,10 @@ def adapt_network(
 ) -> Path:
     """Adapt a trained network; it holds the result, ``path`` the checkpoint (resumed if it is there).
 
-    The metrics of the checkpoint are the validation's, ``start_psnr_db`` (their mean before the first step), and, if
-    the source collapsed, ``stopped_at_step``: the weights are then those of the last checkpoint before.
+    The metrics of the checkpoint are the validation's, ``start_psnr_db`` (their mean before the first step; see
+    ``source_psnr_db``), ``least_quality_loss`` (L_Q's least mean over the steps between two checkpoints: ln 2 is
+    chance), and, if the source collapsed, ``stopped_at_step``: the weights are then those of the last checkpoint
+    before.
     """
     resumed = resume_point(path, identity, manifest)
     torch.manual_seed(seed)
@@ -278,6 +305,10 @@ def adapt_network(
         discriminator.load_state_dict(select(resumed.tensors, "discriminator"))
     adversary = DomainAdversary(network, discriminator)
     adversary.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not resumed:
+        with torch.no_grad():
+            patches = (network_input(one, fabric.device) for one in (source.batch(0).patches, target.batch(0)))
+            discriminator.standardise(network.eval().extract(*alike(*patches)).seen)
     if resumed and ("stopped_at_step" in resumed.metrics or resumed.step == config.steps):
         return path
     named_optimizers = _optimizers(network, resumed, "optimizer")
@@ -295,9 +326,11 @@ def adapt_network(
         metrics = dict(resumed.metrics)
     else:
         metrics = validate(network)
-        metrics["start_psnr_db"] = _mean_psnr_db(metrics)
+        metrics |= {f"start_{name}": value for name, value in source_psnr_db(metrics).items()}
         save(0)  # so that there always is a last good one
+    starts = {name: value for name, value in metrics.items() if name.startswith("start_")}
     first = resumed.step if resumed else 0
+    told, told_since = torch.zeros((), device=fabric.device), first
     log = RunLog(fabric, path.with_suffix(".tensorboard"), path.stem)
 
     for step in log.steps(first, config.steps):
@@ -305,11 +338,12 @@ def adapt_network(
         set_learning_rate(optimizers, rate)
         set_learning_rate(optimizers_q, rate * strength if config.discriminator_step == "published" else rate)
         model.train()
-        compressed, original = (to_unit_range(x.to(fabric.device)) for x in source.batch(step))
-        unlabelled = to_unit_range(target.batch(step).to(fabric.device))
+        pair = source.batch(step)
+        compressed, unlabelled = (network_input(one, fabric.device) for one in (pair.patches, target.batch(step)))
         restored, logits = model(compressed, unlabelled, strength)
-        denoising = denoising_loss(restored, original, config.reduction)
-        telling = quality_loss(logits, len(compressed))
+        denoising = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
+        telling = quality_loss(logits, len(restored))
+        told += telling.detach()
         # One sum serves all three: D is not in L_Q, Q not in L_D, and F has L_Q's gradient reversed (Eq. 5, 6, 7).
         fabric.backward(denoising + telling)
         _clip(network, config.gradient_clip)
@@ -319,21 +353,25 @@ def adapt_network(
 
         done = step + 1
         if done % config.checkpoint_every == 0 or done == config.steps:
-            start = metrics["start_psnr_db"]
             found = validate(network)
-            correct = logits.detach().argmax(1) == _domains(logits, len(compressed))
+            correct = logits.detach().argmax(1) == _domains(logits, len(restored))
+            mean_telling = told.item() / (done - told_since)
+            told.zero_()
+            told_since = done
             figures = {
                 "denoising": denoising.item(),
-                "telling": telling.item(),
+                "telling": mean_telling,
                 "discriminator_accuracy": correct.float().mean().item(),
                 "lambda": strength,
             }
             log.scalars(done, figures | found, line=True)
             bound = config.max_source_loss_db
-            if bound is not None and not start - _mean_psnr_db(found) <= bound:  # also true of not-a-number
+            lost = [starts[f"start_{name}"] - value for name, value in source_psnr_db(found).items()]
+            if bound is not None and not all(loss <= bound for loss in lost):  # also true of not-a-number
                 _keep_last_good(path, network, done)
                 break
-            metrics = found | {"start_psnr_db": start}
+            least = min(mean_telling, metrics.get("least_quality_loss", math.inf))
+            metrics = found | starts | {"least_quality_loss": least}
             save(done)
     log.close()
     return path
@@ -361,8 +399,13 @@ def restore_pixels(network: Backbone, pixels: Pixels) -> Pixels:
     return out
 
 
-def _mean_psnr_db(metrics: Mapping[str, float]) -> float:
-    return float(np.mean([value for name, value in metrics.items() if name.startswith("psnr_db")]))
+def source_psnr_db(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Means of a validation's figures over the qualities: ``psnr_db``, and ``psnr_db_blind`` if there is such."""
+    by_name: dict[str, list[float]] = {}
+    for name, value in metrics.items():
+        if name.startswith("psnr_db"):
+            by_name.setdefault(name.rsplit("_q", 1)[0], []).append(value)
+    return {name: float(np.mean(values)) for name, values in by_name.items()}
 
 
 def _optimizers(module: nn.Module, resumed: Checkpoint | None, prefix: str) -> list[NamedOptimizer]:

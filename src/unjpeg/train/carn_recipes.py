@@ -29,7 +29,8 @@ from unjpeg.train.carn import (
     restore_pixels,
     stored,
 )
-from unjpeg.train.config import LearningRate
+from unjpeg.train.config import LearningRate, require_at_least
+from unjpeg.train.data import ImageStore
 from unjpeg.train.domains import Cutting, Pixels, SourceDomain, TargetDomain, checksum, compressed, grey
 from unjpeg.train.run import TrainingImages
 
@@ -61,6 +62,17 @@ class CarnRecipe:
     target_pictures: Literal["other", "same"] = "other"
     validation_fraction: float = 0.15
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.low < self.high <= 100:
+            raise ValueError(f"low and high are quality factors, 1 <= low < high <= 100, got {self.low}, {self.high}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction is a share, 0 to below 1, got {self.validation_fraction}")
+        require_at_least(self, 1, "divide")
+        stride = self.backbone.total_stride if isinstance(self.backbone, DagnConfig) else 1
+        for part in (self.pretraining, self.adaptation):
+            if part.patch % stride:
+                raise ValueError(f"the patch must be a multiple of the network's stride, {stride}, got {part.patch}")
+
 
 def published() -> CarnRecipe:
     """At the published size: 1000 epochs over 800 pictures, one patch of each per epoch, milestones as printed."""
@@ -84,7 +96,9 @@ def small() -> CarnRecipe:
         adaptation=Adaptation(
             steps=1000,
             learning_rate=LearningRate(1e-4, milestones=(500, 800), gamma=0.5),
-            discriminator_step="plain",  # at a tenth of 1e-4 it would hardly move in a thousand steps
+            # At a tenth of 1e-4, or of the plain features, it would hardly move in a thousand steps.
+            discriminator_step="plain",
+            discriminator=DiscriminatorConfig(standardised=True),
         ),
     )
 
@@ -112,7 +126,7 @@ def _small_on(name: str, backbone: BackboneConfig, **changes: Any) -> CarnRecipe
     return replace(recipe, backbone=backbone)
 
 
-_MOMENTS = DiscriminatorConfig("moments")
+_MOMENTS = DiscriminatorConfig("moments", standardised=True)
 _DEEP = RdnConfig(width=24, blocks=3, layers=3, growth=12, split=2)
 
 CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
@@ -124,6 +138,7 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "small-lambda-1": partial(_small_with, "small-lambda-1", strength=1.0),
     "small-ramp": partial(_small_with, "small-ramp", ramp=True),
     "small-printed-step": partial(_small_with, "small-printed-step", discriminator_step="published"),
+    "small-printed-features": partial(_small_with, "small-printed-features", discriminator=DiscriminatorConfig()),
     "small-moments": partial(_small_with, "small-moments", discriminator=_MOMENTS),
     # Where the features are split: behind two of the three dense blocks instead of in front of them.
     "small-deep": partial(_small_on, "small-deep", _DEEP),
@@ -171,15 +186,22 @@ class CarnPictures:
     manifest: dict[str, Any]
 
     @classmethod
-    def prepare(cls, images: TrainingImages, recipe: CarnRecipe) -> CarnPictures:
-        """Raises TrainingDataError if too few are large enough."""
+    def prepare(cls, images: TrainingImages, recipe: CarnRecipe, validation: ImageStore | None = None) -> CarnPictures:
+        """Raises TrainingDataError if too few are large enough.
+
+        Args:
+            validation: held out instead of what ``images`` holds out.
+        """
         side = max(recipe.pretraining.patch, recipe.adaptation.patch)
         training = grey(images.training, divide=recipe.divide, min_side=side)
         order = np.random.default_rng(0).permutation(len(training))
-        held_out = grey(images.validation, divide=recipe.divide, min_side=side)
+        held_out = grey(validation or images.validation, divide=recipe.divide, min_side=side)
+        manifest = images.manifest
+        if validation is not None:
+            manifest = manifest | {"validation_images": len(validation), "validation_sha256": validation.checksum}
         if len(training) < 8:
             raise TrainingDataError(f"{len(training)} training pictures are too few; give 8 or more")
-        return cls([training[i] for i in order], held_out, images.manifest)
+        return cls([training[i] for i in order], held_out, manifest)
 
 
 @dataclass(frozen=True, slots=True)

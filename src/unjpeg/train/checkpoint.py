@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unjpeg.errors import TrainingError
+from unjpeg.errors import OutputError, TrainingError
 from unjpeg.version import __version__, source_commit
 
 __all__ = ["Checkpoint", "load_optimizer", "optimizer_tensors", "select"]
@@ -44,8 +45,10 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write whole or not at all: a kill at any moment leaves the previous checkpoint in place."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write whole or not at all: a kill at any moment leaves the previous checkpoint in place.
+
+        Raises OutputError if it cannot be written.
+        """
         header = {
             "step": self.step,
             "config": self.config,
@@ -56,8 +59,15 @@ class Checkpoint:
         }
         partial = path.with_name(f"{path.name}.partial")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, partial, metadata={"unjpeg": json.dumps(header)})
-        os.replace(partial, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, metadata={"unjpeg": json.dumps(header)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:  # safetensors' own error is no OSError, even for a full disk
+            with suppress(OSError):
+                partial.unlink()
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise OutputError(f"{path}: cannot be written ({reason or error})") from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

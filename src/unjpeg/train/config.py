@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
@@ -23,9 +23,12 @@ __all__ = [
     "Recipe",
     "completed",
     "json_ready",
+    "require_at_least",
     "with_settings",
 ]
 
+
+Settable = TypeVar("Settable")
 
 VALIDATION_FRACTION = 0.06
 """Share of the pictures that every recipe holds out, so that no shipped model has seen another's."""
@@ -53,7 +56,7 @@ class LearningRate:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self, 0, "peak", "warmup_steps")
+        require_at_least(self, 0, "peak", "warmup_steps")
         _require_shares(self, "gamma", "floor")
         if any(milestone < 0 for milestone in self.milestones):
             raise ValueError(f"milestones are steps, from 0 on, got {self.milestones}")
@@ -110,7 +113,7 @@ class EncoderTraining:
 
     def __post_init__(self) -> None:
         _require_stage(self)
-        _require(self, 0, "lambda_insensitive", "lambda_sensitive")
+        require_at_least(self, 0, "lambda_insensitive", "lambda_sensitive")
         if self.patch % TOTAL_STRIDE:
             raise ValueError(f"patch must be a multiple of {TOTAL_STRIDE}, the encoders' stride, got {self.patch}")
 
@@ -157,8 +160,8 @@ class DagnTraining:
 
     def __post_init__(self) -> None:
         _require_stage(self)
-        _require(self, 1, "candidates")
-        _require(self, 0, "weight_decay")
+        require_at_least(self, 1, "candidates")
+        require_at_least(self, 0, "weight_decay")
         _require_shares(self, "shrink", "patterns", "blind")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in 0..1, 1 excluded, got {self.ema_decay}")
@@ -222,12 +225,13 @@ def _completed(stored: dict[str, Any], kind: Any) -> dict[str, Any]:
     }
 
 
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+def with_settings(recipe: Settable, settings: Sequence[str]) -> Settable:
     """The recipe with some of its fields set from text, as ``unjpeg train --set`` takes them.
 
     All are set at once: fields that depend on each other may come in any order. Of one field the last setting counts.
 
     Args:
+        recipe: a dataclass that consists of numbers, texts and further dataclasses.
         settings: each ``field.field=value``, such as ``encoders.adversarial=bce``. Numbers as Python writes them,
             ``true`` and ``false``, ``none`` where a field may be empty, tuples as numbers between commas.
 
@@ -244,7 +248,7 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         except ValueError as error:
             raise SettingError(f"{setting}: {error}") from error
     try:
-        changed: Recipe = _changed(recipe, changes)
+        changed: Settable = _changed(recipe, changes)
     except ValueError as error:
         raise SettingError(f"{', '.join(settings)}: {error}") from error
     return changed
@@ -302,7 +306,8 @@ def _parsed(text: str, kind: Any) -> Any:
     return value
 
 
-def _require(owner: object, least: int, *names: str) -> None:
+def require_at_least(owner: object, least: int, *names: str) -> None:
+    """Raises ValueError if one of the named fields is less."""
     for name in names:
         if not getattr(owner, name) >= least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(owner, name)}")
@@ -316,7 +321,7 @@ def _require_shares(owner: object, *names: str) -> None:
 
 def _require_stage(stage: EncoderTraining | DagnTraining) -> None:
     """What both stages ask of the fields that they share."""
-    _require(stage, 1, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
+    require_at_least(stage, 1, "steps", "batch", "patch", "micro_batches", "checkpoint_every", "validate_every")
     if stage.batch % stage.micro_batches:
         raise ValueError(f"batch {stage.batch} cannot be divided into {stage.micro_batches} micro_batches")
     if stage.gradient_clip is not None and stage.gradient_clip <= 0:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Dagn
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
@@ -183,16 +184,24 @@ def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -
 
 
 @torch.no_grad()
-def validation_psnr_db(network: Dagn, crops: list[np.ndarray], device: torch.device) -> dict[str, float]:
-    """Mean RGB PSNR of rounded, restored crops, per quality factor, guidance taken from the crop itself."""
+def validation_psnr_db(
+    network: Dagn, crops: list[np.ndarray], device: torch.device, *, blind: bool = False
+) -> dict[str, float]:
+    """Mean RGB PSNR of rounded, restored crops, per quality factor, guidance taken from the crop itself.
+
+    Args:
+        blind: whether nothing is stated of their files; the figures' names say so.
+    """
     network.eval()
     out = {}
+    prefix = "psnr_db_blind" if blind else "psnr_db"
     for quality in VALIDATION_QUALITIES:
         values = []
         for crop in crops:
-            restored = _restore(network, compress_jpeg(crop, quality), standard_stated(quality), device)
+            stated = np.zeros(STATED_FEATURES, np.float32) if blind else standard_stated(quality)
+            restored = _restore(network, compress_jpeg(crop, quality), stated, device)
             values.append(_psnr_db((restored * 255).round().clamp(0, 255), _levels(crop, device)))
-        out[f"psnr_db_q{quality}"] = float(np.mean(values))
+        out[f"{prefix}_q{quality}"] = float(np.mean(values))
     return out
 
 

@@ -1,8 +1,9 @@
 """Domains of CARN-DA: a source with originals, a target without.
 
-A ``SourceDomain`` yields pairs, a ``TargetDomain`` compressed patches and nothing else: there is no field in which the
-target's originals could arrive at the training. Pictures are compressed whole, then cut on the compression's own grid,
-so that neither the place of the blocks nor the flips and rotations tell the domains apart.
+A ``SourceDomain`` yields pairs, a ``TargetDomain`` compressed patches and what their files state of themselves, nothing
+else: there is no field in which the target's originals could arrive at the training. Pictures are compressed whole,
+then cut on the compression's own grid, so that neither the place of the blocks nor the flips and rotations tell the
+domains apart.
 """
 
 from __future__ import annotations
@@ -22,16 +23,51 @@ from unjpeg.errors import TrainingDataError
 from unjpeg.train.data import ImageStore
 from unjpeg.train.degrade import compress_jpeg
 
-__all__ = ["Cutting", "Pair", "Source", "SourceDomain", "Target", "TargetDomain", "checksum", "compressed", "grey"]
+__all__ = [
+    "Cutting",
+    "Pair",
+    "Patches",
+    "Source",
+    "SourceDomain",
+    "Target",
+    "TargetDomain",
+    "alike",
+    "checksum",
+    "compressed",
+    "draw_turn",
+    "grey",
+    "turned",
+    "turned_stated",
+]
 
 Pixels = NDArray[np.uint8]
+Stated = NDArray[np.float32]
+
+
+class Patches(NamedTuple):
+    """Compressed patches.
+
+    Attributes:
+        pixels: ``(N, C, patch, patch)``, uint8 as drawn, range 0..1 as a network takes them.
+        stated: ``(N, STATED_FEATURES)``, what their files state of themselves (``unjpeg.jpeg.stated_features``), zeros
+            where nothing is; None where no network asks for it.
+    """
+
+    pixels: Tensor
+    stated: Tensor | None = None
 
 
 class Pair(NamedTuple):
-    """Source patches. Both ``(N, C, patch, patch)`` uint8."""
+    """Source patches: ``compressed`` and ``original`` ``(N, C, patch, patch)`` uint8, ``stated`` as ``Patches`` has."""
 
     compressed: Tensor
     original: Tensor
+    stated: Tensor | None = None
+
+    @property
+    def patches(self) -> Patches:
+        """Without the originals."""
+        return Patches(self.compressed, self.stated)
 
 
 class Source(Protocol):
@@ -41,9 +77,24 @@ class Source(Protocol):
 
 
 class Target(Protocol):
-    """Compressed patches, ``(N, C, patch, patch)`` uint8, of which only their domain is known."""
+    """Compressed patches of which only their domain is known: a pure function of the step, too."""
 
-    def batch(self, step: int) -> Tensor: ...
+    def batch(self, step: int) -> Patches: ...
+
+
+def alike(source: Patches, target: Patches) -> Patches:
+    """Both domains' patches one after the other, as a discriminator may compare them.
+
+    Whether something is stated at all would give a codec away, whatever the pixels look like, and a network whose
+    features are drawn together would unlearn to listen. So a source patch states nothing where the target patch beside
+    it does not.
+    """
+    pixels = torch.cat([source.pixels, target.pixels])
+    if source.stated is None or target.stated is None:
+        return Patches(pixels)
+    beside = torch.arange(len(source.stated), device=target.stated.device) % len(target.stated)
+    told = target.stated.any(dim=1)[beside]
+    return Patches(pixels, torch.cat([source.stated * told[:, None], target.stated]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +140,22 @@ class TargetDomain:
 
     Args:
         compressed: ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.
+        stated: by picture, ``(STATED_FEATURES,)``, what its file states; None if no network asks for it.
     """
 
-    def __init__(self, compressed: Sequence[Pixels], cutting: Cutting) -> None:
-        self._compressed = compressed
+    def __init__(self, compressed: Sequence[Pixels], cutting: Cutting, stated: Sequence[Stated] | None = None) -> None:
+        if stated is not None and len(stated) != len(compressed):
+            raise ValueError("each compressed picture needs what its file states")
+        self._compressed, self._stated = compressed, stated
         self._draws = _Draws([x.shape for x in compressed], cutting, domain=1)
 
-    def batch(self, step: int) -> Tensor:
-        return _cut(self._compressed, self._draws.of(step))
+    def batch(self, step: int) -> Patches:
+        places = self._draws.of(step)
+        pixels = _cut(self._compressed, places)
+        if self._stated is None:
+            return Patches(pixels)
+        stated = [turned_stated(self._stated[place.picture], place.turns) for place in places]
+        return Patches(pixels, torch.from_numpy(np.stack(stated)))
 
 
 def grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
@@ -124,6 +183,28 @@ def checksum(pictures: Sequence[Pixels]) -> str:
         digest.update(repr(picture.shape).encode())
         digest.update(picture.tobytes())
     return digest.hexdigest()
+
+
+def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
+    """Quarter turns and whether to flip: one of the eight orientations."""
+    return int(rng.integers(4)), bool(rng.integers(2))
+
+
+def turned(pixels: Pixels, turns: int, flip: bool) -> Pixels:
+    """``(H, W, ...)`` turned counterclockwise by quarters, then mirrored left to right."""
+    pixels = np.rot90(pixels, turns)
+    return pixels[:, ::-1] if flip else pixels
+
+
+def turned_stated(stated: Stated, turns: int) -> Stated:
+    """What the file of a picture so turned would state, ``(STATED_FEATURES,)``: flips change no table."""
+    if turns % 2 == 0:
+        return stated
+    out = stated.copy()
+    for start in (0, 64):
+        out[start : start + 64] = stated[start : start + 64].reshape(8, 8).T.ravel()
+    out[128:130] = stated[[129, 128]]
+    return out
 
 
 class _Place(NamedTuple):
@@ -155,7 +236,7 @@ class _Draws:
                 cutting.grid * int(rng.integers((n - cutting.patch) // cutting.grid + 1))
                 for n in self._shapes[picture][:2]
             )
-            turns, flip = (int(rng.integers(4)), bool(rng.integers(2))) if cutting.augment else (0, False)
+            turns, flip = draw_turn(rng) if cutting.augment else (0, False)
             places.append(_Place(picture, top, left, cutting.patch, turns, flip))
         return places
 
@@ -165,7 +246,6 @@ def _cut(pictures: Sequence[Pixels], places: Sequence[_Place]) -> Tensor:
     for place in places:
         rows, columns = (slice(n, n + place.side) for n in (place.top, place.left))
         # A rotation by 90 degrees and one flip reach all eight orientations, those of a second flip too.
-        patch = np.rot90(pictures[place.picture][rows, columns], place.turns)
-        patches.append(patch[:, ::-1] if place.flip else patch)
+        patches.append(turned(pictures[place.picture][rows, columns], place.turns, place.flip))
     stacked = torch.from_numpy(np.stack(patches))
     return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -143,6 +144,7 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         TrainingError: this machine has none such.
     """
     torch.set_flush_denormal(True)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it reports its own precision to the user
     try:
         return Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
     except ValueError as error:  # what Fabric does not know

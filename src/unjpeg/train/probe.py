@@ -6,18 +6,19 @@ The adversary's own accuracy says little (it may be at 50 % because it is bad); 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator
-from unjpeg.train.carn import quality_loss
-from unjpeg.train.run import to_unit_range
+from unjpeg.train.carn import network_input, quality_loss
+from unjpeg.train.domains import Patches, alike
 
 __all__ = ["Batches", "domain_accuracy"]
 
-Batches = Callable[[int], Tensor]
-"""Patches ``(N, C, H, W)`` uint8 of one domain, by step."""
+Batches = Callable[[int], Patches]
+"""Patches of one domain, uint8, by step."""
 
 
 def domain_accuracy(
@@ -43,19 +44,19 @@ def domain_accuracy(
     @torch.no_grad()
     def features(domains: tuple[Batches, Batches], step: int) -> tuple[Tensor, int]:
         source, target = (domain(step) for domain in domains)
-        seen = network.extract(to_unit_range(torch.cat([source, target]).to(device))).seen
-        return seen, len(source)
+        return network.extract(*network_input(alike(source, target), device)).seen, len(source.pixels)
 
     network.eval()
     example, _ = features(training, 0)
     torch.manual_seed(seed)
-    discriminator = QualityDiscriminator(config, example.shape[1], example.shape[2]).to(device)
-    # Features of an untrained network are tiny; the adversary has them as they are, the probe should not depend on it.
-    scale = 1 / example.std().clamp(min=1e-6)
+    # Whatever the adversary makes of the features, the measure should not hang on their unit.
+    standardised = replace(config, standardised=True)
+    discriminator = QualityDiscriminator(standardised, example.shape[1], example.shape[2]).to(device)
+    discriminator.standardise(example)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=learning_rate)
     for step in range(steps):
         seen, source_count = features(training, step)
-        loss = quality_loss(discriminator(seen * scale), source_count)
+        loss = quality_loss(discriminator(seen), source_count)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -65,6 +66,6 @@ def domain_accuracy(
     with torch.no_grad():
         for step in range(held_out_steps):
             seen, source_count = features(held_out, step)
-            is_target = discriminator(seen * scale).argmax(1) == 1
+            is_target = discriminator(seen).argmax(1) == 1
             shares.append((1 - is_target[:source_count].float().mean() + is_target[source_count:].float().mean()) / 2)
     return float(torch.stack(shares).mean())

@@ -33,6 +33,7 @@ class TrainingImages:
 
     Attributes:
         weights: of each training image, for ``PairedPatches``.
+        held_out: whether the validation pictures are other ones than the training's. Too few pictures leave none over.
         manifest: JSON-ready description of both, stored with every checkpoint.
     """
 
@@ -40,6 +41,7 @@ class TrainingImages:
     validation: ImageStore
     weights: list[float]
     manifest: dict[str, Any]
+    held_out: bool = True
 
     @classmethod
     def open(cls, folders: Sequence[ImageFolder], *, validation_fraction: float, cache_dir: Path) -> TrainingImages:
@@ -54,7 +56,8 @@ class TrainingImages:
                     owner.append(number)
         if not training:
             raise TrainingDataError("no training images are left beside the validation split; add more pictures")
-        if not validation:  # a handful of pictures: validate on one that is also trained on rather than fail
+        has_split = bool(validation)
+        if not has_split:  # a handful of pictures: validate on one that is also trained on rather than fail
             validation = training[-1:]
         store = ImageStore(training, cache_dir)
         held_out = ImageStore(validation, cache_dir)
@@ -71,7 +74,7 @@ class TrainingImages:
             "training_sha256": store.checksum,
             "validation_sha256": held_out.checksum,
         }
-        return cls(store, held_out, weights.tolist(), manifest)
+        return cls(store, held_out, weights.tolist(), manifest, has_split)
 
     def patches(
         self,
@@ -251,7 +254,10 @@ def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -
         changed = ", ".join(sorted(_differences(stored, config)))
         raise OtherTrainingError(f"{path}: was made with another configuration ({changed}); choose another folder")
     if checkpoint.manifest != manifest:
-        raise OtherTrainingError(f"{path}: was trained on other pictures; give the same ones, or choose another folder")
+        changed = ", ".join(sorted(_differences(checkpoint.manifest, manifest)))
+        raise OtherTrainingError(
+            f"{path}: was trained on other pictures ({changed}); give the same ones, or choose another folder"
+        )
     return checkpoint
 
 
