@@ -731,7 +731,7 @@ def test_pictures_through_real_pipes(folder: Path, tiny_model: Path, child_envir
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--precision", "13-bit"], "'13-bit' is invalid"),
+        (["--precision", "13-bit"], "no precision '13-bit'"),
         (["--accelerator", "abacus"], "'abacus'"),
         ([], "no images in this folder"),
     ],
