@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export UNJPEG_DATA ?= ../shared/data
-BENCHMARK := $(BIN)/unjpeg benchmark
+BENCHMARK := $(BIN)/unjpeg benchmark --metric psnr_db --metric ssim --metric psnr_b_db
+ARCNN := runs/compared/arcnn.safetensors
 METHODS_RUN = --method jpeg --method fast --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
-  $(patsubst %,--method %,$(wildcard runs/compared/*.safetensors))
+  --method $(ARCNN)
 METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
 
@@ -35,7 +36,7 @@ format: $(VENV)/installed-dev ## Format and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev ## Measure quality and speed on the benchmark sets into results/
+bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchmark sets into results/
 	$(BENCHMARK) live1 $(METHODS) --method default@full --method default@off --rounds 3 --quality 5,10,20,30,40,50,60,70,80,90,95,100 \
 	  --out runs/bench/live1
 	cp runs/bench/live1/results.json results/live1.json
@@ -74,6 +75,9 @@ faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, ta
 
 audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
 	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable
+
+$(ARCNN): | $(VENV)/installed-dev
+	$(BIN)/python -m unjpeg.train.compared arcnn $(foreach set,photos cid22 clic2025,--data $(UNJPEG_DATA)/train/$(set)) --out $@
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

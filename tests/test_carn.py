@@ -558,9 +558,7 @@ def test_another_configuration_or_data_is_refused(tmp_path: Path) -> None:
     path = run_adapt(tmp_path / "a.safetensors")
     with pytest.raises(TrainingError, match=r"another configuration.*strength"):
         run_adapt(path, replace(ADAPTATION, strength=1.0))
-    with pytest.raises(
-        TrainingError, match=r"other pictures \(target_sha256\); choose another --out, or give the same"
-    ):
+    with pytest.raises(TrainingError, match=r"other pictures \(target_sha256\); give the same ones, or choose another"):
         resume_point(path, stored(0, adaptation=ADAPTATION), {"target_sha256": "1"})
 
 

@@ -70,6 +70,9 @@ def test_curves_are_collected_and_drawn(tmp_path: Path) -> None:
                     log.add_scalar(f"dagn/psnr_db_q{quality}", value + step / 100, step)
     curves.main([f"default={tmp_path / 'a'},{tmp_path / 'b'}"], tmp_path)
     record = json.loads((tmp_path / "learning-curves.json").read_text())
+    curves.main([f"default={tmp_path / 'a'}", f"new={tmp_path / 'b'}"], tmp_path, more=True)
+    both = json.loads((tmp_path / "learning-curves.json").read_text())
+    assert both == {"default": [*record["default"], record["default"][0]], "new": record["default"][1:]}
     assert [part["steps"] for part in record["default"]] == [[10, 20], [10, 20]]
     assert record["default"][1]["psnr_db"]["40"] == pytest.approx([28.6, 28.7])
     assert Image.open(io.BytesIO(curves.drawn(record))).width > 300

@@ -484,11 +484,50 @@ def test_the_guidance_has_what_the_file_states(tiny_restorer: Restorer, sampling
     scale = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
     expected = stated_features(luma, None) if sampling == "grey" else stated_features(luma, chroma, scale[sampling])
     np.testing.assert_array_equal(guidance.stated[0], expected)
-    assert not tiny_restorer.guide(read_picture(picture(40, 40))).stated.any()
     shifted = tiny_restorer.model.shifted(guidance, 70).stated[0]
-    np.testing.assert_array_equal(shifted[:64], stated_features(standard_table(70), None)[:64])
-    np.testing.assert_array_equal(shifted[128:], expected[128:])
-    assert shifted[64:128].any() == expected[64:128].any()
+    luma, chroma = standard_table(70), standard_table(70, chroma=True)
+    as_70 = stated_features(luma, None) if sampling == "grey" else stated_features(luma, chroma, scale[sampling])
+    np.testing.assert_array_equal(shifted, as_70)
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "compressed twice"])
+def test_what_no_file_says_is_read_from_the_pixels(
+    tiny_restorer: Restorer, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is what a file cannot know: that it was compressed more strongly before."""
+    plain = Model.guide
+
+    def misled(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
+        return replace(plain(self, windows, stated), quality_probabilities=np.eye(100, dtype=np.float32)[19])
+
+    monkeypatch.setattr(Model, "guide", misled)
+    pixels = picture(40, 40)
+    sources: dict[str, Any] = {
+        "colour": pixels,
+        "grey": pixels[..., 0],
+        "compressed twice": encoded(pixels, "4:4:4", quality=90),
+    }
+    stated = tiny_restorer.guide(read_picture(sources[kind])).stated[0]
+    luma, chroma = standard_table(20), standard_table(20, chroma=True)
+    scale = (1, 1) if kind == "compressed twice" else (2, 2)
+    np.testing.assert_array_equal(stated, stated_features(luma, None if kind == "grey" else chroma, scale))
+
+
+def test_turned_tiles_have_turned_tables(tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    plain = Model.restore
+
+    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        seen.append(guidance.stated.tobytes())
+        return plain(self, tile, guidance)
+
+    monkeypatch.setattr(Model, "restore", recorded)
+    data = encoded(picture(40, 40), "4:2:2", quality=30)
+    tiny_restorer.restore(data, tta=True)
+    stated = tiny_restorer.guide(read_picture(data))
+    turned = stated.transposed().stated.tobytes()
+    assert turned != stated.stated.tobytes()
+    assert seen == [stated.stated.tobytes(), turned] * 4
 
 
 @pytest.mark.parametrize("quality", [1, 5, 7, 33, 100])

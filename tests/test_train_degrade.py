@@ -38,6 +38,25 @@ def difference(a: Pixels, b: Pixels) -> float:
     return float(np.sqrt(np.square(a.astype(float) - b).mean()))
 
 
+# What a file states
+
+
+@pytest.mark.parametrize("sampling", ["4:2:0", "4:2:2", "4:4:4", "grey"])
+def test_an_encoding_states_what_its_file_states(patch: Pixels, sampling: str) -> None:
+    made = encoding("mozjpeg", 40, sampling)
+    np.testing.assert_array_equal(made.stated, JpegImage.decode(made.encode(patch)).stated)
+
+
+def test_of_two_files_the_last_one_speaks(patch: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, first = encoding("jpegli", 80, "4:4:4"), encoding("standard", 20)
+    waiting = iter([last, first])
+    monkeypatch.setattr(Encoding, "draw", lambda *_args, **_options: next(waiting))
+    monkeypatch.setattr(degrade, "HISTORIES", {"aligned": 1.0})
+    pair = WILD.apply(patch, np.random.default_rng(0))
+    np.testing.assert_array_equal(pair.stated, last.stated)
+    np.testing.assert_array_equal(pair.compressed, last.apply(first.apply(patch)))
+
+
 # Tables
 
 

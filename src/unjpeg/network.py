@@ -90,6 +90,20 @@ class Guidance:
     stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
 
+    def stating(self, quality: int, *, grey: bool = False) -> Guidance:
+        """That of a file with libjpeg's tables of a quality: of this one's chroma sampling, or 4:2:0 if none is stated.
+
+        Args:
+            grey: that a file of which nothing is stated has no chroma.
+        """
+        known = bool(self.stated.any())
+        grey = not self.stated[0, 64:130].any() if known else grey
+        chroma = None if grey else standard_table(quality, chroma=True)
+        stated = stated_features(standard_table(quality), chroma, (2, 2))[None]
+        if known:
+            stated[0, 128:] = self.stated[0, 128:]
+        return replace(self, stated=stated)
+
     def transposed(self) -> Guidance:
         """That of the picture with rows and columns exchanged: what is stated goes with them."""
         stated = self.stated.copy()
@@ -303,13 +317,8 @@ class Model:
         state the standard tables of that quality, if it states any.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        stated = guidance.stated.copy()
-        if stated.any():
-            as_standard = stated_features(standard_table(quality), standard_table(quality, chroma=True))
-            has_chroma = stated[0, 64:128].any()
-            stated[0, :64] = as_standard[:64]
-            stated[0, 64:128] = as_standard[64:128] if has_chroma else 0
-        return replace(guidance, sensitive=guidance.sensitive + shift, stated=stated)
+        moved = replace(guidance, sensitive=guidance.sensitive + shift)
+        return moved.stating(quality) if guidance.stated.any() else moved
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels

@@ -60,7 +60,7 @@ TILE_CORE = 1152
 """Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
 strides."""
 
-TILE_MEMORY_BYTES = 460_000_000
+TILE_MEMORY_BYTES = 570_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles."""
 
 SMALLEST_TILE_CORE = 192
@@ -482,11 +482,18 @@ class Restorer:
         return Restoration(picture, rows, report)
 
     def guide(self, picture: Picture) -> Guidance:
-        """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid."""
+        """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid.
+
+        A picture that comes without its file, or that was compressed more strongly before, counts as a file of the
+        quality that its pixels show.
+        """
         pixels = picture.pixels[: picture.sound_rows]
         most = int(self.model_file.description.get("guide_windows", MAX_GUIDE_WINDOWS))
         windows = [_to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
-        return self.model.guide(np.concatenate(windows), picture.jpeg.stated if picture.jpeg else None)
+        guidance = self.model.guide(np.concatenate(windows), picture.jpeg.stated if picture.jpeg else None)
+        if picture.jpeg is None or looks_compressed_twice(picture.jpeg.quality.value, guidance.quality):
+            return guidance.stating(guidance.quality, grey=pixels.ndim == 2)
+        return guidance
 
     def _finished_strips(
         self,

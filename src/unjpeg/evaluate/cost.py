@@ -292,7 +292,7 @@ def halo_table(
     module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
     restorer = Restorer(model, precision=precision)
     images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in load_images(folder)]
-    tiles = module.TILE_CORE, module.HALOS
+    tiles, core = (module.TILE_CORE, module.HALOS), restorer._tile_core()
     rows = []
     try:
         wholes = []
@@ -308,7 +308,6 @@ def halo_table(
                 np.abs(_restored(restorer, picture.pixels, guidance) - whole)
                 for picture, guidance, whole in zip(pictures, guidances, wholes, strict=True)
             ]
-            core = tiles[0]
             row = {
                 "precision": precision,
                 "halo": halo,

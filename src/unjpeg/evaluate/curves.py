@@ -4,7 +4,8 @@
 
     python -m unjpeg.evaluate.curves default=runs/first,runs/second fast=runs/third
 
-reads the event files of trainings that followed one another and writes ``results/learning-curves.json``.
+reads the event files of trainings that followed one another and writes ``results/learning-curves.json``; with
+``--more`` they follow those that the file has already, whose event files may be gone.
 """
 
 from __future__ import annotations
@@ -90,14 +91,15 @@ def main(
         list[str], typer.Argument(metavar="NAME=DIR,DIR", help="A model, and the folders of its trainings in turn.")
     ],
     out: Annotated[Path, typer.Option(help=f"Folder of {RESULTS}.")] = Path("results"),
+    more: Annotated[bool, typer.Option("--more", help="Keep what the file has; these trainings follow.")] = False,
 ) -> None:
     """Collect what trainings have logged."""
-    record = {}
+    record: dict[str, list[dict[str, Any]]] = json.loads((out / RESULTS).read_text()) if more else {}
     for given in models:
         name, separator, folders = given.partition("=")
         if not separator:
             raise SettingError(f"{given}: write it as NAME=DIR,DIR")
-        record[name] = [training(Path(folder)) for folder in folders.split(",")]
+        record[name] = record.get(name, []) + [training(Path(folder)) for folder in folders.split(",")]
     (out / RESULTS).write_text(json.dumps(record, indent=1) + "\n")
 
 

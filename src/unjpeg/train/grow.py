@@ -27,7 +27,7 @@ def take_over(network: Dagn, initial: dict[str, Tensor]) -> None:
     old_width, new_width = len(initial.get("head.weight", own["head.weight"])), network.config.width
 
     def fits(name: str, value: Tensor) -> bool:
-        if name not in own or value.dim() != own[name].dim() or old_width > new_width:
+        if name not in own or value.dim() != own[name].dim():
             return False
         grows = name not in frozen
         return all(
@@ -35,6 +35,11 @@ def take_over(network: Dagn, initial: dict[str, Tensor]) -> None:
             for old, new in zip(value.shape, own[name].shape, strict=True)
         )
 
+    if old_width > new_width:
+        raise TrainingError(
+            f"the given weights do not fit this network: they have width {old_width}, the network {new_width}; it can "
+            "only grow"
+        )
     wrong = [name for name in frozen if name not in initial]
     wrong += [name for name, value in initial.items() if not fits(name, value)]
     if wrong:

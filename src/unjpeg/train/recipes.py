@@ -12,7 +12,19 @@ from unjpeg.models import DagnConfig
 from unjpeg.train.config import DagnTraining, EncoderTraining, LearningRate, Recipe
 from unjpeg.train.degrade import JpegDegradation
 
-__all__ = ["RECIPES", "default", "fast", "published", "real_life", "short", "short_unguided", "small", "tiny"]
+__all__ = [
+    "RECIPES",
+    "default",
+    "default_more",
+    "fast",
+    "fast_more",
+    "published",
+    "real_life",
+    "short",
+    "short_unguided",
+    "small",
+    "tiny",
+]
 
 
 def published() -> Recipe:
@@ -135,6 +147,28 @@ def real_life() -> Recipe:
     )
 
 
+def default_more() -> Recipe:
+    """To go on from the shipped ``default`` (``--start default``): larger patches, few patterns, a low rate."""
+    return _more(default())
+
+
+def fast_more() -> Recipe:
+    """The same from the shipped ``fast``; export it with ``--guide-windows 16``, as that one was."""
+    return _more(fast())
+
+
+def _more(recipe: Recipe) -> Recipe:
+    stage = replace(
+        recipe.dagn,
+        steps=8000,
+        batch=16,
+        patch=96,
+        patterns=0.02,
+        learning_rate=replace(recipe.dagn.learning_rate, peak=1.2e-3),
+    )
+    return replace(recipe, name=f"{recipe.name}-more", dagn=stage)
+
+
 def short() -> Recipe:
     """The first minutes of ``default``, less deep: a trial to compare others with. Stage 1 is the same."""
     recipe = default()
@@ -178,7 +212,9 @@ def tiny() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
+    "default-more": default_more,
     "fast": fast,
+    "fast-more": fast_more,
     "published": published,
     "real-life": real_life,
     "short": short,
