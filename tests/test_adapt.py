@@ -22,6 +22,7 @@ from unjpeg.cli import app, run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.models import Dagn, DagnConfig
 from unjpeg.network import SELF_ENSEMBLES, ModelFile
+from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.train import adapt as adapting
 from unjpeg.train.adapt import DEFAULT_ADAPTATION, AdaptationReport, TargetPictures, adapt_model
@@ -136,9 +137,17 @@ def test_an_output_that_cannot_be_written_is_one_line_before_anything_is_read(
 
 
 def test_exit_codes_of_bad_input(
-    tiny_model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     common = ["--source", source, "--out", tmp_path / "out"]
+    monkeypatch.setenv("UNJPEG_DATA", str(tmp_path / "no data"))
+    code, lines = complaint(["adapt", tiny_model, "--target", "live1", *common], capsys)  # a data set's name
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith("unjpeg: live1: no folder")
     code, lines = complaint(["adapt", tiny_model, "--target", tmp_path / "missing", *common], capsys)
     assert (code, lines) == (1, [f"unjpeg: {tmp_path / 'missing'}: no such folder of images"])
     target = fill(tmp_path / "target", 12, seed=40)
@@ -194,6 +203,20 @@ def test_target_patches_lie_on_the_grid_and_apart_from_the_held_out(tmp_path: Pa
     for patch in pictures.training:
         blocks = patch[..., 0].reshape(2, 16, 2, 16)
         assert all((blocks[i, :, j] == blocks[i, 0, j, 0]).all() for i in range(2) for j in range(2))
+
+
+def test_a_told_model_is_told_of_its_target_what_it_is_told_in_restoring(tmp_path: Path) -> None:
+    file = ModelFile.read("fast")
+    folder = fill(tmp_path / "target", 10, seed=0, side=96)
+    Image.open(next(folder.iterdir())).save(folder / "photo.jpg", quality=30)
+    told = adapting._told_by_restoring(file)
+    pictures = TargetPictures.read(folder, 96, silent, told)
+    restorer = Restorer(file)
+    expected = {restorer.guide(read_picture(path)).stated.tobytes() for path in folder.iterdir()}
+    stated = [*pictures.training_stated, *pictures.held_out_stated]
+    assert {one.tobytes() for one in stated} == expected
+    assert all(one.any() for one in stated)
+    assert len(stated) == len(pictures.training) + len(pictures.held_out)
 
 
 def test_patches_of_one_picture_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,8 +412,9 @@ def test_a_model_that_is_told_is_watched_told_and_blind(
 
     monkeypatch.setattr("unjpeg.train.carn.alike", watch)
     report, exported = quick(network=network, format=format)
-    # Of a JPEG target both domains state something, of any other neither does.
-    assert all(told.all() if format == "jpeg" else not told.any() for told in compared)
+    # As in restoring: of a JPEG its own words, of any other picture what its pixels show.
+    assert compared
+    assert all(told.all() for told in compared)
     assert report.source_blind_psnr_db_before is not None
     assert report.source_blind_psnr_db_before == pytest.approx(report.source_psnr_db_before, abs=1)
     names = {name.rsplit("_q", 1)[0] for name in exported.options["validation"]}

@@ -43,6 +43,7 @@ __all__ = [
     "salvage",
     "standard_table",
     "stated_features",
+    "transposed_stated",
 ]
 
 MAX_PIXELS = 268_435_456
@@ -210,6 +211,16 @@ def stated_features(
     if chroma_88 is not None:
         features[128:130] = np.log2(chroma_scale)
     return features
+
+
+def transposed_stated(stated: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the file of the picture with rows and columns exchanged would state. Shape: ``(..., STATED_FEATURES)``."""
+    out = stated.copy()
+    for start in (0, 64):
+        tables_88 = stated[..., start : start + 64].reshape(-1, 8, 8)
+        out[..., start : start + 64] = tables_88.swapaxes(1, 2).reshape(*stated.shape[:-1], 64)
+    out[..., 128:130] = stated[..., [129, 128]]
+    return out
 
 
 @dataclass(frozen=True, slots=True)

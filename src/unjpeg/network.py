@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
-from unjpeg.jpeg import STATED_FEATURES, standard_table, stated_features
+from unjpeg.jpeg import STATED_FEATURES, standard_table, stated_features, transposed_stated
 from unjpeg.output import put_in_place
 from unjpeg.projection import Calibration
 
@@ -106,11 +106,7 @@ class Guidance:
 
     def transposed(self) -> Guidance:
         """That of the picture with rows and columns exchanged: what is stated goes with them."""
-        stated = self.stated.copy()
-        for table in (stated[:, :64], stated[:, 64:128]):
-            table[:] = table.reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
-        stated[:, 128:130] = stated[:, [129, 128]]
-        return replace(self, stated=stated)
+        return replace(self, stated=transposed_stated(self.stated))
 
     @property
     def quality(self) -> int:
@@ -314,11 +310,10 @@ class Model:
         """The guidance of the same image had it looked like ``quality``: lower asks for more smoothing.
 
         Moves the sensitive features by the difference of their mean over pictures of both qualities, and has the file
-        state the standard tables of that quality, if it states any.
+        state the standard tables of that quality.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        moved = replace(guidance, sensitive=guidance.sensitive + shift)
-        return moved.stating(quality) if guidance.stated.any() else moved
+        return replace(guidance, sensitive=guidance.sensitive + shift).stating(quality)
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels

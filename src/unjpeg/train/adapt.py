@@ -28,7 +28,8 @@ from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Backbone, DiscriminatorConfig, SplitDagn
 from unjpeg.network import SELF_ENSEMBLES, ModelFile
 from unjpeg.output import check_target, put_in_place
-from unjpeg.picture import read_picture
+from unjpeg.picture import Picture, read_picture
+from unjpeg.restore import Restorer
 from unjpeg.train.carn import Adaptation, adapt_network, source_psnr_db, stored
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, with_settings
@@ -86,6 +87,8 @@ INERT = 0.98 * math.log(2)
 
 Say = Callable[[str], None]
 
+StatedOf = Callable[[Picture], Stated]
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptationReport:
@@ -142,8 +145,7 @@ class TargetPictures:
 
     Attributes:
         training, held_out: ``(patch, patch, 3)`` uint8 each, of different pictures.
-        training_stated, held_out_stated: what the file of each patch states, ``(STATED_FEATURES,)``; zeros but for
-            JPEGs.
+        training_stated, held_out_stated: of each patch's picture, ``(STATED_FEATURES,)``.
         counts: pictures behind either.
         left_out: a line for each picture that could not be used.
     """
@@ -156,8 +158,12 @@ class TargetPictures:
     left_out: tuple[str, ...]
 
     @classmethod
-    def read(cls, folder: Path, patch: int, say: Say) -> TargetPictures:
-        """Decode every picture as ``unjpeg restore`` would. Raises TrainingDataError if there are too few."""
+    def read(cls, folder: Path, patch: int, say: Say, stated_of: StatedOf | None = None) -> TargetPictures:
+        """Decode every picture as ``unjpeg restore`` would. Raises TrainingDataError if there are too few.
+
+        Args:
+            stated_of: what the restorer is told of a picture; None if it is told nothing.
+        """
         files = ImageFolder(folder).files()
         most = max(1, min(PATCHES_PER_PICTURE, MOST_PATCHES // len(files)))
         readable: list[list[tuple[Pixels, Stated]]] = []
@@ -172,7 +178,7 @@ class TargetPictures:
                 left_out.append(f"{error}; left out")
                 say(left_out[-1])
                 continue
-            stated = picture.jpeg.stated if picture.jpeg else np.zeros(STATED_FEATURES, np.float32)
+            stated = stated_of(picture) if stated_of else np.zeros(STATED_FEATURES, np.float32)
             patches = _some_patches(pixels, patch, most, zlib.crc32(file.name.encode()))
             readable.append([(one, stated) for one in patches])
         if len(readable) < FEWEST_PICTURES:
@@ -199,6 +205,12 @@ def _some_patches(pixels: Pixels, patch: int, most: int, seed: int) -> list[Pixe
     chosen = np.random.default_rng(seed).permutation(down * across)[:most]
     corners = [(16 * int(place // across), 16 * int(place % across)) for place in np.sort(chosen)]
     return [colour[top : top + patch, left : left + patch].copy() for top, left in corners]
+
+
+def _told_by_restoring(file: ModelFile) -> StatedOf:
+    """What ``unjpeg restore`` tells this model of a picture: of pictures without a JPEG file what their pixels show."""
+    restorer = Restorer(file)
+    return lambda picture: restorer.guide(picture).stated[0]
 
 
 class _FreshlyCompressed:
@@ -295,7 +307,9 @@ def adapt_model(
     config = replace(config, patch=window)
     target = resolved(str(target))
     _refuse_same_pictures(target, source)
-    unlabelled = TargetPictures.read(target, window, say)
+    dagn = load_exported(file)
+    told = dagn.config.stated
+    unlabelled = TargetPictures.read(target, window, say, _told_by_restoring(file) if told else None)
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(source, VALIDATION_FRACTION)
     identity = stored(seed, adaptation=config, start=file.hash)
@@ -315,10 +329,8 @@ def adapt_model(
     if file.restore_int8 is not None:
         note("the adapted model has no int8 graph; python -m unjpeg.train.int8 makes one")
 
-    dagn = load_exported(file)
     network = SplitDagn(dagn)
     network.to(fabric.device)
-    told = dagn.config.stated
     degradation = _trained_degradation(file)
     clean, clean_held_out = (
         _fresh(images, held_out, window, degradation, config.batch, seed, told=told) for held_out in (0, 1)

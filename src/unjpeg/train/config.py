@@ -16,6 +16,7 @@ from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
 
 __all__ = [
+    "SEEDS",
     "VALIDATION_FRACTION",
     "DagnTraining",
     "EncoderTraining",

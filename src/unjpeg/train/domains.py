@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from unjpeg.errors import TrainingDataError
+from unjpeg.jpeg import transposed_stated
 from unjpeg.train.data import ImageStore
 from unjpeg.train.degrade import compress_jpeg
 
@@ -198,13 +199,7 @@ def turned(pixels: Pixels, turns: int, flip: bool) -> Pixels:
 
 def turned_stated(stated: Stated, turns: int) -> Stated:
     """What the file of a picture so turned would state, ``(STATED_FEATURES,)``: flips change no table."""
-    if turns % 2 == 0:
-        return stated
-    out = stated.copy()
-    for start in (0, 64):
-        out[start : start + 64] = stated[start : start + 64].reshape(8, 8).T.ravel()
-    out[128:130] = stated[[129, 128]]
-    return out
+    return transposed_stated(stated) if turns % 2 else stated
 
 
 class _Place(NamedTuple):
