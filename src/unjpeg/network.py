@@ -80,7 +80,7 @@ class Guidance:
         insensitive, sensitive: globally averaged features, ``(1, C)``.
         fusion: the cross-feature fusion's matrix, ``(1, B, B)``.
         stated: what the file states of its compression, ``(1, STATED_FEATURES)``: see ``unjpeg.jpeg.stated_features``.
-            Zeros where nothing is stated. Models that were trained without do not look at it.
+            Zeros where nothing is: see ``stating``. Models that were trained without do not look at it.
         quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
     """
 

@@ -126,16 +126,12 @@ def difference_table(record: Mapping[str, Any], set_name: str) -> Table:
     return Table((lead, *summary), tuple(rows))
 
 
-def cost_table(record: Mapping[str, Any], *, decimals: int | None = None) -> Table:
-    """What each method costs; see ``timing.Cost``.
-
-    Args:
-        decimals: of the seconds; None for two, and more where those would be zeros.
-    """
+def cost_table(record: Mapping[str, Any]) -> Table:
+    """What each method costs; see ``timing.Cost``."""
     rows = tuple(
         (
             name,
-            _seconds(cost["seconds_per_megapixel"], decimals),
+            _seconds(cost["seconds_per_megapixel"]),
             *(
                 "" if cost[field] is None else f"{cost[field]:.{digits}f}"
                 for field, digits in (("peak_mib", 0), ("parameters_m", 2), ("multiply_adds_g", 1))
@@ -267,10 +263,9 @@ def _difference(value: Mapping[str, float | None] | None) -> str:
     return f"{value['mean']:+.2f} ({value['low']:+.2f} .. {value['high']:+.2f})"
 
 
-def _seconds(seconds: float, decimals: int | None) -> str:
-    if decimals is None:
-        return f"{seconds:.2f}" if seconds >= 0.01 else f"{seconds:.1g}"
-    return f"{seconds:.{decimals}f}"
+def _seconds(seconds: float) -> str:
+    """With two decimals, and more where those would be zeros."""
+    return f"{seconds:.2f}" if seconds >= 0.01 else f"{seconds:.1g}"
 
 
 def _counted(counts: Iterable[int]) -> str:

@@ -56,7 +56,7 @@ def tables(results: Path) -> dict[str, str]:
         "mixes-live1": _from_file(results / "live1-mixes.json", _methods),
         "twice-live1": _from_file(results / "live1-twice.json", _methods),
         "grey": _from_file(results / "grey.json", _sets),
-        "method-costs": cost_table(live1, decimals=2).markdown() if "costs" in live1 else NOT_MEASURED,
+        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
         "text": _from_file(results / "downstream-text.json", _text),
         "detection": _recognition(results / "downstream-detection.json", "map"),
