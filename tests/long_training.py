@@ -26,7 +26,7 @@ MAX_BYTES = 24 * 10**9
 
 def command(recipe: str, folder: Path, out: Path, *options: str) -> list[str]:
     training = [sys.executable, "-m", "unjpeg", "train", recipe, "--data", str(folder), "--out", str(out)]
-    return [*training, "--accelerator", "cpu", "--precision", "32-true", "--workers", "1", *options]
+    return [*training, "--accelerator", "cpu", "--workers", "1", *options]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "short",
     "short_unguided",
     "small",
+    "small_textbook",
     "tiny",
 ]
 
@@ -69,6 +70,27 @@ def small() -> Recipe:
             learning_rate=LearningRate(1e-3, milestones=(dagn_steps * 4 // 5,), gamma=0.5),
         ),
     )
+
+
+def small_textbook() -> Recipe:
+    """``small`` with a stage 1 that learns to read the quality: the textbook's losses, whole-size patches, Muon.
+
+    The losses as printed teach ``small``'s encoders nothing in its time (docs/experiments.md). Stage 2 is the same.
+    """
+    recipe = small()
+    encoders = replace(
+        recipe.encoders,
+        steps=1800,
+        batch=12,
+        patch=96,
+        resize=False,
+        optimizer="muon",
+        learning_rate=LearningRate(2e-3, warmup_steps=50, cosine=True),
+        adversarial="bce",
+        classification="cross-entropy",
+        gradient_clip=1.0,
+    )
+    return replace(recipe, name="small-textbook", encoders=encoders)
 
 
 def default() -> Recipe:
@@ -220,5 +242,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "short": short,
     "short-unguided": short_unguided,
     "small": small,
+    "small-textbook": small_textbook,
     "tiny": tiny,
 }
