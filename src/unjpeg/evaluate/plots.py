@@ -51,6 +51,7 @@ def rate_quality(record: Mapping[str, Any], set_name: str, metric: str) -> Image
                 if metric in figures["methods"].get(method, {})
             ]
             _curve(axis, points, methods.index(method), number)
+    _logarithmic(axis)
     _legend(figure, methods, families)
     return _image(figure)
 
@@ -73,6 +74,7 @@ def gain_against_rate(record: Mapping[str, Any], set_name: str, metric: str) -> 
             low, high = ([gain[end] for _, gain in gains] for end in ("low", "high"))
             rates, ink = [rate for rate, _ in gains], f"C{methods.index(method)}"
             axis.fill_between(rates, low, high, alpha=0.15, color=ink, linewidth=0)
+    _logarithmic(axis)
     _legend(figure, methods, families, without=first)
     return _image(figure)
 
@@ -99,10 +101,7 @@ def gain_against_time(record: Mapping[str, Any], set_name: str, degradation: str
                 label=shortened(method, NAME),
             )
         )
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    _logarithmic(axis)
     axis.margins(x=0.25)
     _legend_of(figure, entries)
     return _image(figure)
@@ -186,6 +185,14 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     return figure, axis
+
+
+def _logarithmic(axis: Axes) -> None:
+    """x in powers, labelled as plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _above(metric: str, first: str) -> str:
