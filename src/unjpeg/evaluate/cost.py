@@ -108,9 +108,12 @@ def main(
 
 
 def _precisions(model: str) -> list[ChosenPrecision]:
-    """That are measured of this model on this machine: the default one first, and full."""
+    """That this model runs at on this machine: the default one first, full last."""
     chosen = Restorer(model).model.precision
-    return ["full"] if chosen == "full" else [chosen, "full"]
+    here: dict[ChosenPrecision, None] = {chosen: None}
+    if processor_features() & {"amx_bf16", "avx512_bf16"}:
+        here["bf16"] = None
+    return [*(precision for precision in here if precision != "full"), "full"]
 
 
 def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
