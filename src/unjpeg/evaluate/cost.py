@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
     halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [32, 64, 96, 128, 160, 192],  # noqa: B006
     halo_set: Annotated[Path | None, typer.Option(help="Folder of pictures for the halo table.")] = None,
+    halo_pictures: Annotated[int | None, typer.Option(min=1, help="Only the first of them.")] = None,
 ) -> None:
     """Measure time, memory, the machine's ceiling and the halo's effect."""
     record: dict[str, Any] = {
@@ -102,7 +104,9 @@ def main(
                     flush=True,
                 )
     if halo_set is not None:
-        record["halo"] = [row for here in _precisions(model) for row in halo_table(model, here, halo_set, halos)]
+        for here in _precisions(model):
+            record["halo"] += halo_table(model, here, halo_set, halos, pictures=halo_pictures)
+        record["halo_pictures"] = halo_pictures
     out.mkdir(parents=True, exist_ok=True)
     (out / "cost.json").write_text(json.dumps(record, indent=1))
 
@@ -285,7 +289,7 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
 
 
 def halo_table(
-    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10
+    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, pictures: int | None = None
 ) -> list[dict[str, Any]]:
     """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
 
@@ -294,7 +298,7 @@ def halo_table(
     """
     module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
     restorer = Restorer(model, precision=precision)
-    images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in load_images(folder)]
+    images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in islice(load_images(folder), pictures)]
     tiles, core = (module.TILE_CORE, module.HALOS), restorer._tile_core()
     rows = []
     try:
