@@ -23,7 +23,7 @@ import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
 from unjpeg.jpeg import Limits, standard_table, stated_features
-from unjpeg.network import Guidance, Model, ModelFile, Precision, processor_features, shipped_models
+from unjpeg.network import BF16_FEATURES, Guidance, Model, ModelFile, Precision, processor_features, shipped_models
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, Trust, project
 from unjpeg.restore import Restored, Restorer
@@ -169,7 +169,7 @@ def test_tiles_of_every_shipped_model(
     """Where the network changes most, with many seams."""
     if precision == "int8" and ModelFile.read(name).restore_int8 is None:
         pytest.skip("has no such graph")
-    if precision == "bf16" and not processor_features() & {"amx_bf16", "avx512_bf16"}:
+    if precision == "bf16" and not processor_features() & BF16_FEATURES:
         pytest.skip("this processor does not multiply them")
     original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
     restorer = Restorer(name, precision=precision)

@@ -33,6 +33,7 @@ from unjpeg.output import put_in_place
 from unjpeg.projection import Calibration
 
 __all__ = [
+    "BF16_FEATURES",
     "FORMAT_VERSION",
     "ChosenPrecision",
     "Guidance",
@@ -58,6 +59,9 @@ _NEEDED = ("name", "guide_window", "total_stride", "quality_levels")
 
 SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
 """Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
+
+BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
+"""Of a processor that multiplies 16-bit brain floats, by Linux's names."""
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
@@ -345,8 +349,8 @@ def chosen_engine(
 ) -> tuple[Runtime, ChosenPrecision]:
     """The runtime and the precision that ``Model`` takes for these arguments.
 
-    In OpenVINO ``auto`` is bf16 on processors with matrix units for it (AMX), int8 on others with VNNI if the file has
-    it, bf16 on others that multiply it, and full elsewhere; the other runtimes run at full precision.
+    In OpenVINO ``auto`` is bf16 on processors that multiply it, int8 on others with VNNI if the file has it, and full
+    elsewhere; the other runtimes run at full precision.
 
     Raises:
         ModelError: they do not go together.
@@ -364,16 +368,15 @@ def chosen_engine(
         if chosen != "openvino":
             return chosen, "full"
         features = processor_features()
-        if "amx_bf16" in features:
+        if features & BF16_FEATURES:
             return chosen, "bf16"
-        if file.restore_int8 and features & {"avx512_vnni", "avx_vnni"}:
-            return chosen, "int8"
-        return chosen, "bf16" if "avx512_bf16" in features else "full"
+        rounded = file.restore_int8 and features & {"avx512_vnni", "avx_vnni"}
+        return chosen, "int8" if rounded else "full"
     if precision != "full" and chosen != "openvino":
         raise ModelError(f"{precision} is for the openvino runtime; {chosen} runs at full precision")
     if precision == "int8" and file.restore_int8 is None:
         raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
-    if precision == "bf16" and not processor_features() & {"amx_bf16", "avx512_bf16"}:
+    if precision == "bf16" and not processor_features() & BF16_FEATURES:
         raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
     return chosen, precision
 

@@ -28,7 +28,7 @@ from unjpeg.cli import run_safely
 from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.evaluate.processes import own_peak_mib
-from unjpeg.network import ChosenPrecision, Precision, processor_features
+from unjpeg.network import BF16_FEATURES, ChosenPrecision, Precision, processor_features
 from unjpeg.picture import read_picture
 from unjpeg.restore import Restorer
 from unjpeg.version import __version__, source_commit
@@ -113,10 +113,14 @@ def main(
 
 def _precisions(model: str) -> list[ChosenPrecision]:
     """That this model runs at on this machine: the default one first, full last."""
-    chosen = Restorer(model).model.precision
+    restorer = Restorer(model)
+    holds_int8 = restorer.model_file.restore_int8 is not None
+    chosen = restorer.model.precision
     here: dict[ChosenPrecision, None] = {chosen: None}
-    if processor_features() & {"amx_bf16", "avx512_bf16"}:
+    if processor_features() & BF16_FEATURES:
         here["bf16"] = None
+    if holds_int8:
+        here["int8"] = None
     return [*(precision for precision in here if precision != "full"), "full"]
 
 

@@ -188,7 +188,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _logarithmic(axis: Axes) -> None:
-    """x in powers, labelled as plain numbers."""
+    """Powers along x, labelled as plain numbers."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
