@@ -56,7 +56,7 @@ ConsistencyPolicy = Literal["auto", "strict", "off"]
 _Tiles = Iterator[tuple[slice, NDArray[np.float32]]]
 """(columns, float32 pixels 0..255) of the tiles side by side in some rows, from left to right."""
 
-TILE_CORE = 1152
+TILE_CORE = 1440
 """Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
 strides."""
 

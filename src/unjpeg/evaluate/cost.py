@@ -105,7 +105,7 @@ def main(
                 )
     if halo_set is not None:
         for here in _precisions(model):
-            record["halo"] += halo_table(model, here, halo_set, halos, pictures=halo_pictures)
+            record["halo"] += halo_table(model, here, halo_set, halos, limit=halo_pictures)
         record["halo_pictures"] = halo_pictures
     out.mkdir(parents=True, exist_ok=True)
     (out / "cost.json").write_text(json.dumps(record, indent=1))
@@ -293,7 +293,7 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
 
 
 def halo_table(
-    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, pictures: int | None = None
+    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
 
@@ -302,7 +302,7 @@ def halo_table(
     """
     module: Any = importlib.import_module("unjpeg.restore")  # the package has a function of that name
     restorer = Restorer(model, precision=precision)
-    images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in islice(load_images(folder), pictures)]
+    images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in islice(load_images(folder), limit)]
     tiles, core = (module.TILE_CORE, module.HALOS), restorer._tile_core()
     rows = []
     try:

@@ -69,8 +69,10 @@ def tables(results: Path) -> dict[str, str]:
         "against": _from_file(results / "throughput.json", _against),
         "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
-        "lambdas": _from_file(results / "ablation-lambdas-small.json", _lambdas),
+        "ablation-textbook": _from_file(results / "ablation-modules-small-textbook.json", _ablation),
+        "lambdas": _from_file(results / "ablation-lambdas-small-textbook.json", _lambdas),
         "stage1": _from_file(results / "stage1.json", _stage1),
+        "stage1-textbook": _from_file(results / "stage1-textbook.json", _stage1),
         **carn_tables.tables(results),
     }
 
