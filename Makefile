@@ -54,7 +54,7 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	cp runs/bench/grey/results.json results/grey.json
 	$(BENCHMARK) live1 --method jpeg --method default --method best --rounds 1 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
-	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 50
+	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 100
 	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
 	$(BIN)/python -m unjpeg.evaluate.throughput workers --photo examples/kitten-original.webp
 	$(BIN)/python -m unjpeg.evaluate.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
