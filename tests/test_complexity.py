@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_command(
     monkeypatch.setattr(complexity, "networks", lambda: {"nonesuch": listed["tiny"]})
     with pytest.raises(TrainingError, match=r"^nonesuch: could not be timed \("):
         complexity.main(tmp_path / "new", Device.cpu, 1)
+
+
+def test_a_network_that_does_not_fit_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = networks()
+    monkeypatch.setattr(complexity, "networks", lambda: {name: listed[name] for name in ("tiny", "arcnn")})
+    finished = iter([(-signal.SIGKILL, "", ""), (0, '{"milliseconds": 2.5, "peak_mib": 100.0}', "")])
+    monkeypatch.setattr(subprocess, "run", lambda *command, **_: subprocess.CompletedProcess(command, *next(finished)))
+    complexity.main(tmp_path, Device.cpu, 1)
+    rows = json.loads((tmp_path / "networks-cpu.json").read_text())["networks"]
+    assert (rows["tiny"]["milliseconds"], rows["arcnn"]["milliseconds"]) == (None, 2.5)
+    assert "more memory than there is" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_the_median_pass_counts_and_the_first_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

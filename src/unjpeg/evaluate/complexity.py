@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -165,21 +166,21 @@ def main(
     for name, config in networks().items():
         command = [sys.executable, "-m", __spec__.name, "--one", name, "--device", device, "--repeats", str(repeats)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        if finished.returncode:
-            lines = finished.stderr.strip().splitlines()
+        lines = finished.stderr.strip().splitlines()
+        if finished.returncode == -signal.SIGKILL or any("out of memory" in line for line in lines):
+            measured: dict[str, float | None] = {"milliseconds": None, "peak_mib": None}
+        elif finished.returncode:
             raise TrainingError(f"{name}: could not be timed ({lines[-1] if lines else 'it was killed'})")
-        row = {
-            "kind": type(config).__name__,
-            "config": asdict(config),
-            **counted(config),
-            **json.loads(finished.stdout),
-        }
+        else:
+            measured = json.loads(finished.stdout)
+        row = {"kind": type(config).__name__, "config": asdict(config), **counted(config), **measured}
         record["networks"][name] = row
-        print(
-            f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {row['milliseconds']:8.1f} ms  "
-            f"{row['peak_mib']:7.0f} MiB",
-            flush=True,
+        cost = (
+            "more memory than there is"
+            if row["peak_mib"] is None
+            else f"{row['milliseconds']:8.1f} ms  {row['peak_mib']:7.0f} MiB"
         )
+        print(f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {cost}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"networks-{device.value}.json"
     path.write_text(json.dumps(record, indent=1))

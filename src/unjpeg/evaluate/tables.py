@@ -322,8 +322,8 @@ def _networks(records: Sequence[Mapping[str, Any]]) -> str:
                 f"`{name}`, {record['device']}",
                 f"{row['multiply_adds_g']:.1f}",
                 f"{row['parameters_m']:.1f}",
-                f"{row['milliseconds']:.1f}",
-                f"{row['peak_mib']:.0f}",
+                "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}",
+                "more than there is" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
             ]
             for name, row in record["networks"].items()
         ]
