@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,7 +81,8 @@ def test_a_network_that_does_not_fit_costs_itself(
     listed = networks()
     monkeypatch.setattr(complexity, "networks", lambda: {name: listed[name] for name in ("tiny", "arcnn")})
     finished = iter([(-signal.SIGKILL, "", ""), (0, '{"milliseconds": 2.5, "peak_mib": 100.0}', "")])
-    monkeypatch.setattr(subprocess, "run", lambda *command, **_: subprocess.CompletedProcess(command, *next(finished)))
+    ended = SimpleNamespace(run=lambda *command, **_: subprocess.CompletedProcess(command, *next(finished)))
+    monkeypatch.setattr(complexity, "subprocess", ended)
     complexity.main(tmp_path, Device.cpu, 1)
     rows = json.loads((tmp_path / "networks-cpu.json").read_text())["networks"]
     assert (rows["tiny"]["milliseconds"], rows["arcnn"]["milliseconds"]) == (None, 2.5)
