@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ pytest.importorskip("onnx")
 from jpegs import encoded, picture  # noqa: E402
 from unjpeg.errors import ModelError  # noqa: E402
 from unjpeg.network import Model, ModelFile  # noqa: E402
+from unjpeg.picture import read_picture  # noqa: E402
 from unjpeg.restore import Restorer  # noqa: E402
 
 
@@ -35,6 +38,22 @@ def test_a_picture_comes_out_the_same(tiny_model: Path) -> None:
     data = encoded(picture(70, 90))
     ours, theirs = (Restorer(tiny_model, runtime=runtime).restore(data).pixels for runtime in ("torch", "openvino"))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_the_runtimes_agree_on_what_the_file_states(runtime: Literal["onnxruntime", "torch"]) -> None:
+    """The shipped ``fast`` is told quantisation tables and chroma sampling; a runtime that dropped them would show."""
+    other, reference = (Restorer("fast", runtime=name, precision="full") for name in (runtime, "openvino"))
+    data = encoded(picture(70, 90))
+    guidance = reference.guide(read_picture(data))
+    assert guidance.stated.any()
+    tile = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    expected = reference.model.restore(tile, guidance)
+    untold = reference.model.restore(tile, replace(guidance, stated=np.zeros_like(guidance.stated)))
+    tolerance = 2e-3
+    assert np.abs(untold - expected).max() > 5 * tolerance
+    np.testing.assert_allclose(other.model.restore(tile, guidance), expected, atol=tolerance)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
