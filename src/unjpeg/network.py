@@ -375,7 +375,7 @@ def chosen_engine(
     if precision != "full" and chosen != "openvino":
         raise ModelError(f"{precision} is for the openvino runtime; {chosen} runs at full precision")
     if precision == "int8" and file.restore_int8 is None:
-        raise ModelError(f"the model {file.description['name']} has no int8 graph; run it at full precision")
+        raise ModelError(f"the model {file.description['name']} has no int8 graph; leave the precision at auto")
     if precision == "bf16" and not processor_features() & BF16_FEATURES:
         raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
     return chosen, precision

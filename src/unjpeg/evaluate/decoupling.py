@@ -10,7 +10,6 @@ pictures that were not trained on. Two views of every picture are measured:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -27,7 +26,7 @@ from torch.nn import functional
 from unjpeg.cli import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.pairs import load_image, load_images
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
@@ -349,7 +348,7 @@ def main(
         for observation in observations:
             row = asdict(observation)
             del row["pooled"]  # large, and the checkpoint gives it again
-            rows.append(row)
+            rows.append(_rounded(row))
         figures = record["views"][view]
         probes = ", ".join(f"{kind} {error:.1f}" for kind, error in figures["probe_error"].items() if error is not None)
         print(
@@ -359,14 +358,21 @@ def main(
             flush=True,
         )
     record["rows"] = rows
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1))
+    write_json(path, record)
     files = plot_figures(record, plots)
     for file, pixels in shown.items():
         files.append(plots / f"stage1-features-{file.stem}.png")
         plot_features(stage, file.stem, pixels, files[-1])
     print("wrote " + ", ".join(map(str, (path, *files))))
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Figures to four decimals: there are thousands of rows."""
+    return {
+        key: _rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
+        for key, value in row.items()
+    }
 
 
 def _mean(values: Iterable[float]) -> float:
