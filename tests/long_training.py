@@ -63,8 +63,8 @@ def test_killed_ten_times_a_training_ends_with_the_same_weights(
         process = subprocess.Popen(
             command("tiny", image_folder, broken, *options), env=environment, start_new_session=True
         )
-        # Up to a third of the whole time, which includes the start: kills fall into the start and into both stages.
-        delay = rng.uniform(0, max(seconds / 3, 10))
+        # Up to 0.6 of the whole time, which includes the start: kills fall into the start and into both stages.
+        delay = rng.uniform(0, max(0.6 * seconds, 10))
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
