@@ -541,7 +541,7 @@ class Restorer:
         network: dict[str, Any] = self.model_file.description.get("network", {})
         # A rule of thumb: some six maps of the first scale in float32 at once. Wide networks have not been measured.
         channels = network.get("width", 64) / network.get("stem", 1) ** 2
-        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * max(HALOS.values())
+        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALOS[self.model.precision]
         return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
 
     def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int) -> Callable[[slice], _Tiles]:

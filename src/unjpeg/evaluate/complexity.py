@@ -114,6 +114,7 @@ def write_untrained(name: str, path: Path) -> None:
     export_network(network, path, name=name, guide_window=96, quality_features=features, training={}, validation={})
 
 
+@torch.no_grad()
 def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
     """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
 
