@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from unjpeg.errors import TrainingError
 from unjpeg.evaluate import complexity
-from unjpeg.evaluate.complexity import Device, counted, networks, timed
+from unjpeg.evaluate.complexity import Device, counted, networks, timed, timed_or_not
 from unjpeg.evaluate.printed import COSTS
 from unjpeg.models import ArCnnConfig, DagnConfig, DnCnnConfig, RdnConfig
 from unjpeg.train.recipes import RECIPES
@@ -87,6 +89,35 @@ def test_a_network_that_does_not_fit_costs_itself(
     rows = json.loads((tmp_path / "networks-cpu.json").read_text())["networks"]
     assert (rows["tiny"]["milliseconds"], rows["arcnn"]["milliseconds"]) == (None, 2.5)
     assert "more memory than there is" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_torch_finding_no_memory_is_no_failure(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(complexity, "timed", refuse)
+    assert timed_or_not(ArCnnConfig(), Device.cpu, 1) == {"milliseconds": None, "peak_mib": None}
+    error = ValueError("something else")
+    with pytest.raises(ValueError, match="something else"):
+        timed_or_not(ArCnnConfig(), Device.cpu, 1)
+
+
+def test_no_gradients_are_kept_while_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    network = nn.Conv2d(1, 1, 1)
+    network.register_forward_hook(lambda *_: kept.append(torch.is_grad_enabled()))
+    monkeypatch.setattr(complexity, "make_backbone", lambda _: network)
+    timed(ArCnnConfig(), Device.cpu, 1)
+    assert kept == [False, False]
 
 
 def test_the_median_pass_counts_and_the_first_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,11 @@ from conftest import synthetic_photo
 
 pytest.importorskip("skimage")
 
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
-from unjpeg.evaluate.contours import THRESHOLDS, Contours, contour_counts, contour_strength
+from unjpeg.evaluate.contours import THRESHOLDS, Contours, _matched, contour_counts, contour_strength
 from unjpeg.evaluate.downstream import app
 from unjpeg.evaluate.methods import Decoder, Method
 from unjpeg.evaluate.pairs import Degradation, Pixels, decode
@@ -72,6 +75,16 @@ def test_a_found_pixel_matches_one_drawn_pixel() -> None:
     assert (both.right[below] == 60).all()
     assert (both.drawn_found[below] == 60).all()
     assert both.drawn == 120
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.2])
+def test_a_largest_matching(density: float) -> None:
+    """As large as scipy's, of rows that can be matched all together."""
+    for seed in range(20):
+        pairs = csr_array((np.random.default_rng(seed).random((30, 20)) < density).astype(np.int8))
+        matched = _matched(pairs)
+        largest = (maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum()
+        assert matched.sum() == largest == (maximum_bipartite_matching(pairs[matched], perm_type="column") >= 0).sum()
 
 
 def test_one_threshold_for_all_is_no_better_than_one_for_each() -> None:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unjpeg.cli import run_safely
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.models import Dagn, DagnConfig, RdnConfig
 from unjpeg.train.carn import BackboneConfig, make_backbone
 from unjpeg.train.compared import COMPARED
@@ -103,6 +103,10 @@ def counted(config: BackboneConfig) -> dict[str, float]:
     }
 
 
+DOES_NOT_FIT: dict[str, float | None] = {"milliseconds": None, "peak_mib": None}
+"""Of a network that needs more memory than there is: that costs the table its time, not the other networks."""
+
+
 @torch.no_grad()
 def write_untrained(name: str, path: Path) -> None:
     """One of ``UNTRAINED``, of random weights, as a model file."""
@@ -141,6 +145,18 @@ def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, flo
     return {"milliseconds": float(np.median(milliseconds[1:])), "peak_mib": peak}
 
 
+def timed_or_not(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float | None]:
+    """``timed``, or ``DOES_NOT_FIT`` where torch finds no memory for it."""
+    try:
+        return {**timed(config, device, repeats)}
+    except (torch.OutOfMemoryError, MemoryError):
+        return DOES_NOT_FIT
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's words on a CPU, which has no exception of its own
+            raise
+        return DOES_NOT_FIT
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
@@ -151,7 +167,7 @@ def main(
     if device is Device.cuda and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here; choose --device cpu")
     if one is not None:
-        print(json.dumps(timed(networks()[one], device, repeats)))
+        print(json.dumps(timed_or_not(networks()[one], device, repeats)))
         return
     record: dict[str, Any] = {
         "side": SIDE,
@@ -167,10 +183,10 @@ def main(
     for name, config in networks().items():
         command = [sys.executable, "-m", __spec__.name, "--one", name, "--device", device, "--repeats", str(repeats)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = finished.stderr.strip().splitlines()
-        if finished.returncode == -signal.SIGKILL or any("out of memory" in line for line in lines):
-            measured: dict[str, float | None] = {"milliseconds": None, "peak_mib": None}
+        if finished.returncode == -signal.SIGKILL:  # by the kernel, for its memory
+            measured = DOES_NOT_FIT
         elif finished.returncode:
+            lines = finished.stderr.strip().splitlines()
             raise TrainingError(f"{name}: could not be timed ({lines[-1] if lines else 'it was killed'})")
         else:
             measured = json.loads(finished.stdout)
@@ -182,9 +198,8 @@ def main(
             else f"{row['milliseconds']:8.1f} ms  {row['peak_mib']:7.0f} MiB"
         )
         print(f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {cost}", flush=True)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"networks-{device.value}.json"
-    path.write_text(json.dumps(record, indent=1))
+    write_json(path, record)
     print(f"wrote {path}")
 
 
