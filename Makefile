@@ -48,11 +48,11 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
 	$(BENCHMARK) live1 --method jpeg --method fast --method default --rounds 0 --out runs/bench/live1-twice \
-	  $(foreach pair,30-after-10 50-after-30 90-after-20,--degradation jpeg-$(pair)-shift-4-4)
+	  $(foreach pair,30-after-10 50-after-30 90-after-20,--degradation jpeg-$(pair) --degradation jpeg-$(pair)-shift-4-4)
 	cp runs/bench/live1-twice/results.json results/live1-twice.json
 	$(BENCHMARK) classic5 set12 bsd68 --method jpeg --method fast --method default --rounds 0 --out runs/bench/grey
 	cp runs/bench/grey/results.json results/grey.json
-	$(BENCHMARK) live1 --method jpeg --method default --method best --rounds 1 --out runs/bench/live1-tta
+	$(BENCHMARK) live1 --method jpeg --method default --method best --method default@tta --rounds 1 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
 	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 100
 	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))

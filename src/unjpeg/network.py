@@ -35,7 +35,6 @@ from unjpeg.projection import Calibration
 __all__ = [
     "BF16_FEATURES",
     "FORMAT_VERSION",
-    "SELF_ENSEMBLES",
     "ChosenPrecision",
     "Guidance",
     "Model",

@@ -21,7 +21,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from unjpeg.evaluate.printed import COSTS, TABLE_1
-from unjpeg.network import SELF_ENSEMBLES
 
 __all__ = ["OURS", "Point", "drawn", "fingerprint", "points"]
 
@@ -63,9 +62,6 @@ def points(results: Path) -> tuple[list[Point], list[Point]]:
             record = json.loads((results / name).read_text())
             costs |= record.get("costs", {})
             gains |= _measured_gains(record)
-    for name, (model, passes) in SELF_ENSEMBLES.items():
-        if model in costs:
-            costs.setdefault(name, {"multiply_adds_g": passes * costs[model]["multiply_adds_g"]})
     by_work = [
         Point(name, costs[name]["multiply_adds_g"], gains[name], ours=True)
         for name in OURS

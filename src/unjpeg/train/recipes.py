@@ -75,7 +75,7 @@ def small() -> Recipe:
 def small_textbook() -> Recipe:
     """``small`` with a stage 1 that learns to read the quality: the textbook's losses, whole-size patches, Muon.
 
-    The losses as printed teach ``small``'s encoders nothing in its time (docs/experiments.md). Stage 2 is the same.
+    In its time ``small``'s own learns nothing of the kind (docs/experiments.md). Stage 2 is the same.
     """
     recipe = small()
     encoders = replace(
