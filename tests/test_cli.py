@@ -502,7 +502,7 @@ def test_no_such_model(folder: Path, child_environment: dict[str, str]) -> None:
     put("photo.jpg")
     for arguments in (["restore", "photo.jpg"], ["inspect", "photo.jpg"]):
         ran = real("--model", "nothing.unjpeg", environment=child_environment, command=arguments)
-        assert ran.returncode == 1
+        assert ran.returncode == 2
         assert ran.stdout == b""
         assert only_line(ran.stderr.decode()).startswith("unjpeg: nothing.unjpeg: no such model")
 

@@ -87,10 +87,13 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
         "machine": {"processor": "Some Processor"},
         "model": "default",
         "ceiling": {"f32": 100.0, "bf16": 200.0, "int8": 400.0},
-        "network": {
-            "int8": {"runtime": "openvino", "multiply_adds_g_per_second": 240.0},
-            "full": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
-            "bf16": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+        "networks": {
+            "default": {
+                "int8": {"runtime": "openvino", "multiply_adds_g_per_second": 240.0},
+                "full": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+                "bf16": {"runtime": "openvino", "multiply_adds_g_per_second": 50.0},
+            },
+            "fast": {"full": {"runtime": "openvino", "multiply_adds_g_per_second": 20.0}},
         },
         "start": {"help": 0.25, "64x64": 0.75},
         "runs": [run],
@@ -98,10 +101,10 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     }
     (tmp_path / "cost.json").write_text(json.dumps(record))
     made = tables(tmp_path)
-    assert "| product of two large matrices, bf16 | 200 | 25% |" in made["ceiling"]
-    assert "| product of two large matrices, int8 | 400 | 60% |" in made["ceiling"]
-    assert "| `default` on a tile of 512x512, openvino, int8 | 240 |  |" in made["ceiling"]
-    assert "| `default` on a tile of 512x512, openvino | 50 |  |" in made["ceiling"]
+    assert "Some Processor | f32 | bf16 | int8 |" in made["ceiling"]
+    assert "| product of two large matrices | 100 | 200 | 400 |" in made["ceiling"]
+    assert "| `default` on a tile of 512x512 | 50 (50%) | 50 (25%) | 240 (60%) |" in made["ceiling"]
+    assert "| `fast` on a tile of 512x512 | 20 (20%) |  |  |" in made["ceiling"]
     assert "| 12.0 | openvino, int8 | 0.12 | 1.12 | 2.12 | 3.12 | 4.12 | 5.12 | 6.12 | 7.12 | 22.00 |" in made["steps"]
     assert "| `unjpeg --help` | 0.25 |" in made["start"]
     del record["ceiling"], record["start"], run["total_seconds"]

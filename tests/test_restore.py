@@ -1079,14 +1079,16 @@ def test_a_failure_half_way_leaves_no_file(
     assert not any(seen)
 
 
-def test_wide_networks_get_smaller_tiles(tiny_model: Path) -> None:
+@pytest.mark.parametrize("precision", ["full", "auto"])
+def test_wide_networks_get_smaller_tiles(tiny_model: Path, precision: Precision) -> None:
     cores = []
     for network in ({"width": 8, "stem": 2}, {"width": 32, "stem": 1}, {"width": 64, "stem": 1}, {"width": 512}, {}):
-        restorer = Restorer(tiny_model)
+        restorer = Restorer(tiny_model, precision=precision)
         restorer.model_file.description["network"] = network
         cores.append(restorer._tile_core())
     assert cores[0] == module.TILE_CORE
     assert cores[:4] == sorted(cores[:4], reverse=True)
-    assert cores[2] == cores[4] < cores[1] < cores[0]
-    assert cores[3] == module.SMALLEST_TILE_CORE
+    assert cores[2] == cores[4] <= cores[1] < cores[0]
     assert all(core % 96 == 0 for core in cores)
+    halo = module.HALOS[restorer.model.precision]
+    assert ((cores[3] + 2 * halo) / cores[3]) ** 2 < 2.1

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unjpeg.errors import BadImageError, OutputError, SettingError, UnjpegError
+from unjpeg.errors import BadImageError, ModelError, OutputError, SettingError, UnjpegError
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run_safely(command: Callable[[], object]) -> None:
         command()
     except UnjpegError as error:
         _complain(error)
-        sys.exit(2 if isinstance(error, SettingError) else 1)
+        sys.exit(2 if isinstance(error, SettingError | ModelError) else 1)
     except KeyboardInterrupt:
         _complain(UnjpegError("interrupted"))
         sys.exit(130)
@@ -369,6 +369,8 @@ def inspect(
     for file in files:
         try:
             inspection = inspect_file(file, model=model)
+        except ModelError:  # no file's fault
+            raise
         except (UnjpegError, OSError, MemoryError) as error:
             failed = True
             _report_failure(_one_line(error, file), as_json, file)

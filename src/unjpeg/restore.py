@@ -63,7 +63,8 @@ strides."""
 TILE_MEMORY_BYTES = 570_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles."""
 
-SMALLEST_TILE_CORE = 192
+CORE_IN_HALOS = 5
+"""Side of the smallest core, in halos: no network, however wide, computes much more than twice the picture."""
 
 HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 160, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
@@ -539,10 +540,11 @@ class Restorer:
     def _tile_core(self) -> int:
         """As large as the network's memory allows."""
         network: dict[str, Any] = self.model_file.description.get("network", {})
-        # A rule of thumb: some six maps of the first scale in float32 at once. Wide networks have not been measured.
+        # A rule of thumb: some six maps of the first scale in float32 at once.
         channels = network.get("width", 64) / network.get("stem", 1) ** 2
-        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * HALOS[self.model.precision]
-        return min(TILE_CORE, max(SMALLEST_TILE_CORE, side // 96 * 96))
+        halo = HALOS[self.model.precision]
+        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * halo
+        return min(TILE_CORE, max(CORE_IN_HALOS * halo, side) // 96 * 96)
 
     def _tiles_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int) -> Callable[[slice], _Tiles]:
         """``_restored_tiles`` for strips that are asked for from top to bottom, each once.

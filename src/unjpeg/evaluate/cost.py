@@ -66,6 +66,7 @@ def main(
     photo: Annotated[Path, typer.Option(help="A picture; it is repeated to the sizes measured.")],
     out: Annotated[Path, typer.Option(help="Folder of cost.json.")] = Path("results"),
     model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
+    also: Annotated[list[str], typer.Option(help="Other models, whose network's rate is measured.")] = ["fast"],  # noqa: B006
     megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = list(MEGAPIXELS),  # noqa: B006
     product: Annotated[int, typer.Option(min=64, help="Side of the matrices multiplied.")] = PRODUCT_SIDE,
     repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
@@ -81,11 +82,14 @@ def main(
         "model": model,
         "start": start_up(photo, model, repeats),
         "ceiling": ceiling(product, repeats),
-        "network": {precision: network_rate(model, precision, repeats) for precision in _precisions(model)},
+        "networks": {
+            name: {precision: network_rate(name, precision, repeats) for precision in _precisions(name)}
+            for name in dict.fromkeys([model, *also])
+        },
         "runs": [],
         "halo": [],
     }
-    for name in ("start", "ceiling", "network"):
+    for name in ("start", "ceiling", "networks"):
         print(f"{name}: {record[name]}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
