@@ -34,6 +34,7 @@ from unjpeg.models import (
     DiscriminatorConfig,
     DnCnn,
     DnCnnConfig,
+    Features,
     QualityDiscriminator,
     Rdn,
     RdnConfig,
@@ -826,6 +827,31 @@ def test_scenarios_are_trained_once(
     different = replace(again.recipe, adaptation=replace(again.recipe.adaptation, strength=0.9))
     with pytest.raises(Killed):
         replace(again, recipe=different, _done={}).adapted(10, 70)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_only_the_extractor_is_left_to_train(name: str) -> None:
+    network = make_backbone(NETWORKS[name][0])
+    learning = [key for key, parameter in network.named_parameters() if parameter.requires_grad]
+    carn.freeze_denoiser(network)
+    features = network.extract(torch.rand(1, network.image_channels, 32, 32))
+    inner = [tensor.detach().requires_grad_() for tensor in (features.seen, *features.carried)]
+    free = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+    assert free < set(learning)
+    assert free
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    restored = network.denoise(Features(inner[0], tuple(inner[1:])))
+    gradients = torch.autograd.grad(restored.sum(), list(network.parameters()), allow_unused=True)
+    denoiser = {key for (key, _), one in zip(network.named_parameters(), gradients, strict=True) if one is not None}
+    assert not free & denoiser
+
+
+def test_the_bound_moves_the_extractor_alone(scenarios: Callable[[str, list[Pixels]], Scenarios]) -> None:
+    some = scenarios("bound", PICTURES[4:])
+    start, shown = some.single(10).state_dict(), some.bound(10, 70).state_dict()
+    moved = {key.split(".")[0] for key, value in shown.items() if not torch.equal(value, start[key])}
+    assert moved == {"shallow1", "shallow2"}
 
 
 def test_source_and_target_pictures_are_other_or_the_same(scenarios: Callable[[str, list[Pixels]], Scenarios]) -> None:

@@ -89,6 +89,9 @@ def test_table_1_is_one_resumable_command(data: Path, monkeypatch: pytest.Monkey
     key = str
     assert sorted(map(key, repeated)) == sorted(map(key, record["rows"]))
 
+    assert len(run(data, "bound", *out).stdout.splitlines()) == 2 * 3  # SQ and DQ are there
+    assert {row["method"] for row in json.loads(file.read_text())["rows"]} >= {"bound"}
+
     file.write_text(json.dumps(record | {"config": {}}))
     with pytest.raises(TrainingError, match=r"another configuration \(recipe\)"):
         run(data, "table1", *out)
@@ -212,7 +215,7 @@ def test_missing_results_are_said_to_be_missing(tmp_path: Path) -> None:
     made = carn_tables.tables(tmp_path)
     assert all(text.startswith("Not measured yet: `python -m unjpeg.evaluate.") for text in made.values())
     sizes = {f"carn-{name}{size}" for name in ("table1", "gap", "table2") for size in ("", "-published")}
-    assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants"}
+    assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants", "carn-bound"}
     text = (Path(__file__).parents[1] / "docs/carn-da.md").read_text(encoding="utf-8")
     assert all(f"<!-- table: {name} -->" in text for name in made)
 
@@ -236,7 +239,11 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     assert "| untrained | 87.5% |" in made["carn-probe"]
     expected = "| webp-20 | default, 0.1, 0 | live1 (29) | 30.00 | 30.50 | 30.55 | 30.75 | +0.050 | +0.250 | 90%, 60% |"
     assert expected in made["carn-codecs"]
-    assert "| `small` |" in made["carn-variants"]
+    assert "| `small` | 2 |  | 30.0% ± 28.3% |  |" in made["carn-variants"]
+    assert made["carn-bound"].startswith("Not measured yet")
+    shown = {"rows": [*ROWS, a_row("bound", 1, 27.75)]}
+    (tmp_path / "carn-small-table1.json").write_text(json.dumps(shown))
+    assert "| `small` | 1 |  | 75.0% |  |" in carn_tables.tables(tmp_path)["carn-bound"]
     assert "| 10 | ours, as printed | 25.03 / 25.01 / 0.47 | 28.14 / 28.10 / 0.46 |" in made["carn-table1"]
     assert "| 10 | ours, as printed | 100 beside 400 | 24.92 / 24.90 / 0.46 |" in made["carn-table2"]
     assert made["carn-table1-published"].startswith(

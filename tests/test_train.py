@@ -1035,6 +1035,14 @@ def test_checkpoint_from_before_an_option_existed_is_resumed(stage1: Path, train
 # --- how fast it went -------------------------------------------------------------------------------------------
 
 
+def test_frameworks_say_nothing_of_themselves() -> None:
+    code = (
+        "from unjpeg.train.pipeline import new_fabric; new_fabric(accelerator='cpu', devices=1, precision='bf16-mixed')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout + ran.stderr == ""
+
+
 def test_throughput_and_waiting_are_told(
     train_stage2: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,11 +42,14 @@ def tables(results: Path) -> dict[str, str]:
     for name, (file, command, make) in commands.items():
         path = results / file
         made[name] = make(json.loads(path.read_text())) if path.exists() else _missing(command)
-    return made | {"carn-variants": _variants(results)}
+    return made | {
+        "carn-variants": _variants(results, "ours", "carn table1 --recipe small-lambda-0"),
+        "carn-bound": _variants(results, "bound", "carn bound --recipe small"),
+    }
 
 
-def gap_shares(rows: Iterable[Row], quality: int, test_set: str) -> list[float]:
-    """Per seed, ``ours - DQ`` in PSNR, in parts of the mean ``SQ - DQ``.
+def gap_shares(rows: Iterable[Row], quality: int, test_set: str, method: str = "ours") -> list[float]:
+    """Per seed, ``method - DQ`` in PSNR, in parts of the mean ``SQ - DQ``.
 
     0 is no better than unadapted, 1 as good as with originals. Their mean is the ratio of the means: a seed whose own
     gap is small does not count for more than the others.
@@ -55,9 +58,9 @@ def gap_shares(rows: Iterable[Row], quality: int, test_set: str) -> list[float]:
     for row in rows:
         if row["quality"] == quality and row["set"] == test_set and row["seed"] is not None:
             by_seed.setdefault(row["seed"], {})[row["method"]] = row["psnr_db"]
-    complete = [found for _, found in sorted(by_seed.items()) if {"SQ", "DQ", "ours"} <= found.keys()]
+    complete = [found for _, found in sorted(by_seed.items()) if {"SQ", "DQ", method} <= found.keys()]
     gap = statistics.fmean(x["SQ"] - x["DQ"] for x in complete) if complete else 0
-    return [(x["ours"] - x["DQ"]) / gap for x in complete] if gap else []
+    return [(x[method] - x["DQ"]) / gap for x in complete] if gap else []
 
 
 def _table1(record: Row) -> str:
@@ -124,20 +127,21 @@ def _codecs(record: Row) -> str:
     return _table([*header, "told right: before, after", "source"], lines)
 
 
-def _variants(results: Path) -> str:
+def _variants(results: Path, method: str, command: str) -> str:
+    """The share of the gap, recipe by recipe, that ``method`` closes."""
     files = {
         path.stem.removeprefix("carn-").removesuffix("-table1"): path for path in results.glob("carn-*-table1.json")
     }
     records = {name: json.loads(files[name].read_text()) for name in sorted(files) if name not in NO_VARIANTS}
+    records = {name: record for name, record in records.items() if _rows(record, method=method)}
     if not records:
-        return _missing("carn table1 --recipe small-lambda-0")
-    qualities = _qualities(next(iter(records.values())))
-    places = [(quality, name) for quality in qualities for name in SETS]
-    lines = [
-        [f"`{recipe}`", *(_percent(gap_shares(record["rows"], *place)) for place in places)]
-        for recipe, record in records.items()
-    ]
-    return _table(["recipe", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
+        return _missing(command)
+    places = [(quality, name) for quality in _qualities(next(iter(records.values()))) for name in SETS]
+    lines = []
+    for recipe, record in records.items():
+        shares = [gap_shares(record["rows"], *place, method) for place in places]
+        lines.append([f"`{recipe}`", str(max(map(len, shares))), *map(_percent, shares)])
+    return _table(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
 
 
 def _printed(by_set: Mapping[str, tuple[float, float, float]]) -> list[str]:

@@ -53,6 +53,7 @@ __all__ = [
     "Validate",
     "adapt_network",
     "denoising_loss",
+    "freeze_denoiser",
     "make_backbone",
     "network_input",
     "pretrain",
@@ -155,6 +156,17 @@ _BACKBONES: Mapping[type[BackboneConfig], Callable[[Any], Backbone]] = {
 def make_backbone(config: BackboneConfig) -> Backbone:
     """The network that a configuration describes, weights random."""
     return _BACKBONES[type(config)](config)
+
+
+def freeze_denoiser(network: Backbone) -> None:
+    """Only what ``extract`` computes with is trained from here on: D keeps its weights."""
+    side = network.total_stride * 2
+    features = network.extract(torch.zeros(1, network.image_channels, side, side))
+    reached = sum(tensor.sum() for tensor in (features.seen, *features.carried))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(reached, trained, allow_unused=True)  # type: ignore[arg-type]
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def stored(seed: int, **parts: Any) -> dict[str, Any]:

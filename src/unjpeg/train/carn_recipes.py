@@ -24,6 +24,7 @@ from unjpeg.train.carn import (
     BackboneConfig,
     Pretraining,
     adapt_network,
+    freeze_denoiser,
     make_backbone,
     pretrain,
     restore_pixels,
@@ -293,6 +294,35 @@ class Scenarios:
             return network
 
         return self._once(name, identity, manifest, train)
+
+    def bound(self, source: int, target: int) -> Backbone:
+        """The most that F alone can do for D: trained at ``source``, then F at ``target`` on pairs, D left as it is.
+
+        It sees the target's originals, which ``adapted`` never does, in as many steps at the same rate.
+        """
+        recipe, config = self.recipe, self.recipe.adaptation
+        start = self.trained({source: self.supervised})
+        alone = replace(
+            recipe.pretraining,
+            steps=config.steps,
+            batch=config.batch,
+            learning_rate=config.learning_rate,
+            checkpoint_every=config.checkpoint_every,
+        )
+        identity = stored(self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone)
+        manifest = self._manifest({f"source_q{source}": self.supervised, f"target_q{target}": self.unlabelled})
+
+        def train(path: Path) -> Backbone:
+            network = make_backbone(recipe.backbone)
+            network.load_state_dict(start.state_dict())
+            freeze_denoiser(network)
+            cutting = Cutting(alone.batch, alone.patch, alone.grid, seed=self.seed + 1)
+            pairs = SourceDomain(compressed(self.unlabelled, target), self.unlabelled, cutting)
+            validate = partial(self._psnr_db, qualities=(target,))
+            pretrain(self.fabric, network, alone, pairs, validate, path, identity=identity, manifest=manifest)
+            return network
+
+        return self._once(f"bound-q{source}-to-q{target}", identity, manifest, train)
 
     def _once(
         self, name: str, identity: dict[str, Any], manifest: dict[str, Any], train: Callable[[Path], Backbone]

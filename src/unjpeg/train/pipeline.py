@@ -144,7 +144,8 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         TrainingError: this machine has none such.
     """
     torch.set_flush_denormal(True)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it reports its own precision to the user
+    for name in ("lightning.fabric", "lightning.pytorch"):  # whichever was imported last logs for both
+        logging.getLogger(name).setLevel(logging.WARNING)  # or it reports its own precision to the user
     try:
         return Fabric(accelerator=accelerator, devices=devices, precision=_precision(precision))  # type: ignore[arg-type]
     except ValueError as error:  # what Fabric does not know
