@@ -267,6 +267,8 @@ def test_denoising_loss_is_eq_2() -> None:
     by_hand = sum(float((restored[i] - original[i]).abs().sum()) for i in range(3)) / 3
     assert denoising_loss(restored, original, "sum").item() == pytest.approx(by_hand, rel=1e-5)
     assert denoising_loss(restored, original).item() == pytest.approx(by_hand / 16, rel=1e-5)
+    roots = [math.sqrt(float((restored[i] - original[i]).square().mean()) + 1e-5) for i in range(3)]
+    assert denoising_loss(restored, original, "rms").item() == pytest.approx(sum(roots) / 3, rel=1e-5)
 
 
 def test_quality_loss_is_eq_3() -> None:

@@ -41,6 +41,7 @@ from unjpeg.models import (
 )
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import LearningRate, require_at_least
+from unjpeg.train.dagn import patch_rms_loss
 from unjpeg.train.domains import Patches, Pixels, Source, Target, alike
 from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
 from unjpeg.train.run import RunLog, resume_point, to_unit_range
@@ -73,7 +74,7 @@ By names ``psnr_db_qN``, N a quality factor; ``psnr_db_blind_qN`` where nothing 
 told what they state.
 """
 
-Reduction = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum", "rms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Pretraining:
         steps: optimizer steps.
         batch, patch: source patches per step, and their side in pixels.
         grid: see ``domains.Cutting``.
-        reduction: of Eq. 2 over a patch's pixels. "sum" is printed; "mean" makes lambda independent of the patch.
+        reduction: of Eq. 2 over a patch's pixels. "sum" is printed; "mean" makes lambda independent of the patch;
+            "rms", the root of the mean square, is what the shipped models were trained with.
         checkpoint_every: steps; validation happens there, too.
     """
 
@@ -181,7 +183,9 @@ def stored(seed: int, **parts: Any) -> dict[str, Any]:
 
 
 def denoising_loss(restored: Tensor, original: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """L_D, Eq. 2. Both ``(N, C, H, W)``, range 0..1; mean over the patches of the pixels' mean, or as printed sum."""
+    """L_D, Eq. 2. Both ``(N, C, H, W)``, range 0..1; mean over the patches of what ``reduction`` makes of pixels."""
+    if reduction == "rms":
+        return patch_rms_loss(restored, original)
     error = (restored - original).abs()
     return error.mean() if reduction == "mean" else error.sum() / len(error)
 

@@ -27,6 +27,7 @@ from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point
 __all__ = [
     "VALIDATION_QUALITIES",
     "dead_share",
+    "patch_rms_loss",
     "pattern_gain_db",
     "real_life_gain_db",
     "restoration_loss",
@@ -173,11 +174,16 @@ def validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]
     return images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
 
 
+def patch_rms_loss(restored: Tensor, original: Tensor) -> Tensor:
+    """Mean of the patches' root mean square errors: what PSNR, a mean over pictures of a logarithm, comes close to."""
+    # A root has no gradient at zero; 1e-5 is the square of 0.8 of 255 levels.
+    return (restored - original).square().mean((1, 2, 3)).add(1e-5).sqrt().mean()
+
+
 def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -> Tensor:
     """L_1, Eq. 14, or the mean of the patches' root mean square errors. Both ``(N, 3, H, W)``, range 0..1."""
     if config.loss == "rms":
-        # A root has no gradient at zero; 1e-5 is the square of 0.8 of 255 levels.
-        return (restored - original).square().mean((1, 2, 3)).add(1e-5).sqrt().mean()
+        return patch_rms_loss(restored, original)
     if config.loss == "l1-sum":
         return nn.functional.l1_loss(restored, original, reduction="sum") / len(restored)
     return nn.functional.l1_loss(restored, original)
