@@ -275,7 +275,7 @@ def test_an_adapted_model_restores(
     assert (tmp_path / "out" / "adapt.safetensors").read_bytes() == written
     kept = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (kept["start"], kept["start_hash"]) == (str(tiny_model), start.hash)
-    assert (kept["seed"], kept["strength"], kept["steps_asked"]) == (0, 0.1, 4)
+    assert (kept["seed"], kept["strength"], kept["steps_asked"]) == (0, 0.01, 4)
     assert kept["images"]["target_pictures"] == 12
     assert kept["machine"]["cores"] > 0
     assert {"commit", "unjpeg"} <= kept.keys()

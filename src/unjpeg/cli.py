@@ -510,7 +510,7 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes; resumes what is there.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
-    strength: Annotated[float, typer.Option(min=0, help="How hard source and target are drawn together.")] = 0.1,
+    strength: Annotated[float, typer.Option(min=0, help="How hard source and target are drawn together.")] = 0.01,
     max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Of the adaptation: ramp=true, batch=4, ...")

@@ -63,7 +63,7 @@ DEFAULT_ADAPTATION = Adaptation(
     learning_rate=LearningRate(5e-5, warmup_steps=20, cosine=True),
     reduction="rms",
     gradient_clip=1.0,
-    strength=0.1,
+    strength=0.01,
     discriminator_step="plain",
     discriminator=DiscriminatorConfig("moments", standardised=True),
     max_source_loss_db=0.1,
