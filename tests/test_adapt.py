@@ -344,7 +344,7 @@ def test_a_source_that_collapses_at_once_writes_nothing(
         quick(max_source_loss_db=0.1)
     # Both ways out that it names are ways out.
     with pytest.raises(TrainingError, match=r"another configuration.*strength"):
-        quick(max_source_loss_db=0.1, strength=0.01)
+        quick(max_source_loss_db=0.1, strength=0.001)
     checkpoint = tmp_path / "out" / "adapt.safetensors"
     assert "another --out" in str(again.value)
     assert f"remove {checkpoint} first" in str(again.value)
