@@ -177,7 +177,7 @@ def test_table_2_counts_pictures(data: Path) -> None:
 def test_probe_and_figures(data: Path) -> None:
     run(data, "probe", "--out", str(data / "results"), "--steps", "2")
     record = json.loads((data / "results" / "carn-tiny-probe.json").read_text())
-    assert [row["inputs"] for row in record["rows"]] == ["average", "moments", "flattened"]
+    assert [row["inputs"] for row in record["rows"]] == ["flattened", "moments", "average", "convolved"]
     assert all(0 <= row["accuracy"] <= 1 for row in record["rows"])
     assert "carn-probe" in carn_tables.tables(data / "results")
     run(data, "figures", "--out", str(data / "images"), "--side", "16", "--test-set", "bsd68")

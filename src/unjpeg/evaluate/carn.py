@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
@@ -241,7 +241,7 @@ def probe(
     for one in seed:
         for name, network in _probed(session, one, trained):
             network.to(session.fabric.device)
-            for inputs in ("average", "moments", "flattened"):
+            for inputs in get_args(DiscriminatorInput):
                 accuracy = probe_accuracy(session.recipe, session.pictures, network, inputs, steps=steps, seed=one)
                 rows.append({"seed": one, "network": name, "inputs": inputs, "accuracy": accuracy})
                 typer.echo(f"seed {one}, {name}, {inputs}: {accuracy:.1%} of held-out patches told right")

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 __all__ = ["DiscriminatorConfig", "DiscriminatorInput", "QualityDiscriminator", "reverse_gradient"]
 
-DiscriminatorInput = Literal["flattened", "moments", "average"]
+DiscriminatorInput = Literal["flattened", "moments", "average", "convolved"]
+
+_CONVOLVED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,9 @@ class DiscriminatorConfig:
     Attributes:
         inputs: "flattened": all features of a patch of fixed size; "moments": each channel's mean and standard
             deviation, for any size; "average": the mean alone, which behind layers without an activation is hardly
-            more than the patch's brightness and there for comparison.
+            more than the patch's brightness and there for comparison; "convolved": what two convolutions of stride 2
+            make of the features, averaged over the patch: what compression leaves is local, and the other three hardly
+            see it in features of patches that they were not trained on.
         standardised: take the mean and the spread of each input over the first patches for its zero and unit (see
             ``standardise``). Features vary little beside their means, and in any unit, so that a discriminator of the
             plain ones may hardly move. The paper says nothing of it.
@@ -41,6 +45,8 @@ class DiscriminatorConfig:
 class QualityDiscriminator(nn.Module):
     """Three fully connected layers, two of them followed by a ReLU: source's quality or target's.
 
+    With "convolved" inputs, two convolutions in front of them.
+
     Shape: features ``(N, channels, side, side)`` to logits ``(N, 2)``: source, target.
 
     Args:
@@ -54,10 +60,23 @@ class QualityDiscriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig, channels: int, side: int) -> None:
         super().__init__()
         self.config = config
-        count = {"flattened": channels * side**2, "moments": 2 * channels, "average": channels}[config.inputs]
-        shape = (channels, 1, 1) if config.inputs == "flattened" else (count,)
+        count = {
+            "flattened": channels * side**2,
+            "moments": 2 * channels,
+            "average": channels,
+            "convolved": _CONVOLVED,
+        }[config.inputs]
+        shape = (channels, 1, 1) if self._of_places else (count,)
         self.register_buffer("zero", torch.zeros(shape))
         self.register_buffer("unit", torch.ones(shape))
+        self.local = nn.Sequential()
+        if config.inputs == "convolved":
+            self.local = nn.Sequential(
+                nn.Conv2d(channels, _CONVOLVED, 3, stride=2, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(_CONVOLVED, _CONVOLVED, 3, stride=2, padding=1),
+                nn.LeakyReLU(0.2),
+            )
         self.layers = nn.Sequential(
             nn.Linear(count, config.hidden),
             nn.ReLU(inplace=True),
@@ -76,19 +95,25 @@ class QualityDiscriminator(nn.Module):
         if not self.config.standardised:
             return
         flattened = self.config.inputs == "flattened"
-        values = features.float().transpose(0, 1).flatten(1).T if flattened else self._inputs(features.float())
+        values = features.float().transpose(0, 1).flatten(1).T if self._of_places else self._inputs(features.float())
         spread = values.std(dim=0)
         spread = spread.clamp(min=float(spread.median()) / 3 + 1e-6)  # what hardly varies is not blown up
         self.zero.copy_(values.mean(dim=0).view_as(self.zero))
         self.unit.copy_((spread * (features.shape[-1] if flattened else 1)).view_as(self.unit))
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.config.inputs == "flattened":
-            vector = ((features - self.zero) / self.unit).flatten(1)
+        if self._of_places:
+            standard = self.local((features - self.zero) / self.unit)
+            vector = standard.flatten(1) if self.config.inputs == "flattened" else standard.mean(dim=(2, 3))
         else:
             vector = (self._inputs(features) - self.zero) / self.unit
         logits: Tensor = self.layers(vector)
         return logits
+
+    @property
+    def _of_places(self) -> bool:
+        """Whether zero and unit are the features' own, and not those of what is computed from them."""
+        return self.config.inputs in ("flattened", "convolved")
 
     def _inputs(self, features: Tensor) -> Tensor:
         mean = features.mean(dim=(2, 3))

@@ -128,6 +128,7 @@ def _small_on(name: str, backbone: BackboneConfig, **changes: Any) -> CarnRecipe
 
 
 _MOMENTS = DiscriminatorConfig("moments", standardised=True)
+_CONVOLVED = DiscriminatorConfig("convolved", standardised=True)
 _DEEP = RdnConfig(width=24, blocks=3, layers=3, growth=12, split=2)
 
 CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
@@ -141,9 +142,14 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "small-printed-step": partial(_small_with, "small-printed-step", discriminator_step="published"),
     "small-printed-features": partial(_small_with, "small-printed-features", discriminator=DiscriminatorConfig()),
     "small-moments": partial(_small_with, "small-moments", discriminator=_MOMENTS),
+    "small-convolved": partial(_small_with, "small-convolved", discriminator=_CONVOLVED),
+    "small-convolved-lambda-0.01": partial(
+        _small_with, "small-convolved-lambda-0.01", discriminator=_CONVOLVED, strength=0.01
+    ),
     # Where the features are split: behind two of the three dense blocks instead of in front of them.
     "small-deep": partial(_small_on, "small-deep", _DEEP),
     "small-deep-moments": partial(_small_on, "small-deep-moments", _DEEP, discriminator=_MOMENTS),
+    "small-deep-convolved": partial(_small_on, "small-deep-convolved", _DEEP, discriminator=_CONVOLVED),
     # Other backbones through the same code.
     "small-dncnn": partial(_small_on, "small-dncnn", DnCnnConfig(width=32, depth=8)),
     "small-arcnn": partial(_small_on, "small-arcnn", ArCnnConfig()),
