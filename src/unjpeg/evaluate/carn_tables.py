@@ -121,9 +121,16 @@ def _codecs(record: Row) -> str:
         gains = [f"{row[method]['psnr_db'] - row['unadapted']['psnr_db']:+.3f}" for method in methods[2:]]
         apart = f"{row['accuracy_before']:.0%}, {row['accuracy_after']:.0%}"
         source = f"{row['source_psnr_db_after'] - row['source_psnr_db_before']:+.2f}"
-        how = f"{row['start']}, {row['strength']:g}, {row['seed']}"
+        how = f"{row['start']}, {row['discriminator']}, {row['strength']:g}, {row['steps']}, {row['seed']}"
         lines.append([row["codec"], how, f"{row['set']} ({row['images']})", *figures, *gains, apart, source])
-    header = ["codec", "model, lambda, seed", "measured on", *methods, "change, fine-tuned", "change, adapted"]
+    header = [
+        "codec",
+        "model, inputs of Q, lambda, steps, seed",
+        "measured on",
+        *methods,
+        "change, fine-tuned",
+        "change, adapted",
+    ]
     return _table([*header, "told right: before, after", "source"], lines)
 
 

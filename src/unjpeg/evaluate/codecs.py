@@ -29,6 +29,7 @@ from unjpeg.evaluate.journal import Journal
 from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import Degradation, Pair, Pixels, load_images
+from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.network import ModelFile
 from unjpeg.train.adapt import DEFAULT_ADAPTATION, AdaptationReport, adapt_model
 from unjpeg.train.config import VALIDATION_FRACTION
@@ -61,6 +62,9 @@ def main(
     test: Annotated[str, typer.Option(help="Test set below data/test.")] = "live1",
     steps: Annotated[int, typer.Option(min=1, help="Of the adaptation.")] = 1000,
     strength: Annotated[float, typer.Option(min=0, help="Lambda.")] = DEFAULT_ADAPTATION.strength,
+    discriminator: Annotated[DiscriminatorInput, typer.Option(help="What it looks at.")] = (
+        DEFAULT_ADAPTATION.discriminator.inputs
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Of the adaptation.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     work: Annotated[Path, typer.Option(help="Folder of the targets and the adaptations.")] = Path("runs/adapt"),
@@ -83,6 +87,7 @@ def main(
         "source_sha256": open_images(sources, VALIDATION_FRACTION).manifest["training_sha256"],
         "steps": steps,
         "strength": strength,
+        "discriminator": discriminator,
         "seed": seed,
     }
     failed = False
@@ -99,9 +104,13 @@ def main(
             target = work / f"{name}-target-{common['target_sha256'][:10]}"
             _write_target(sets[TARGET], degradation, target)
             try:
+                alone = {
+                    "strength": 0.0,
+                    "discriminator": DEFAULT_ADAPTATION.discriminator.inputs,
+                }  # nothing hangs on it
                 adapted, tuned = (
-                    _adapted(model, name, target, sources, work, {**common, "strength": one}, accelerator)
-                    for one in (strength, 0.0)
+                    _adapted(model, name, target, sources, work, {**common, **settings}, accelerator)
+                    for settings in ({}, alone)
                 )
             except TrainingError as error:
                 typer.echo(f"{name}: {error}", err=True)
@@ -137,7 +146,9 @@ def _adapted(
 ) -> AdaptationReport:
     """One adaptation in a folder of its own: whatever decides about it is in the folder's name."""
     digest = hashlib.sha256(_text(settings).encode()).hexdigest()[:10]
-    config = replace(DEFAULT_ADAPTATION, steps=settings["steps"], strength=settings["strength"])
+    default = DEFAULT_ADAPTATION
+    looking = replace(default.discriminator, inputs=settings["discriminator"])
+    config = replace(default, steps=settings["steps"], strength=settings["strength"], discriminator=looking)
     return adapt_model(
         model,
         target,
