@@ -616,6 +616,8 @@ def test_printed_step_of_the_discriminator_is_eta_times_lambda(tmp_path: Path) -
     printed = moved(replace(ADAPTATION, discriminator_step="published", strength=0.25), "printed")
     assert plain == pytest.approx(1e-3, rel=0.01)
     assert printed == pytest.approx(0.25 * plain, rel=0.01)
+    tenfold = moved(replace(ADAPTATION, discriminator_step="tenfold", strength=0.25), "tenfold")
+    assert tenfold == pytest.approx(10 * plain, rel=0.01)
 
 
 def test_collapse_keeps_the_last_good_weights(tmp_path: Path) -> None:

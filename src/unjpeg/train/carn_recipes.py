@@ -143,8 +143,16 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "small-printed-features": partial(_small_with, "small-printed-features", discriminator=DiscriminatorConfig()),
     "small-moments": partial(_small_with, "small-moments", discriminator=_MOMENTS),
     "small-convolved": partial(_small_with, "small-convolved", discriminator=_CONVOLVED),
-    "small-convolved-lambda-0.01": partial(
-        _small_with, "small-convolved-lambda-0.01", discriminator=_CONVOLVED, strength=0.01
+    # An adversary that sees quality and is ahead of the features, pulling as hard as the others and ten times as hard.
+    "small-convolved-tenfold": partial(
+        _small_with, "small-convolved-tenfold", discriminator=_CONVOLVED, discriminator_step="tenfold"
+    ),
+    "small-convolved-tenfold-lambda-1": partial(
+        _small_with,
+        "small-convolved-tenfold-lambda-1",
+        discriminator=_CONVOLVED,
+        discriminator_step="tenfold",
+        strength=1.0,
     ),
     # Where the features are split: behind two of the three dense blocks instead of in front of them.
     "small-deep": partial(_small_on, "small-deep", _DEEP),
