@@ -866,7 +866,9 @@ def test_scenarios_are_trained_once(
 def test_only_the_extractor_is_left_to_train(name: str) -> None:
     network = make_backbone(NETWORKS[name][0])
     learning = [key for key, parameter in network.named_parameters() if parameter.requires_grad]
+    before = copy.deepcopy(network.state_dict())
     carn.freeze_denoiser(network)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     features = network.extract(torch.rand(1, network.image_channels, 32, 32))
     inner = [tensor.detach().requires_grad_() for tensor in (features.seen, *features.carried)]
     free = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
@@ -885,6 +887,17 @@ def test_the_bound_moves_the_extractor_alone(scenarios: Callable[[str, list[Pixe
     start, shown = some.single(10).state_dict(), some.bound(10, 70).state_dict()
     moved = {key.split(".")[0] for key, value in shown.items() if not torch.equal(value, start[key])}
     assert moved == {"shallow1", "shallow2"}
+
+
+def test_the_bound_of_a_network_with_batch_norm_keeps_its_statistics(
+    scenarios: Callable[[str, list[Pixels]], Scenarios],
+) -> None:
+    some = scenarios("norm", PICTURES[4:])
+    some = replace(some, recipe=replace(some.recipe, backbone=DnCnnConfig(width=6, depth=5)), _done={})
+    start, shown = some.single(10).state_dict(), some.bound(10, 70).state_dict()
+    moved = {key for key, value in shown.items() if not torch.equal(value, start[key])}
+    assert {key.split(".")[1] for key in moved} == {"0", "1"}
+    assert not [key for key in moved if "running" in key]
 
 
 def test_source_and_target_pictures_are_other_or_the_same(scenarios: Callable[[str, list[Pixels]], Scenarios]) -> None:

@@ -229,7 +229,9 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     measured = {"decoder": 30, "unadapted": 30.5, "fine-tuned": 30.55, "adapted": 30.75}
     figures = {name: {"psnr_db": psnr} for name, psnr in measured.items()}
     apart = {"accuracy_before": 0.9, "accuracy_after": 0.6, "source_psnr_db_before": 31, "source_psnr_db_after": 30.9}
+    apart |= {"source_blind_psnr_db_before": 31, "source_blind_psnr_db_after": 30.5}
     how = {"start": "default", "discriminator": "moments", "strength": 0.1, "steps": 40, "seed": 0}
+    how |= {"stopped_at_step": 30, "kept_steps": 20}
     codec = {"rows": [{"codec": "webp-20", "set": "live1", "images": 29, **how, **figures, **apart}]}
     (tmp_path / "adapt-codecs.json").write_text(json.dumps(codec))
     made = carn_tables.tables(tmp_path)
@@ -237,8 +239,9 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     assert "| 10 |  | 30.0% ± 28.3% |  |" in made["carn-gap"]
     assert "| 10 | ours | 14 beside 56 |  | 27.25 / 26.25 / 0.500 |  |" in made["carn-table2"]
     assert "| untrained | 87.5% |" in made["carn-probe"]
-    expected = "| live1 (29) | 30.00 | 30.50 | 30.55 | 30.75 | +0.050 | +0.250 | 90%, 60% |"
-    assert f"| webp-20 | default, moments, 0.1, 40, 0 {expected}" in made["carn-codecs"]
+    expected = "| live1 (29) | 30.00 | 30.50 | 30.55 | 30.75 | +0.050 | +0.250 | 90%, 60% | -0.50 |"
+    told = "| webp-20 | default, moments, 0.1, 40, 0 (stopped at 30, step 20 kept) "
+    assert told + expected in made["carn-codecs"]
     assert "| `small` | 2 |  | 30.0% ± 28.3% |  |" in made["carn-variants"]
     assert made["carn-bound"].startswith("Not measured yet")
     shown = {"rows": [*ROWS, a_row("bound", 1, 27.75)]}

@@ -61,10 +61,11 @@ TILE_CORE = 1440
 strides."""
 
 TILE_MEMORY_BYTES = 570_000_000
-"""What the network may hold of one tile, about: wide networks get smaller tiles."""
+"""What the network may hold of one tile, about: wide networks get smaller tiles, down to the smallest core."""
 
 CORE_IN_HALOS = 5
-"""Side of the smallest core, in halos: no network, however wide, computes much more than twice the picture."""
+"""Side of the smallest core, in halos: no network, however wide, computes much more than twice the picture. It may
+take more than ``TILE_MEMORY_BYTES`` for that: docs/robustness.md."""
 
 HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 160, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole

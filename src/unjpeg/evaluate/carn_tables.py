@@ -120,8 +120,11 @@ def _codecs(record: Row) -> str:
         figures = [f"{row[method]['psnr_db']:.2f}" for method in methods]
         gains = [f"{row[method]['psnr_db'] - row['unadapted']['psnr_db']:+.3f}" for method in methods[2:]]
         apart = f"{row['accuracy_before']:.0%}, {row['accuracy_after']:.0%}"
-        source = f"{row['source_psnr_db_after'] - row['source_psnr_db_before']:+.2f}"
+        names = [name for name in ("source_psnr_db", "source_blind_psnr_db") if row.get(f"{name}_after") is not None]
+        source = f"{min(row[f'{name}_after'] - row[f'{name}_before'] for name in names):+.2f}"
         how = f"{row['start']}, {row['discriminator']}, {row['strength']:g}, {row['steps']}, {row['seed']}"
+        if row["stopped_at_step"] is not None:
+            how += f" (stopped at {row['stopped_at_step']}, step {row['kept_steps']} kept)"
         lines.append([row["codec"], how, f"{row['set']} ({row['images']})", *figures, *gains, apart, source])
     header = [
         "codec",
@@ -146,8 +149,12 @@ def _variants(results: Path, method: str, command: str) -> str:
     places = [(quality, name) for quality in _qualities(next(iter(records.values()))) for name in SETS]
     lines = []
     for recipe, record in records.items():
-        shares = [gap_shares(record["rows"], *place, method) for place in places]
-        lines.append([f"`{recipe}`", str(max(map(len, shares))), *map(_percent, shares)])
+        # Half of the seeds that are still being measured would stand beside all of the others.
+        seeds = {row["seed"] for row in record["rows"] if row["method"] == method}
+        whole = {seed for seed in seeds if len(_rows(record, method=method, seed=seed)) == len(places)}
+        rows = [row for row in record["rows"] if row["seed"] in (whole or seeds)]
+        shares = [gap_shares(rows, *place, method) for place in places]
+        lines.append([f"`{recipe}`", str(len(whole or seeds)), *map(_percent, shares)])
     return _table(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
 
 

@@ -168,8 +168,11 @@ def _measured(
     return {
         "images": len(files),
         **{label: measure(files, method) for label, method in methods.items()},
+        "kept_steps": report.steps,
         # But for what the key has already, and names of files.
-        **_without(asdict(report), "left_out", "images", "start", "start_hash", "seed", "strength", "steps_asked"),
+        **_without(
+            asdict(report), "left_out", "images", "start", "start_hash", "seed", "strength", "steps_asked", "steps"
+        ),
     }
 
 

@@ -302,7 +302,6 @@ def adapt_model(
         notes.append(line)
         say(line)
 
-    checkpoint_path, written, report_path = _outputs(out)
     file = ModelFile.read(model)
     window = int(file.description["guide_window"])
     config = replace(config, patch=window)
@@ -311,6 +310,7 @@ def adapt_model(
     dagn = load_exported(file)
     told = dagn.config.stated
     unlabelled = TargetPictures.read(target, window, say, _told_by_restoring(file) if told else None)
+    checkpoint_path, written, report_path = _outputs(out)
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(source, VALIDATION_FRACTION)
     identity = stored(seed, adaptation=config, start=file.hash)
@@ -430,6 +430,8 @@ def adapt_model(
 def _outputs(out: Path) -> tuple[Path, Path, Path]:
     """The checkpoint, the model and the report in a folder, made if it lacks. Raises OutputError before any work."""
     paths = out / "adapt.safetensors", out / "adapted.unjpeg", out / "report.json"
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give a folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

@@ -170,7 +170,7 @@ def make_backbone(config: BackboneConfig) -> Backbone:
 def freeze_denoiser(network: Backbone) -> None:
     """Only what ``extract`` computes with is trained from here on: D keeps its weights."""
     side = network.total_stride * 2
-    features = network.extract(torch.zeros(1, network.image_channels, side, side))
+    features = network.eval().extract(torch.zeros(1, network.image_channels, side, side))  # batch norm learns nothing
     reached = sum(tensor.sum() for tensor in (features.seen, *features.carried))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(reached, trained, allow_unused=True)  # type: ignore[arg-type]
@@ -234,9 +234,7 @@ class DomainAdversary(nn.Module):
     def train(self, mode: bool = True) -> DomainAdversary:
         """Batch norm keeps the statistics of the pre-training: these batches mix the domains."""
         super().train(mode)
-        for module in self.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        _keep_statistics(self.network)
         return self
 
     def forward(self, source: Patches, target: Patches, strength: float) -> tuple[Tensor, Tensor]:
@@ -246,6 +244,12 @@ class DomainAdversary(nn.Module):
         if source.stated is not None:  # the comparison may have left something out
             own = self.network.extract(source.pixels, _told_every_other(source.stated))
         return self.network.denoise(own), logits
+
+
+def _keep_statistics(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def pretrain(
@@ -258,12 +262,14 @@ def pretrain(
     *,
     identity: dict[str, Any],
     manifest: dict[str, Any],
+    keep_statistics: bool = False,
 ) -> Path:
     """Train ``F`` and ``D`` on pairs; the network holds the result, ``path`` the checkpoint (resumed if it is there).
 
     Args:
         identity: the configuration that the checkpoint stores; another one is refused.
         manifest: what it is trained on, likewise.
+        keep_statistics: batch norm stays as it is, as in an adaptation.
     """
     resumed = resume_point(path, identity, manifest)
     if resumed:
@@ -279,6 +285,8 @@ def pretrain(
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         model.train()
+        if keep_statistics:
+            _keep_statistics(network)
         pair = source.batch(step)
         restored = model(*network_input(pair.patches, fabric.device))
         loss = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)

@@ -310,7 +310,7 @@ class Scenarios:
         return self._once(name, identity, manifest, train)
 
     def bound(self, source: int, target: int) -> Backbone:
-        """The most that F alone can do for D: trained at ``source``, then F at ``target`` on pairs, D left as it is.
+        """What F alone can do for D at least: trained at ``source``, then F at ``target`` on pairs, D left as it is.
 
         It sees the target's originals, which ``adapted`` never does, in as many steps at the same rate.
         """
@@ -333,7 +333,17 @@ class Scenarios:
             cutting = Cutting(alone.batch, alone.patch, alone.grid, seed=self.seed + 1)
             pairs = SourceDomain(compressed(self.unlabelled, target), self.unlabelled, cutting)
             validate = partial(self._psnr_db, qualities=(target,))
-            pretrain(self.fabric, network, alone, pairs, validate, path, identity=identity, manifest=manifest)
+            pretrain(
+                self.fabric,
+                network,
+                alone,
+                pairs,
+                validate,
+                path,
+                identity=identity,
+                manifest=manifest,
+                keep_statistics=True,
+            )
             return network
 
         return self._once(f"bound-q{source}-to-q{target}", identity, manifest, train)
