@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import unjpeg
+from unjpeg import version
 from unjpeg.network import shipped_models
 
 ROOT = Path(__file__).parents[1]
@@ -80,3 +81,24 @@ def test_no_source_can_load_a_pickle() -> None:
         if loaders.search(line)
     ]
     assert found == []
+
+
+def test_a_commit_is_marked_for_changed_code_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "src/unjpeg/version.py"
+    module.parent.mkdir(parents=True)
+    for file in (module, tmp_path / "pyproject.toml", tmp_path / "results.json"):
+        file.write_text("one")
+    monkeypatch.setattr(version, "__file__", str(module))
+    assert version.source_commit() is None  # no repository
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "One"]):
+        checked(*git, *arguments, cwd=tmp_path, environment={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path)})
+    commit = version.source_commit()
+    assert commit
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+    (tmp_path / "results.json").write_text("two")
+    assert version.source_commit() == commit
+    module.write_text("two")
+    assert version.source_commit() == f"{commit}-dirty"
+    (tmp_path / "pyproject.toml").unlink()
+    assert version.source_commit() is None

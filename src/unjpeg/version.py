@@ -10,15 +10,21 @@ __version__ = "0.1.0"
 
 
 def source_commit() -> str | None:
-    """The commit of the source tree that runs, marked if it was changed; None for an installed package."""
+    """The commit of the source tree that runs, marked if its code was changed; None for an installed package."""
     import subprocess
 
     root = Path(__file__).parents[2]
     if not (root / "pyproject.toml").is_file():  # site-packages may lie inside somebody else's repository
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # Results and documents that are being written change nothing that is measured.
+        changed = git("status", "--porcelain", "--", "src", "pyproject.toml", "constraints.txt")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
