@@ -594,17 +594,17 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_serve_says_what_is_wrong(
     tiny_model: Path, child_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def line(*arguments: str) -> str:
+    def line(*arguments: str, code: int = 1) -> str:
         program = [sys.executable, "-m", "unjpeg", "serve", *arguments]
         ran = subprocess.run(program, env=child_environment, capture_output=True, text=True, check=False, timeout=300)
-        assert (ran.returncode, ran.stdout) == (1, "")
+        assert (ran.returncode, ran.stdout) == (code, "")
         (only,) = ran.stderr.splitlines()
         return only
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert re.match(rf"unjpeg: 127.0.0.1:{port}: cannot be listened on \(.+\); choose", line("--port", port))
-    assert "no such model" in line("--model", "missing.unjpeg")
+    assert "no such model" in line("--model", "missing.unjpeg", code=2)
     assert "cannot be listened on" in line("--host", "no.such.host.invalid", "--port", "0")
     assert run("--port", "70000")[0] == 2
     monkeypatch.setitem(sys.modules, "fastapi", None)

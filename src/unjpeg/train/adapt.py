@@ -302,6 +302,7 @@ def adapt_model(
         notes.append(line)
         say(line)
 
+    checkpoint_path, written, report_path = _outputs(out)
     file = ModelFile.read(model)
     window = int(file.description["guide_window"])
     config = replace(config, patch=window)
@@ -310,7 +311,6 @@ def adapt_model(
     dagn = load_exported(file)
     told = dagn.config.stated
     unlabelled = TargetPictures.read(target, window, say, _told_by_restoring(file) if told else None)
-    checkpoint_path, written, report_path = _outputs(out)
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(source, VALIDATION_FRACTION)
     identity = stored(seed, adaptation=config, start=file.hash)
