@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from conftest import synthetic_photo
+from unjpeg.cli import adapt as adapt_command
 from unjpeg.cli import app, run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.models import Dagn, DagnConfig
@@ -176,6 +178,14 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     assert pictures.left_out == tuple(said)
     assert [line.split(":")[0] for line in said] == [str(folder / "broken.webp"), str(folder / "empty.jpg")]
     assert all(line.endswith("; left out") for line in said)
+
+
+def test_the_command_has_the_defaults_of_the_function() -> None:
+    given = {name: parameter.default for name, parameter in signature(adapt_command).parameters.items()}
+    default = adapting.DEFAULT_ADAPTATION
+    assert given["steps"] == default.steps
+    assert given["strength"] == default.strength
+    assert given["max_loss"] == default.max_source_loss_db
 
 
 @pytest.mark.parametrize("option", ["--strength", "--max-loss"])

@@ -89,7 +89,7 @@ def test_table_1_is_one_resumable_command(data: Path, monkeypatch: pytest.Monkey
     key = str
     assert sorted(map(key, repeated)) == sorted(map(key, record["rows"]))
 
-    assert len(run(data, "bound", *out).stdout.splitlines()) == 2 * 3  # SQ and DQ are there
+    assert len(run(data, "table1", "--bound", *out).stdout.splitlines()) == 2 * 3  # the others are there
     assert {row["method"] for row in json.loads(file.read_text())["rows"]} >= {"bound"}
 
     file.write_text(json.dumps(record | {"config": {}}))

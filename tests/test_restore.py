@@ -1089,6 +1089,8 @@ def test_wide_networks_get_smaller_tiles(tiny_model: Path, precision: Precision)
     assert cores[0] == module.TILE_CORE
     assert cores[:4] == sorted(cores[:4], reverse=True)
     assert cores[2] == cores[4] <= cores[1] < cores[0]
+    assert precision != "full" or cores[2] < cores[1]  # with the halos of others both are the smallest
     assert all(core % 96 == 0 for core in cores)
     halo = module.HALOS[restorer.model.precision]
+    assert cores[3] == module.CORE_IN_HALOS * halo // 96 * 96
     assert ((cores[3] + 2 * halo) / cores[3]) ** 2 < 2.1

@@ -44,7 +44,7 @@ def tables(results: Path) -> dict[str, str]:
         made[name] = make(json.loads(path.read_text())) if path.exists() else _missing(command)
     return made | {
         "carn-variants": _variants(results, "ours", "carn table1 --recipe small-lambda-0"),
-        "carn-bound": _variants(results, "bound", "carn bound --recipe small"),
+        "carn-bound": _variants(results, "bound", "carn table1 --recipe small --bound"),
     }
 
 

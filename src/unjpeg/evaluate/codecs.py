@@ -104,10 +104,8 @@ def main(
             target = work / f"{name}-target-{common['target_sha256'][:10]}"
             _write_target(sets[TARGET], degradation, target)
             try:
-                alone = {
-                    "strength": 0.0,
-                    "discriminator": DEFAULT_ADAPTATION.discriminator.inputs,
-                }  # nothing hangs on it
+                # Without an adversary it is the same, whatever the discriminator.
+                alone = {"strength": 0.0, "discriminator": DEFAULT_ADAPTATION.discriminator.inputs}
                 adapted, tuned = (
                     _adapted(model, name, target, sources, work, {**common, **settings}, accelerator)
                     for settings in ({}, alone)

@@ -143,10 +143,7 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "small-printed-features": partial(_small_with, "small-printed-features", discriminator=DiscriminatorConfig()),
     "small-moments": partial(_small_with, "small-moments", discriminator=_MOMENTS),
     "small-convolved": partial(_small_with, "small-convolved", discriminator=_CONVOLVED),
-    # An adversary that sees quality and is ahead of the features, pulling as hard as the others and ten times as hard.
-    "small-convolved-tenfold": partial(
-        _small_with, "small-convolved-tenfold", discriminator=_CONVOLVED, discriminator_step="tenfold"
-    ),
+    # An adversary that sees quality and is ahead of the features, and pulls ten times as hard as the others.
     "small-convolved-tenfold-lambda-1": partial(
         _small_with,
         "small-convolved-tenfold-lambda-1",
@@ -157,7 +154,6 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     # Where the features are split: behind two of the three dense blocks instead of in front of them.
     "small-deep": partial(_small_on, "small-deep", _DEEP),
     "small-deep-moments": partial(_small_on, "small-deep-moments", _DEEP, discriminator=_MOMENTS),
-    "small-deep-convolved": partial(_small_on, "small-deep-convolved", _DEEP, discriminator=_CONVOLVED),
     # Other backbones through the same code.
     "small-dncnn": partial(_small_on, "small-dncnn", DnCnnConfig(width=32, depth=8)),
     "small-arcnn": partial(_small_on, "small-arcnn", ArCnnConfig()),
