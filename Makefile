@@ -54,30 +54,30 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	cp runs/bench/grey/results.json results/grey.json
 	$(BENCHMARK) live1 --method jpeg --method default --method best --method default@tta --rounds 1 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
-	$(BIN)/python -m unjpeg.evaluate.downstream contours $(METHODS_RUN) --quality 10,30 --limit 100
-	$(if $(shell command -v tesseract),$(BIN)/python -m unjpeg.evaluate.downstream text $(METHODS_RUN))
-	$(BIN)/python -m unjpeg.evaluate.throughput workers --photo examples/kitten-original.webp
-	$(BIN)/python -m unjpeg.evaluate.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
+	$(BIN)/python -m studies.downstream.measure contours $(METHODS_RUN) --quality 10,30 --limit 100
+	$(if $(shell command -v tesseract),$(BIN)/python -m studies.downstream.measure text $(METHODS_RUN))
+	$(BIN)/python -m studies.speed.throughput workers --photo examples/kitten-original.webp
+	$(BIN)/python -m studies.speed.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
 	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
-	$(BIN)/python -m unjpeg.evaluate.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
-	$(BIN)/python -m unjpeg.evaluate.tables
+	$(BIN)/python -m studies.speed.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
+	$(BIN)/python -m studies.documents.tables
 
 long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten times, train at the published size
-	$(BIN)/python -m pytest -s tests/long_training.py
+	$(BIN)/python -m pytest -s tests/stress/long_training.py
 
 fuzz: $(VENV)/installed-dev ## Mutated files for ten minutes: crashes, hangs, half-written outputs, changed originals
-	$(BIN)/python tests/fuzz.py --count 30000 --seed 1 --minutes 10 --out results/fuzz.json
+	$(BIN)/python tests/stress/fuzz.py --count 30000 --seed 1 --minutes 10 --out results/fuzz.json
 	$(PIP_INSTALL) --editable '.[fuzz]'
-	$(BIN)/python tests/fuzz.py --coverage --count 30000 --minutes 10 --out results/fuzz.json
+	$(BIN)/python tests/stress/fuzz.py --coverage --count 30000 --minutes 10 --out results/fuzz.json
 
 faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, take folders away
-	$(BIN)/python tests/fault_series.py --out results/faults.json
+	$(BIN)/python tests/stress/fault_series.py --out results/faults.json
 
 audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
 	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable
 
 $(ARCNN): | $(VENV)/installed-dev
-	$(BIN)/python -m unjpeg.train.compared arcnn $(foreach set,photos cid22 clic2025,--data $(UNJPEG_DATA)/train/$(set)) --out $@
+	$(BIN)/python -m studies.compared arcnn $(foreach set,photos cid22 clic2025,--data $(UNJPEG_DATA)/train/$(set)) --out $@
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -14,8 +14,9 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.network import Guidance, ModelFile
-from unjpeg.restore import Restorer
+from unjpeg.modelfile import ModelFile
+from unjpeg.network import Guidance
+from unjpeg.restorer import Restorer
 
 # The same examples on every run: a test that fails only now and then tells nobody what broke it. Other examples:
 # pytest --hypothesis-profile=random
@@ -124,8 +125,8 @@ def lively_restorer(tiny_model: Path) -> Restorer:
 @pytest.fixture(scope="session")
 def child_environment() -> dict[str, str]:
     """For processes of their own: they find the package where this one does."""
-    source = Path(__file__).parents[1] / "src"
-    return {**os.environ, "PYTHONPATH": str(source)}
+    root = Path(__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jpegs import encoded, picture
-from unjpeg.batch import Settings
 from unjpeg.cli import app
 from unjpeg.errors import ClusterError
-from unjpeg.network import ModelFile
-from unjpeg.restore import Restorer
+from unjpeg.modelfile import ModelFile
+from unjpeg.restorer import Restorer
+from unjpeg.settings import Settings
 from unjpeg.version import __version__
 
 pytest.importorskip("fsspec")
@@ -324,7 +324,7 @@ def test_one_of_two_machines_is_killed_half_way(
     for number in range(24):
         (album / f"{number:02}.jpg").write_bytes(encoded(picture(160, 200, number)))
     (album / "broken.jpg").write_bytes((album / "00.jpg").read_bytes()[:200])
-    script = Path(__file__).parent / "two_machines.py"
+    script = Path(__file__).parent / "stress" / "two_machines.py"
     ran = subprocess.run(
         [sys.executable, str(script), str(album), str(out), str(tiny_model)],
         env=child_environment,

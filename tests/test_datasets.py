@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from unjpeg.cli import app, run_safely
+from unjpeg.cli import app
+from unjpeg.console import run_safely
 from unjpeg.datasets import DATA_SETS, data_set, image_files, problem_of, resolved
 from unjpeg.errors import SettingError, TrainingDataError
 

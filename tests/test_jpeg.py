@@ -34,7 +34,8 @@ from jpegs import (
     without_segments,
 )
 from unjpeg.errors import BadImageError, TooLargeError, UnjpegError, UnsupportedImageError
-from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, Limits, QualityEstimate, salvage, standard_table
+from unjpeg.jpeg import MAX_SCANS, JpegHeader, JpegImage, Limits, salvage
+from unjpeg.tables import QualityEstimate, standard_table
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 ADOBE_RGB = b"Adobe\0\x64\0\0\0\0\0"

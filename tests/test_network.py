@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 
 from unjpeg.errors import ModelError, OutputError
-from unjpeg.jpeg import stated_features
-from unjpeg.network import FORMAT_VERSION, SUFFIX, Guidance, Model, ModelFile, Runtime, shipped_models
+from unjpeg.modelfile import FORMAT_VERSION, SUFFIX, ModelFile, shipped_models
+from unjpeg.network import Guidance, Model
 from unjpeg.projection import Calibration
-from unjpeg.restore import Restorer
+from unjpeg.restorer import Restorer
+from unjpeg.runtimes import Runtime
+from unjpeg.tables import stated_features
 
 CALIBRATION = Calibration((10, 50, 100), np.random.default_rng(0).random((3, 2, 2, 2, 8, 8), np.float32))
 
@@ -56,8 +58,8 @@ def written(path: Path, contents: dict[str, bytes]) -> Path:
 
 def with_graph(file: ModelFile, part: str, graph: bytes) -> ModelFile:
     """Another graph under the hash that belongs to it."""
-    hashes = {**file.description["sha256"], part: hashlib.sha256(graph).hexdigest()}
-    changed: dict[str, Any] = {part: graph, "description": {**file.description, "sha256": hashes}}
+    hashes = {**file.description.sha256, part: hashlib.sha256(graph).hexdigest()}
+    changed: dict[str, Any] = {part: graph, "description": replace(file.description, sha256=hashes)}
     return replace(file, **changed)
 
 
@@ -136,11 +138,11 @@ def test_a_runtime_that_cannot_keep_it_compiles_all_the_same(
 
 
 def test_a_file_says_what_it_is(file: ModelFile) -> None:
-    assert file.description["name"] == "tiny"
-    assert file.description["format_version"] == FORMAT_VERSION
+    assert file.description.name == "tiny"
+    assert file.description.format_version == FORMAT_VERSION
     assert len(file.hash) == 16
     assert file.quality_features.dtype == np.float32
-    assert file.quality_features.shape[0] == len(file.description["quality_levels"])
+    assert file.quality_features.shape[0] == len(file.description.quality_levels)
 
 
 def test_writing_gives_the_same_bytes_each_time(file: ModelFile, tiny_model: Path, tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 
 def test_the_hash_is_of_the_graphs(file: ModelFile) -> None:
     assert with_graph(file, "guide", b"x").hash != with_graph(file, "restore", b"x").hash != file.hash
-    assert replace(file, description={**file.description, "name": "other"}).hash == file.hash
+    assert replace(file, description=replace(file.description, name="other")).hash == file.hash
 
 
 def test_no_such_model(tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_loading_a_model_keeps_the_locale() -> None:
 def test_shipped_models_are_named_after_their_files() -> None:
     for name, path in shipped_models().items():
         assert path.name == f"{name}{SUFFIX}"
-        assert ModelFile.read(name).description["name"] == name
+        assert ModelFile.read(name).description.name == name
 
 
 # Running
@@ -336,7 +338,8 @@ def test_signals_are_handled_after_models_have_gone(
 ) -> None:
     program = (
         "import signal, sys\n"
-        "from unjpeg.network import Model, ModelFile\n"
+        "from unjpeg.modelfile import ModelFile\n"
+        "from unjpeg.network import Model\n"
         "file = ModelFile.read(sys.argv[1])\n"
         "first, second = Model(file, runtime=sys.argv[2]), Model(file, runtime=sys.argv[2])\n"
         "del first, second\n"
@@ -363,7 +366,7 @@ def test_devices_and_runtimes_that_are_not_there(file: ModelFile, monkeypatch: p
     with pytest.raises(ModelError, match="cpu only"):
         Model(file, device="cuda", runtime="openvino")
     for runtime in get_args(Runtime):
-        monkeypatch.setitem(sys.modules, "unjpeg.torch_runtime" if runtime == "torch" else runtime, None)
+        monkeypatch.setitem(sys.modules, "unjpeg.runtimes.torch" if runtime == "torch" else runtime, None)
         with pytest.raises(ModelError, match="pip install"):
             Model(file, runtime=runtime)
 

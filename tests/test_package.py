@@ -14,7 +14,7 @@ from PIL import Image
 
 import unjpeg
 from unjpeg import version
-from unjpeg.network import shipped_models
+from unjpeg.modelfile import shipped_models
 
 ROOT = Path(__file__).parents[1]
 

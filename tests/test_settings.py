@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unjpeg.cli import app, run_safely
+from unjpeg.cli import app
+from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
 from unjpeg.train.config import Recipe, completed, json_ready, with_settings
 from unjpeg.train.recipes import RECIPES, default, published, real_life, small

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import unjpeg
-from unjpeg.network import Model, ModelFile, shipped_models
+from unjpeg.modelfile import ModelFile, shipped_models
+from unjpeg.network import Model
 from unjpeg.picture import read_picture
-from unjpeg.restore import MAX_GUIDE_WINDOWS, Restorer, guide_windows
+from unjpeg.restorer import Restorer
+from unjpeg.tiling import guide_windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MAX_TOTAL_BYTES = 24_000_000
@@ -31,7 +33,7 @@ def test_shipped_files_are_small_and_whole() -> None:
     assert {"default", "fast"} <= set(files)
     assert sum(file.stat().st_size for file in files.values()) < MAX_TOTAL_BYTES
     for name in files:
-        assert ModelFile.read(name).description["name"] == name
+        assert ModelFile.read(name).description.name == name
 
 
 @pytest.mark.parametrize(("name", "most"), [("fast", 6e9), ("default", 60e9)])
@@ -42,11 +44,11 @@ def test_models_are_within_their_cost(name: str, most: float) -> None:
     from unjpeg.models import Dagn, DagnConfig
 
     file = ModelFile.read(name)
-    side = file.description["guide_window"]
+    side = file.description.guide_window
     picture = np.zeros((512, 512, 3), np.uint8)
-    windows = len(list(guide_windows(picture, side, file.description.get("guide_windows", MAX_GUIDE_WINDOWS))))
+    windows = len(list(guide_windows(picture, side, file.description.guide_windows)))
     with torch.device("meta"):
-        network = Dagn(DagnConfig(**file.description["network"])).eval()
+        network = Dagn(DagnConfig(**file.description.network)).eval()
         image = torch.empty(1, 3, 512, 512)
     with FlopCounterMode(display=False) as restoring, torch.no_grad():
         network.restore(image, network.guide(image[..., :side, :side]))
@@ -59,7 +61,7 @@ def test_models_are_within_their_cost(name: str, most: float) -> None:
 def test_shipped_weights_load_back_into_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
     from unjpeg.models import Guidance
-    from unjpeg.train.export import load_exported
+    from unjpeg.models.exported import load_exported
 
     network = load_exported(ModelFile.read(name))
     model = Model(ModelFile.read(name), precision="full")
@@ -112,7 +114,7 @@ def test_best_is_the_mean_over_the_flips_of_default(kitten: Path) -> None:
     with Image.open(kitten) as image:
         crop = np.asarray(image.convert("RGB"))[:96, :96]
     default, best = (Restorer(name, precision="full") for name in ("default", "best"))
-    assert best.model_file.description["name"] == "best"
+    assert best.model_file.description.name == "best"
     assert best.model_file.hash != default.model_file.hash  # what is resumed or cached under one is not the other's
     ours = best.restore(crop)
     assert (ours.report.model, ours.report.tta) == ("best", True)

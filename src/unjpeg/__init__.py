@@ -6,8 +6,6 @@
 """
 
 import importlib
-import sys
-import types
 import typing
 
 from unjpeg.errors import (
@@ -32,7 +30,7 @@ from unjpeg.version import __version__
 if typing.TYPE_CHECKING:
     from unjpeg.inspection import Inspection, Verification, inspect, verify
     from unjpeg.jpeg import Limits
-    from unjpeg.restore import Report, Restoration, Restored, Restorer, restore
+    from unjpeg.restorer import Options, Report, Restoration, Restored, Restorer, restore
 
 __all__ = [
     "BadImageError",
@@ -42,6 +40,7 @@ __all__ = [
     "Limits",
     "MeasurementError",
     "ModelError",
+    "Options",
     "OtherTrainingError",
     "OutputError",
     "PictureGoneError",
@@ -67,34 +66,25 @@ __all__ = [
 _HOMES = {
     "Inspection": "inspection",
     "Limits": "jpeg",
-    "Report": "restore",
-    "Restoration": "restore",
-    "Restored": "restore",
-    "Restorer": "restore",
+    "Options": "restorer",
+    "Report": "restorer",
+    "Restoration": "restorer",
+    "Restored": "restorer",
+    "Restorer": "restorer",
     "Verification": "inspection",
     "inspect": "inspection",
-    "restore": "restore",
+    "restore": "restorer",
     "verify": "inspection",
 }
 
 
-class _Package(types.ModuleType):
-    """This module's type: it can find names later, and keep one from being taken."""
-
-    def __getattr__(self, name: str) -> typing.Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{self.__name__}.{_HOMES[name]}"), name)
-        self.__dict__[name] = value
-        return value
-
-    def __setattr__(self, name: str, value: typing.Any) -> None:
-        # The import of the module unjpeg.restore would put it where the function of that name is.
-        if not (name in _HOMES and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_HOMES})
+def __getattr__(name: str) -> typing.Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
-import time
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unjpeg.errors import BadImageError, ModelError, OutputError, SettingError, UnjpegError
+from unjpeg.console import complain, describe_error, escape_line, needing_extra, progress_bar, run_safely, say
+from unjpeg.errors import ModelError, OutputError, UnjpegError
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
     from unjpeg.batch import Job, Outcome
     from unjpeg.inspection import Inspection, Verification
-    from unjpeg.restore import Report
+    from unjpeg.restorer import Report
 
-__all__ = ["app", "main", "run_safely"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unjpeg",
@@ -41,40 +37,13 @@ app = typer.Typer(
 )
 
 
-class OutputFormat(StrEnum):
-    png = "png"
-    jpeg = "jpeg"
-    webp = "webp"
-    tiff = "tiff"
-
-
-class Consistency(StrEnum):
-    auto = "auto"
-    strict = "strict"
-    off = "off"
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    full = "full"
-    bf16 = "bf16"
-    int8 = "int8"
-
-
-class Runtime(StrEnum):
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    torch = "torch"
-
-
-class Device(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class BitDepth(StrEnum):
-    eight = "8"
-    sixteen = "16"
+OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
+BitDepth = Literal["8", "16"]
+Device = Literal["cpu", "cuda"]
+# As in ``unjpeg.restorer`` and ``unjpeg.runtimes``, which help and usage errors do not wait for.
+Consistency = Literal["auto", "strict", "off"]
+Precision = Literal["auto", "full", "bf16", "int8"]
+Runtime = Literal["openvino", "onnxruntime", "torch"]
 
 
 def main() -> None:
@@ -83,24 +52,6 @@ def main() -> None:
     # makes its import fail, which OpenVINO puts up with.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     run_safely(app)
-
-
-def run_safely(command: Callable[[], object]) -> None:
-    """Run a command line; exit with its code. Never shows a traceback for an error of unjpeg's own."""
-    try:
-        command()
-    except UnjpegError as error:
-        _complain(error)
-        sys.exit(2 if isinstance(error, SettingError | ModelError) else 1)
-    except KeyboardInterrupt:
-        _complain(UnjpegError("interrupted"))
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:  # standard output on a full disk, say
-        _complain(OutputError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
-        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:
@@ -172,8 +123,8 @@ def restore(
     output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
-    consistency: ConsistencyOption = Consistency.auto,
-    bit_depth: BitDepthOption = BitDepth.eight,
+    consistency: ConsistencyOption = "auto",
+    bit_depth: BitDepthOption = "8",
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -202,16 +153,17 @@ def restore(
     ] = None,
     max_file: Annotated[int | None, typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]")] = None,
     runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.cpu,
-    precision: PrecisionOption = Precision.auto,
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = "cpu",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
-    from unjpeg.batch import Settings, plan, restore_batch, resumed
+    from unjpeg.batch import plan, restore_batch, resumed
     from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
+    from unjpeg.settings import Settings
 
     given = {
         "pixels": max_pixels,
@@ -221,13 +173,13 @@ def restore(
     }
     settings = Settings(
         model=model,
-        runtime=runtime.value if runtime else None,
-        device=device.value,
-        precision=precision.value,
+        runtime=runtime,
+        device=device,
+        precision=precision,
         strength=strength,
         quality=quality,
-        consistency=consistency.value,
-        bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
+        consistency=consistency,
+        bit_depth=16 if bit_depth == "16" else 8,
         output_quality=output_quality,
         salvage=salvage,
         tta=tta,
@@ -237,7 +189,7 @@ def restore(
         keep_times=keep_times,
     )
     try:
-        todo = plan(inputs, output, format.value if format else None, recursive=recursive)
+        todo = plan(inputs, output, format, recursive=recursive)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
@@ -255,7 +207,7 @@ def restore(
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
     failed, skipped = len(todo.failures), 0
     try:
-        with _progress_bar(len(todo.jobs), hidden=as_json) as progress:
+        with progress_bar(len(todo.jobs), hidden=as_json) as progress:
             for outcome in restore_batch(
                 todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
             ):
@@ -264,7 +216,7 @@ def restore(
                 _report_outcome(outcome, as_json)
     except KeyboardInterrupt:
         hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
-        _complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
+        complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
         raise typer.Exit(130) from None
     total = len(todo.jobs) + len(todo.failures)
     if total > 1 and not as_json:
@@ -286,13 +238,13 @@ def cluster(
     table: Annotated[
         str | None, typer.Option(metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]")
     ] = None,
-    format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = OutputFormat.png,
+    format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = "png",
     model: Annotated[str, typer.Option(help=f"{MODELS}, here.")] = "default",
     output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
-    consistency: ConsistencyOption = Consistency.auto,
-    bit_depth: BitDepthOption = BitDepth.eight,
+    consistency: ConsistencyOption = "auto",
+    bit_depth: BitDepthOption = "8",
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -304,41 +256,40 @@ def cluster(
     retries: Annotated[
         int, typer.Option(min=0, help="For a picture whose worker died, and for a store that fails.")
     ] = 3,
-    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = Device.cpu,
-    precision: PrecisionOption = Precision.auto,
+    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = "cpu",
+    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
-    restore_on_cluster = _needs_extra("unjpeg.cluster", "cluster").restore_on_cluster
-    from unjpeg.batch import Settings
+    with needing_extra("cluster"):
+        from unjpeg.cluster import restore_on_cluster
     from unjpeg.output import FORMATS
+    from unjpeg.settings import Settings
 
     settings = Settings(
         model=model,
-        device=device.value,
-        precision=precision.value,
+        device=device,
+        precision=precision,
         strength=strength,
         quality=quality,
-        consistency=consistency.value,
-        bit_depth=16 if bit_depth is BitDepth.sixteen else 8,
+        consistency=consistency,
+        bit_depth=16 if bit_depth == "16" else 8,
         output_quality=output_quality,
         salvage=salvage,
         tta=tta,
         strip=strip,
         overwrite=overwrite,
     )
-    if settings.bit_depth not in FORMATS[format.value].bit_depths:
-        raise typer.BadParameter(
-            f"{format.value} holds no {settings.bit_depth}-bit pixels; choose png or tiff, or 8 bits"
-        )
+    if settings.bit_depth not in FORMATS[format].bit_depths:
+        raise typer.BadParameter(f"{format} holds no {settings.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
     counts = {"restored": 0, "done earlier": 0, "failed": 0}
     for result in restore_on_cluster(
         inputs,
         output,
         settings,
-        format=format.value,
+        format=format,
         table=table,
         address=address,
         workers=workers,
@@ -349,7 +300,7 @@ def cluster(
         if as_json:
             typer.echo(json.dumps(dataclasses.asdict(result)))
         elif result.error is not None:
-            _complain(UnjpegError(result.error))
+            complain(UnjpegError(result.error))
     if not as_json:
         typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
@@ -373,7 +324,7 @@ def inspect(
             raise
         except (UnjpegError, OSError, MemoryError) as error:
             failed = True
-            _report_failure(_one_line(error, file), as_json, file)
+            _report_failure(describe_error(error, file), as_json, file)
             continue
         facts = {"input": file, "ok": True, **_plain(inspection)}
         typer.echo(json.dumps(facts) if as_json else _describe(inspection))
@@ -393,7 +344,7 @@ def verify(
     try:
         verification = verify_file(original, restored)
     except (UnjpegError, OSError, MemoryError) as error:
-        _report_failure(_one_line(error, restored), as_json, restored)
+        _report_failure(describe_error(error, restored), as_json, restored)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(
@@ -439,7 +390,8 @@ def train(
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
     if start is not None and encoders is not None:
         raise typer.BadParameter("--start takes over the encoders, too; leave --encoders out")
-    train_recipe = _needs_extra("unjpeg.train.pipeline", "train").train_recipe
+    with needing_extra("train"):
+        from unjpeg.train.pipeline import train_recipe
     train_recipe(
         recipe,
         data,
@@ -451,7 +403,7 @@ def train(
         devices=devices,
         accelerator=accelerator,
         precision=precision,
-        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+        say=say,
     )
 
 
@@ -476,7 +428,7 @@ def check_data(
         problem = problem_of(wanted, folder, checksums=checksums)
         seen = ", checksums agree" if wanted.checksums else ", all of which decode; no checksums are known"
         whole = f"{name}: {folder} holds all {wanted.count} pictures{seen if checksums else ''}"
-        typer.echo(_printable(problem or whole))
+        typer.echo(escape_line(problem or whole))
         failed = failed or problem is not None
     if failed and sets:
         raise typer.Exit(1)
@@ -493,7 +445,8 @@ def export(
     ] = None,
 ) -> None:
     """Turn a trained checkpoint into a model file for unjpeg restore. Needs the extra: pip install unjpeg[train]."""
-    export_file = _needs_extra("unjpeg.train.pipeline", "train").export_file
+    with needing_extra("train"):
+        from unjpeg.train.pipeline import export_file
     export_file(checkpoint, out, data, name or out.stem, guide_windows)
     typer.echo(f"wrote {out}", err=True)
 
@@ -522,17 +475,18 @@ def adapt(
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
-    adapting = _needs_extra("unjpeg.train.adapt", "train")
-    adapting.adapt_model(
+    with needing_extra("train"):
+        from unjpeg.adapt.model import adapt_model, configured
+    adapt_model(
         model,
         target,
         source,
         out,
-        config=adapting.configured(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
+        config=configured(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
         seed=seed,
         accelerator=accelerator,
         precision=precision,
-        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+        say=say,
     )
 
 
@@ -559,14 +513,16 @@ def serve(
     ] = [],  # noqa: B006
 ) -> None:
     """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
-    web = _needs_extra("unjpeg.web.app", "web")
+    with needing_extra("web"):
+        from unjpeg.web.app import serve as serve_page
+        from unjpeg.web.workers import ServerLimits
     from unjpeg.batch import worker_count
 
-    web.serve(
+    serve_page(
         host,
         port,
         model=model,
-        limits=web.Limits(
+        limits=ServerLimits(
             upload_bytes=max_upload * 2**20,
             pixels=int(max_megapixels * 1e6),
             seconds=time_limit,
@@ -575,7 +531,7 @@ def serve(
         ),
         workers=worker_count(workers, None),
         allowed_hosts=allow_host,
-        say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
+        say=say,
     )
 
 
@@ -607,7 +563,8 @@ def benchmark(
     ] = [],  # noqa: B006
 ) -> None:
     """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
-    measure = _needs_extra("unjpeg.evaluate.command", "evaluate").benchmark
+    with needing_extra("evaluate"):
+        from unjpeg.evaluate.command import benchmark as measure
     try:
         measure(
             data,
@@ -619,36 +576,17 @@ def benchmark(
             rounds=rounds,
             pictures=show,
             real=real,
-            show=lambda line: typer.echo(_printable(line)),
-            say=lambda line: typer.echo(f"unjpeg: {_printable(line)}", err=True),
-            bar=lambda doing, total: _progress_bar(total, hidden=False, doing=doing),
+            show=lambda line: typer.echo(escape_line(line)),
+            say=say,
+            bar=lambda doing, total: progress_bar(total, doing=doing),
         )
     except KeyboardInterrupt:
-        _complain(UnjpegError("interrupted; the same command goes on with what is measured"))
+        complain(UnjpegError("interrupted; the same command goes on with what is measured"))
         raise typer.Exit(130) from None
 
 
 def _jpeg_degradation(quality: str, sampling: str) -> str:
     return f"jpeg-{quality.strip()}" + ("" if sampling == "4:2:0" else f"-{sampling}")
-
-
-@contextmanager
-def _progress_bar(total: int, *, hidden: bool, doing: str = "restoring") -> Iterator[Callable[[float], None]]:
-    """A function that takes the number of what is finished; a bar on a terminal, silence in a pipe."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=float(total), count="")
-        start = time.monotonic()
-
-        def show(finished: float) -> None:
-            rate = finished / max(time.monotonic() - start, 1e-3) * 60
-            bar.update(task, completed=finished, count=f"{int(finished)} of {total}, {rate:.0f} a minute")
-
-        yield show
 
 
 def _report_outcome(outcome: Outcome, as_json: bool) -> None:
@@ -675,7 +613,7 @@ def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
         suffixes = Counter(file.suffix.lower() or "no suffix" for file, reason in files if reason == NO_PICTURE)
         if suffixes:
             parts[0] += f" ({', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())})"
-        typer.echo(_printable(f"{len(files)} left out: {', '.join(parts)}"), err=True)
+        typer.echo(escape_line(f"{len(files)} left out: {', '.join(parts)}"), err=True)
 
 
 def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:
@@ -691,7 +629,7 @@ def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:
         typer.echo(json.dumps(facts))
     else:
         earlier = ": done earlier" if done else ""
-        typer.echo(_printable(f"{job.source} -> {job.target or 'standard output'}{earlier}"), err=True)
+        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{earlier}"), err=True)
     return True
 
 
@@ -704,7 +642,7 @@ def _summary(job: Job, report: Report) -> str:
         facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
-    lines = [_printable(f"{job.source} -> {job.target} ({', '.join(facts)})")]
+    lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])
 
 
@@ -723,7 +661,7 @@ def _describe(inspection: Inspection) -> str:
         if there
     ]
     lines = [
-        _printable(inspection.name),
+        escape_line(inspection.name),
         f"  size         {inspection.width} x {inspection.height}, orientation {inspection.orientation}",
         f"  coding       {coding}, {inspection.colour_space}, {inspection.subsampling}",
         f"  quality      {inspection.stated_quality} by its tables ({standard})",
@@ -745,7 +683,9 @@ def _verdict(verification: Verification) -> str:
     if not verification.consistency.can_tell:
         word = "cannot be told to be consistent (every block clips or hangs over the edge)"
     names = f"{verification.restored}: {word} with {verification.original}"
-    lines = [f"{_printable(names)}: {verification.consistency.share_inside:.4%} of its coefficients lie in their cells"]
+    lines = [
+        f"{escape_line(names)}: {verification.consistency.share_inside:.4%} of its coefficients lie in their cells"
+    ]
     for part in verification.consistency.components:
         line = f"  {part.name:2s} {part.inside} of {part.checked} inside"
         if part.checked_clipped:
@@ -762,36 +702,8 @@ def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
     if as_json:
         typer.echo(json.dumps({"input": source, "ok": False, "error": str(error), "kind": type(error).__name__}))
     else:
-        _complain(error)
-
-
-def _complain(error: BaseException) -> None:
-    typer.echo(f"unjpeg: {_printable(' '.join(str(error).split()))}", err=True)
-
-
-def _printable(text: str) -> str:
-    """One line whatever a file is called: line breaks, control characters and undecodable bytes escaped."""
-    unsafe = ("Cc", "Cs", "Zl", "Zp")
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in unsafe else c for c in text)
-
-
-def _one_line(error: BaseException, source: str) -> BaseException:
-    """Errors that are not ours still name the file."""
-    if isinstance(error, MemoryError):
-        return BadImageError(f"{source}: not enough memory to restore it")
-    if isinstance(error, OSError):
-        return OutputError(f"{source}: {error.strerror or error}")
-    return error
+        complain(error)
 
 
 def _plain(value: Report | Inspection | Verification) -> dict[str, Any]:
     return dataclasses.asdict(value)
-
-
-def _needs_extra(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UnjpegError(f"this command needs {error.name}: pip install 'unjpeg[{extra}]'") from error

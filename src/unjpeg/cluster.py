@@ -45,11 +45,14 @@ import ray
 import ray.data
 import ray.exceptions
 
-from unjpeg.batch import CORES_PER_WORKER, PICTURE_SUFFIXES, JournalEntry, Settings, output_names
+from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
+from unjpeg.batch.workers import CORES_PER_WORKER
 from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
-from unjpeg.network import ModelFile
-from unjpeg.output import FORMATS, placed
-from unjpeg.restore import Restorer
+from unjpeg.files import placed
+from unjpeg.modelfile import ModelFile
+from unjpeg.output import FORMATS
+from unjpeg.restorer import Restorer
+from unjpeg.settings import Settings
 from unjpeg.version import __version__
 
 __all__ = ["JOURNAL_FOLDER", "TABLE", "ClusterPlan", "Input", "Result", "plan", "restore_on_cluster"]

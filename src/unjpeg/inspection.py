@@ -12,7 +12,7 @@ from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.picture import FileSource, read_bytes, read_picture
 from unjpeg.projection import Consistency, measure_consistency
-from unjpeg.restore import looks_compressed_twice, shared_restorer
+from unjpeg.restorer import looks_compressed_twice, shared_restorer
 
 __all__ = ["Inspection", "Verification", "inspect", "inspection_of", "verify"]
 

@@ -162,6 +162,10 @@ class Metadata:
     extended_xmp: bytes | None = None
     photoshop: bytes | None = None
 
+    def resolution_below(self, limit: int) -> tuple[float, float] | None:
+        """The resolution if there is one that a field ending at ``limit`` can state."""
+        return self.dpi if self.dpi is not None and all(0 < value < limit - 1 for value in self.dpi) else None
+
     @property
     def orientation(self) -> int:
         """How to turn the pixels for viewing, as EXIF numbers it: 1..8, 1 (as they are) if absent or invalid."""

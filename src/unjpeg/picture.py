@@ -66,6 +66,11 @@ class Picture:
     sound_rows: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """1 or 3, alpha not counted."""
+        return 1 if self.pixels.ndim == 2 else 3
+
     def with_alpha(self, pixels: Pixels, rows: slice) -> Pixels:
         """Put the alpha channel back beside restored pixels of these rows, at their bit depth."""
         if self.alpha is None:

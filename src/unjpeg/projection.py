@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ from unjpeg.dct import (
     upsample,
     ycc_from_rgb,
 )
-from unjpeg.jpeg import Component
+
+if TYPE_CHECKING:
+    from unjpeg.jpeg import Component  # its decoders are not needed to compute with it
 
 __all__ = [
     "NEAR_END",

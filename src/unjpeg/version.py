@@ -23,7 +23,7 @@ def source_commit() -> str | None:
 
     try:
         # Results and documents that are being written change nothing that is measured.
-        changed = git("status", "--porcelain", "--", "src", "pyproject.toml", "constraints.txt")
+        changed = git("status", "--porcelain", "--", "src", "studies", "pyproject.toml", "constraints.txt")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
@@ -33,7 +33,7 @@ def source_hash(*modules: str) -> str:
     """A hash, 16 digits, over the source of modules of this package: another one whenever they may do otherwise.
 
     Args:
-        modules: names below the package, as "restore" or "evaluate.metrics".
+        modules: names below the package, as "restorer" or "evaluate.metrics"; a package's name is its ``__init__``.
     """
     import hashlib
     from importlib.resources import files
@@ -41,7 +41,10 @@ def source_hash(*modules: str) -> str:
     digest = hashlib.sha256()
     for module in modules:
         *folders, name = module.split(".")
-        digest.update(f"{module}\n".encode() + files("unjpeg").joinpath(*folders, f"{name}.py").read_bytes())
+        folder = files("unjpeg").joinpath(*folders)
+        file = folder.joinpath(f"{name}.py")
+        source = file if file.is_file() else folder.joinpath(name, "__init__.py")
+        digest.update(f"{module}\n".encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -35,9 +35,11 @@ from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.evaluate.processes import run_whole
-from unjpeg.network import Precision, model_names
+from unjpeg.modelfile import model_names
 from unjpeg.picture import read_picture
-from unjpeg.restore import MAX_GUIDE_WINDOWS, WHOLE_ENSEMBLE, ConsistencyPolicy, Restorer, guide_windows
+from unjpeg.restorer import ConsistencyPolicy, Restorer
+from unjpeg.runtimes import Precision
+from unjpeg.tiling import WHOLE_ENSEMBLE, guide_windows
 from unjpeg.version import source_hash
 
 __all__ = [
@@ -65,7 +67,10 @@ PROGRAMS = {
 }
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
-RESTORING = ("dct", "jpeg", "network", "picture", "projection", "restore")
+RESTORING = (
+    *("dct", "jpeg", "modelfile", "network", "picture", "projection", "restorer", "runtimes", "runtimes.openvino"),
+    *("tables", "tiling"),
+)
 """Modules of this package that decide what pixels a model's restoration has."""
 
 _OUTPUT = re.compile(r"\{output(\.[a-z0-9]+)?\}")
@@ -150,7 +155,7 @@ class UnjpegModel(Method):
         self._tta = tta
         options = [option for option in (policy, precision) if option != "auto"] + ["tta"] * tta
         suffix = "".join(f"@{option}" for option in options)
-        self.name = f"{self._restorer.model_file.description['name']}{suffix}"
+        self.name = f"{self._restorer.model_file.description.name}{suffix}"
         self.spec = f"{model}{suffix}"
         how = f"{policy} {self._restorer.model.precision}{' tta' if tta else ''}"
         code = f"{source_hash(*RESTORING)} OpenVINO {importlib.metadata.version('openvino')}"
@@ -162,16 +167,16 @@ class UnjpegModel(Method):
 
     def complexity(self) -> Complexity | None:
         try:
-            from unjpeg.evaluate.complexity import SIDE, counted
+            from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
             from unjpeg.models import DagnConfig
         except ModuleNotFoundError:
             return None
         file = self._restorer.model_file
-        figures = counted(DagnConfig(**file.description["network"]))
-        passes = WHOLE_ENSEMBLE if self._tta else file.passes
+        figures = count_multiply_adds(DagnConfig(**file.description.network))
+        passes = WHOLE_ENSEMBLE if self._tta else file.description.passes
         restoring = figures["restoring_multiply_adds_g"]
-        side = file.description["guide_window"]
-        most = file.description.get("guide_windows", MAX_GUIDE_WINDOWS)
+        side = file.description.guide_window
+        most = file.description.guide_windows
         windows = sum(1 for _ in guide_windows(np.zeros((SIDE, SIDE, 3), np.uint8), side, most))
         # Counted for guidance from all of the picture.
         guiding = (figures["multiply_adds_g"] - restoring) * windows * (side / SIDE) ** 2

@@ -22,20 +22,27 @@ from unjpeg.errors import MeasurementError, TrainingError, UnjpegError
 from unjpeg.evaluate.complexity import SIDE
 from unjpeg.evaluate.methods import Complexity, Method
 from unjpeg.evaluate.pairs import Pixels, decode
-from unjpeg.models import ArCnnConfig, Backbone, DagnConfig, DnCnnConfig, RdnConfig
-from unjpeg.train.carn import make_backbone
+from unjpeg.models import BACKBONES, Backbone, make_backbone
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.version import source_hash
 
 __all__ = ["BackboneMethod", "SpandrelMethod", "load"]
 
 NETWORKS = (
-    *("models.arcnn", "models.autoencoder", "models.backbone", "models.blocks", "models.dagn", "models.dncnn"),
+    *(
+        "models.arcnn",
+        "models.autoencoder",
+        "models.backbone",
+        "models.backbones",
+        "models.blocks",
+        "models.dagn",
+        "models.dncnn",
+    ),
     *("models.rdn", "models.split_dagn"),
 )
 """Modules of this package that our own networks are built of."""
 
-_CONFIGS = {config.__name__: config for config in (ArCnnConfig, DagnConfig, DnCnnConfig, RdnConfig)}
+_CONFIGS = {config.__name__: config for config in BACKBONES}
 
 
 class _NetworkMethod(Method):

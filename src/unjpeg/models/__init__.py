@@ -6,6 +6,7 @@ This package needs the extra ``train`` (torch); nothing outside ``models``, ``tr
 from unjpeg.models.arcnn import ArCnn, ArCnnConfig
 from unjpeg.models.autoencoder import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
 from unjpeg.models.backbone import Backbone, Features
+from unjpeg.models.backbones import BACKBONES, BackboneConfig, make_backbone
 from unjpeg.models.dagn import Dagn, DagnConfig, Guidance
 from unjpeg.models.dncnn import DnCnn, DnCnnConfig
 from unjpeg.models.quality_discriminator import DiscriminatorConfig, QualityDiscriminator, reverse_gradient
@@ -13,11 +14,13 @@ from unjpeg.models.rdn import Rdn, RdnConfig
 from unjpeg.models.split_dagn import SplitDagn
 
 __all__ = [
+    "BACKBONES",
     "ArCnn",
     "ArCnnConfig",
     "AutoEncoder",
     "AutoEncoderConfig",
     "Backbone",
+    "BackboneConfig",
     "Dagn",
     "DagnConfig",
     "Discriminator",
@@ -31,5 +34,6 @@ __all__ = [
     "Rdn",
     "RdnConfig",
     "SplitDagn",
+    "make_backbone",
     "reverse_gradient",
 ]

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
-from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
+from unjpeg.tables import STATED_FEATURES
 
 __all__ = ["Dagn", "DagnConfig", "Guidance"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models.backbone import Backbone, Features
 from unjpeg.models.dagn import Dagn
+from unjpeg.tables import STATED_FEATURES
 
 __all__ = ["SplitDagn"]
 

@@ -16,12 +16,12 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.cli import run_safely
-from unjpeg.network import ModelFile
-from unjpeg.output import check_target
+from unjpeg.console import run_safely
+from unjpeg.files import check_target
+from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, OffsetSums, measure_offsets
-from unjpeg.restore import Restorer
+from unjpeg.restorer import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION
 
 __all__ = [

@@ -12,8 +12,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Dagn
+from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
 from unjpeg.train.data import sample_loader

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.jpeg import QualityEstimate, standard_table, stated_features
+from unjpeg.tables import QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
 __all__ = ["Degraded", "Encoding", "JpegDegradation", "compress_jpeg", "standard_stated"]

@@ -1,7 +1,7 @@
 """From a stage-2 checkpoint to the file that ``unjpeg restore`` runs, and back.
 
 ``guide`` has a fixed window (adaptive pooling does not export with dynamic sizes), ``restore`` dynamic ones. Weights
-are stored in fp16 under their state-dict names, so that ``load_exported`` can put them back into the torch module.
+are stored in fp16 under their state-dict names, so that ``models.exported`` can put them back into the torch module.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
+from unjpeg.modelfile import MAX_GUIDE_WINDOWS, Description, ModelFile
 from unjpeg.models import Dagn, DagnConfig, Guidance
-from unjpeg.network import FORMAT_VERSION, Model, ModelFile
+from unjpeg.models.exported import Guide, Restore
+from unjpeg.network import Model
 from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg, standard_stated
@@ -30,35 +32,9 @@ from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
 
-__all__ = ["QUALITY_LEVELS", "Guide", "Restore", "export_checkpoint", "export_network", "load_exported", "load_network"]
+__all__ = ["QUALITY_LEVELS", "export_checkpoint", "export_network", "load_network"]
 
 OPSET = 18
-_PREFIX = "network."
-
-
-class Guide(nn.Module):
-    """The graph ``guide``: one window ``(1, 3, S, S)`` to its guidance and the quality's probabilities ``(1, 100)``."""
-
-    def __init__(self, network: Dagn) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        guidance = self.network.guide(image)
-        return guidance.insensitive, guidance.sensitive, guidance.fusion, self.network.quality(guidance)
-
-
-class Restore(nn.Module):
-    """The graph ``restore``: a tile ``(1, 3, H, W)`` under an image's guidance to the same, not clipped."""
-
-    inputs = ("image", "insensitive", "sensitive", "fusion", "stated")
-
-    def __init__(self, network: Dagn) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor, insensitive: Tensor, sensitive: Tensor, fusion: Tensor, stated: Tensor) -> Tensor:
-        return self.network.restore(image, Guidance(insensitive, sensitive, fusion, stated))
 
 
 def load_network(checkpoint: Checkpoint) -> Dagn:
@@ -124,57 +100,24 @@ def export_network(
         TrainingError: the exported graphs do not compute what the network computes.
     """
     guide, restore = _export_graphs(network, guide_window)
-    description: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "unjpeg_version": __version__,
-        "sha256": {"guide": hashlib.sha256(guide).hexdigest(), "restore": hashlib.sha256(restore).hexdigest()},
-        "network": asdict(network.config),
-        "guide_window": guide_window,
-        "total_stride": network.config.total_stride,
-        "quality_levels": list(QUALITY_LEVELS),
-        "training": training,
-        "validation": validation,
-    }
-    if guide_windows is not None:
-        description["guide_windows"] = guide_windows
+    description = Description(
+        name=name,
+        sha256={"guide": hashlib.sha256(guide).hexdigest(), "restore": hashlib.sha256(restore).hexdigest()},
+        guide_window=guide_window,
+        total_stride=network.config.total_stride,
+        quality_levels=tuple(QUALITY_LEVELS),
+        unjpeg_version=__version__,
+        network=asdict(network.config),
+        training=training,
+        validation=validation,
+        guide_windows=guide_windows or MAX_GUIDE_WINDOWS,
+    )
     file = ModelFile(description, guide, restore, quality_features)
     if calibration:
         file = file.calibrated(calibration)
     _check_against_torch(file, network)
     file.write(path)
     return file
-
-
-def load_exported(file: ModelFile) -> Dagn:
-    """The torch module with a model file's weights (rounded to fp16 as stored), for further training."""
-    network = Dagn(DagnConfig(**file.description["network"]))
-    stored: dict[str, Tensor] = {}
-    for graph in (file.guide, file.restore):
-        for initialiser in onnx.load_from_string(graph).graph.initializer:
-            if initialiser.name.startswith(_PREFIX):
-                array = numpy_helper.to_array(initialiser).astype(np.float32)
-                stored[initialiser.name.removeprefix(_PREFIX)] = torch.from_numpy(array)
-    # Batch norm's step counters take no part in the computation, and graphs do not hold them. The parts that a
-    # configuration leaves out (no guidance, no fusion) are not in the graphs either.
-    absent = [
-        key
-        for key in network.load_state_dict(stored, strict=False).missing_keys
-        if not key.endswith("num_batches_tracked")
-    ]
-    needed = [key for key in absent if not _is_switched_off(key, network.config)]
-    if needed:
-        raise TrainingError(f"the model file lacks weights that the network needs: {', '.join(needed[:3])}")
-    return network.eval()
-
-
-def _is_switched_off(key: str, config: DagnConfig) -> bool:
-    part = key.split(".")[0]
-    return (
-        (part == "insensitive_guider" and not config.insensitive_guidance)
-        or (part == "sensitive_guider" and not config.sensitive_guidance)
-        or (part == "fusion_conv3" and not config.fusion)
-    )
 
 
 def _export_graphs(network: Dagn, guide_window: int) -> tuple[bytes, bytes]:
@@ -264,7 +207,7 @@ def _mean_sensitive_features(network: Dagn, images: TrainingImages, window: int)
 def _check_against_torch(file: ModelFile, network: Dagn) -> None:
     """Fresh inputs of another size than those it was exported with; the tolerance is what fp16 storage costs."""
     rng = np.random.default_rng(0)
-    stride, window = network.config.total_stride, int(file.description["guide_window"])
+    stride, window = network.config.total_stride, file.description.guide_window
     model = Model(file, precision="full")
     windows = rng.random((2, 3, window, window), np.float32)
     stated = standard_stated(30)

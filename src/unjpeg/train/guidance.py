@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unjpeg.jpeg import STATED_FEATURES
 from unjpeg.models import Dagn, Guidance
 from unjpeg.models.autoencoder import pool
-from unjpeg.restore import guide_windows
+from unjpeg.tables import STATED_FEATURES
+from unjpeg.tiling import guide_windows
 from unjpeg.train.data import ImageStore, Sample
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.run import to_unit_range

@@ -29,11 +29,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from rich.progress import track
 
-from unjpeg.cli import run_safely
+from unjpeg.console import run_safely
 from unjpeg.errors import TrainingError
-from unjpeg.network import ModelFile
+from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
-from unjpeg.restore import Restorer
+from unjpeg.restorer import Restorer
 from unjpeg.train.calibrate import DataOption, ModelArgument, OutOption, rewrite
 from unjpeg.train.patterns import draw_pattern
 
@@ -125,7 +125,7 @@ def rounded_file(
     if not chosen:
         raise TrainingError("no convolution can be rounded for as little as that")
     serialised = _rounded(model, chosen).SerializeToString()
-    hashes = file.description["sha256"] | {"restore_int8": hashlib.sha256(serialised).hexdigest()}
+    hashes = {**file.description.sha256, "restore_int8": hashlib.sha256(serialised).hexdigest()}
     lost_db = 10 * np.log10(1 + together)
     facts = {
         "convolutions": len(chosen),
@@ -133,7 +133,7 @@ def rounded_file(
         "photographs_db": float(lost_db[: len(photos)].mean()),
         "worst_db": float(lost_db.max()),
     }
-    return replace(file, restore_int8=serialised, description={**file.description, "sha256": hashes, "int8": facts})
+    return replace(file, restore_int8=serialised, description=replace(file.description, sha256=hashes, int8=facts))
 
 
 def _mean_square(difference: NDArray[np.float32]) -> float:
@@ -254,7 +254,7 @@ def _roundings(
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Store a second network with a model: the same with most of its convolutions in 8-bit integers."""
     made = rewrite(model, data, out, SIDE, lambda path, originals: rounded_file(ModelFile.read(path), originals))
-    typer.echo(json.dumps(made.description["int8"]))
+    typer.echo(json.dumps(made.description.int8))
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ import torch
 from lightning.fabric import Fabric
 
 from unjpeg.errors import OtherTrainingError, SettingError, TrainingError
-from unjpeg.network import ModelFile
-from unjpeg.output import check_target
+from unjpeg.files import check_target
+from unjpeg.modelfile import ModelFile
+from unjpeg.models.exported import load_exported
 from unjpeg.train.calibrate import CROP_SIDE, calibrated_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
 from unjpeg.train.dagn import train_dagn, validation_crops
 from unjpeg.train.data import ImageFolder, require_divisible
 from unjpeg.train.encoders import encoder_weights, train_encoders
-from unjpeg.train.export import export_checkpoint, load_exported
+from unjpeg.train.export import export_checkpoint
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import TrainingImages
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.jpeg import standard_table
+from unjpeg.tables import standard_table
 
 __all__ = ["STYLES", "Tables"]
 

@@ -40,12 +40,12 @@ from unjpeg.errors import (
     UnjpegError,
     UnsupportedImageError,
 )
-from unjpeg.network import ModelFile
+from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
 from unjpeg.web.darkroom import FileKind, Look
-from unjpeg.web.workers import Limits, Workers
+from unjpeg.web.workers import ServerLimits, Workers
 
 __all__ = ["create_app", "serve"]
 
@@ -206,7 +206,7 @@ def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | No
 def create_app(
     model: str = "default",
     *,
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: ServerLimits = ServerLimits(),  # noqa: B008 (frozen)
     workers: int = 1,
     threads: int | None = None,
     allowed_hosts: Sequence[str] = (),
@@ -274,7 +274,7 @@ def create_app(
         return {
             "status": "ok",
             "version": __version__,
-            "model": description["name"],
+            "model": description.name,
             "workers": the_team().count,
             "requests_at_work": the_team().at_work,
             "limits": asdict(limits),
@@ -353,7 +353,7 @@ def _file_response(data: bytes, format: str, headers: dict[str, str] | None = No
     )
 
 
-async def _read_upload(request: Request, limits: Limits) -> bytes:
+async def _read_upload(request: Request, limits: ServerLimits) -> bytes:
     """The body, no longer than it may be and no later."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise HTTPException(415, "send the file itself as the body, not a form (curl: --data-binary @photo.jpg)")
@@ -419,7 +419,7 @@ def serve(
     port: int,
     *,
     model: str = "default",
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: ServerLimits = ServerLimits(),  # noqa: B008 (frozen)
     workers: int = 1,
     allowed_hosts: Sequence[str] = (),
     say: Callable[[str], None],

@@ -23,7 +23,7 @@ from unjpeg.inspection import inspection_of
 from unjpeg.jpeg import Limits
 from unjpeg.picture import Picture, read_picture
 from unjpeg.projection import measure_consistency
-from unjpeg.restore import ConsistencyPolicy, NetworkOutput, Restored, Restorer, upright
+from unjpeg.restorer import ConsistencyPolicy, NetworkOutput, Restored, Restorer, upright
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
 __all__ = [

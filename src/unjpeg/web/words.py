@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unjpeg.inspection import Inspection
 from unjpeg.picture import Picture
 from unjpeg.projection import Consistency
-from unjpeg.restore import Report
+from unjpeg.restorer import Report
 
 __all__ = ["Fact", "check_in_words", "file_in_words"]
 

@@ -23,7 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
 from unjpeg.web.darkroom import expire_pictures, open_darkroom, warm_up
 
-__all__ = ["Limits", "Workers"]
+__all__ = ["ServerLimits", "Workers"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _STOP_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What a server takes on.
 
     Attributes:
@@ -57,7 +57,7 @@ class Limits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(self, model: str, threads: int, limits: Limits, folder: Path) -> None:
+    def __init__(self, model: str, threads: int, limits: ServerLimits, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
@@ -97,7 +97,7 @@ class Workers:
         threads: CPU threads of each.
     """
 
-    def __init__(self, model: str, *, count: int, threads: int, limits: Limits) -> None:
+    def __init__(self, model: str, *, count: int, threads: int, limits: ServerLimits) -> None:
         self._limits = limits
         self._at_work = 0
         self._last_chosen = -1

@@ -1,0 +1,30 @@
+"""Many pictures: what goes where, who works on what, and what is done already.
+
+::
+
+    plan ─▶ jobs ─▶ (journal: done?) ─▶ worker processes ─▶ outcomes, one per job, as they come
+                                           │
+                                           └─ Restorer.begin ─▶ Restoration.save
+"""
+
+from unjpeg.batch.journal import JournalEntry
+from unjpeg.batch.planning import JOURNAL, LEFT_OUT, NO_PICTURE, PICTURE_SUFFIXES, Job, Plan, output_names, plan
+from unjpeg.batch.workers import Outcome, restore_batch, resumed, worker_count
+from unjpeg.settings import Settings
+
+__all__ = [
+    "JOURNAL",
+    "LEFT_OUT",
+    "NO_PICTURE",
+    "PICTURE_SUFFIXES",
+    "Job",
+    "JournalEntry",
+    "Outcome",
+    "Plan",
+    "Settings",
+    "output_names",
+    "plan",
+    "restore_batch",
+    "resumed",
+    "worker_count",
+]

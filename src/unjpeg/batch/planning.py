@@ -1,0 +1,225 @@
+"""What goes where: inputs to jobs, one output each."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+from unjpeg.errors import BadImageError, OutputError, UnjpegError
+from unjpeg.output import FORMATS, format_of
+
+__all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "PICTURE_SUFFIXES", "Job", "Plan", "output_names", "plan"]
+
+P = TypeVar("P", bound=PurePath)
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
+"""What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
+
+NO_PICTURE, HIDDEN = "no picture by its name", "hidden"
+EARLIER_RESULT, LINKED_FOLDER = "an earlier result", "a link to a folder"
+LEFT_OUT = (NO_PICTURE, HIDDEN, EARLIER_RESULT, LINKED_FOLDER)
+"""Why something in a folder is no input. What is named itself is tried, whatever it is."""
+
+JOURNAL = ".unjpeg-journal.jsonl"
+"""One line per finished picture, in the folder that a batch is mirrored to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One input and where its result goes.
+
+    Attributes:
+        source: a path, or ``-`` for standard input.
+        target: None is standard output.
+        format: of the result, a name in ``output.FORMATS``.
+        root: the output folder of the batch, or None if the results go beside their inputs.
+        interrupted: what is in the target's place was left there by a batch that was cut off, and may be replaced.
+    """
+
+    source: str
+    target: Path | None
+    format: str
+    root: Path | None = None
+    interrupted: bool = False
+
+    def check(self, overwrite: bool) -> None:
+        """Fail before the work, not after it. Raises OutputError."""
+        if self.target is None:
+            return
+        exists = os.path.exists(self.target)  # Path.exists raises for names that are too long
+        if not exists:
+            try:
+                os.lstat(self.target)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise OutputError(f"{self.target}: cannot be written (the name is too long)") from error
+        if self.source != "-" and exists and self.target.samefile(self.source):
+            raise OutputError(f"{self.target}: is the input itself; choose another output")
+        if exists and not overwrite:
+            raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, and which inputs go nowhere.
+
+    Attributes:
+        left_out: what is in the given folders and is no input, with the reason: one of ``LEFT_OUT``.
+    """
+
+    jobs: tuple[Job, ...]
+    failures: tuple[tuple[str, UnjpegError], ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
+
+
+def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool) -> Plan:
+    """Which file goes where. Two inputs never share an output: see ``output_names``; else the later one fails.
+
+    Args:
+        inputs: files, folders, or ``-``.
+        output: a file, a folder, ``-``, or None for beside each input.
+        format: a name in ``output.FORMATS``; None goes by the output's suffix, else PNG.
+        recursive: folders below folders, too.
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+    sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
+    failures: list[tuple[str, UnjpegError]] = []
+    left_out: list[tuple[Path, str]] = []
+    for given in inputs:
+        if not given:
+            failures.append((given, BadImageError("an input's name is empty")))
+        elif _is_dir(given):
+            found, others, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
+            left_out += others
+            for error in unreadable:
+                where = str(error.filename or given)
+                failures.append((where, BadImageError(f"{where}: cannot be read ({error.strerror or error})")))
+            if not found and not unreadable:
+                hint = "" if recursive else "; --recursive looks below it, too"
+                failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
+            sources += [(str(path), path.relative_to(given)) for path in found]
+        else:
+            # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
+            name = "stdin" if given == "-" else Path(given).name
+            sources.append((given, Path(name if name.strip(".") else "unnamed")))
+
+    to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
+    if "-" in inputs and len(inputs) > 1:  # several pictures are restored in processes that do not have it
+        raise ValueError("standard input comes alone; restore the others in a command of their own")
+    if to_stdout:
+        if len(sources) + len(failures) > 1:
+            raise ValueError("standard output can hold one picture only")
+        return Plan(
+            tuple(Job(source, None, format or "png") for source, _ in sources), tuple(failures), tuple(left_out)
+        )
+
+    to_folder = output is not None and (
+        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
+    )
+    if output is not None and not to_folder:
+        chosen = format or format_of(Path(output))
+        if chosen is None:
+            raise ValueError(
+                f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
+            )
+        target = Path(output)
+        return Plan(tuple(Job(source, target, chosen) for source, _ in sources), tuple(failures), tuple(left_out))
+    if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
+        raise ValueError(f"{output}: is a file's name, but several pictures or a folder need a folder")
+
+    chosen = format or "png"
+    root = None if output is None else Path(output)
+    if root is None:
+        ending, bases = f".restored{FORMATS[chosen].suffix}", [Path(source).with_name(r.name) for source, r in sources]
+    else:
+        ending, bases = FORMATS[chosen].suffix, [root / relative for _, relative in sources]
+    jobs: list[Job] = []
+    originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
+    taken: dict[str, str] = {}
+    for (source, _), target in zip(sources, output_names(bases, ending), strict=True):
+        key = _same_file_key(target)
+        if key in originals or key in taken:
+            clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
+            problem = f"{source}: would be written to {target}, which {clash}; choose another output"
+            failures.append((source, OutputError(problem)))
+            continue
+        taken[key] = source
+        jobs.append(Job(source, target, chosen, root))
+    return Plan(tuple(jobs), tuple(failures), tuple(left_out))
+
+
+def output_names(pictures: Sequence[P], ending: str) -> list[P]:
+    """What the results are called: photo.png of photo.jpg; photo.jpg.png and photo.tif.png where there are both."""
+    plain = [path.with_suffix(ending) for path in pictures]
+    different = Counter(name for name, _ in set(zip(plain, pictures, strict=True)))
+    return [
+        name if different[name] == 1 else path.with_name(path.name + ending)
+        for name, path in zip(plain, pictures, strict=True)
+    ]
+
+
+def _same_file_key(path: Path) -> str:
+    """Equal for paths that may be one file."""
+    real = os.path.realpath(path)
+    return real.casefold() if _ignores_case(os.path.dirname(real)) else real
+
+
+@cache
+def _ignores_case(folder: str) -> bool:
+    """Whether names that differ in case are one file in this folder, or the nearest one above it that exists."""
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    parent, name = os.path.split(folder)
+    if name.swapcase() == name:
+        return False if parent == folder else _ignores_case(parent)
+    other = os.path.join(parent, name.swapcase())
+    return os.path.exists(other) and os.path.samefile(folder, other)
+
+
+def _is_dir(given: str) -> bool:
+    return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
+
+
+def _pictures_in(
+    folder: Path, *, recursive: bool, without: str | None
+) -> tuple[list[Path], list[tuple[Path, str]], list[OSError]]:
+    """Pictures by suffix, what else is there and why it is left out, both sorted, and what could not be looked into.
+
+    Links to folders are not followed. What lies in the output folder, and journals, are not looked at.
+    """
+    unreadable: list[OSError] = []
+    output = os.path.realpath(without) if without else None
+    found: list[Path] = []
+    others: list[tuple[Path, str]] = []
+    for here, folders, names in os.walk(folder, onerror=unreadable.append):
+        if not recursive:
+            folders.clear()
+        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
+        for path in map(Path(here).joinpath, folders):
+            if path.name.startswith("."):
+                others.append((path, HIDDEN))
+            elif path.is_symlink():
+                others.append((path, LINKED_FOLDER))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in map(Path(here).joinpath, names):
+            if path.name == JOURNAL:
+                continue
+            if path.name.startswith("."):
+                others.append((path, HIDDEN))
+            elif path.stem.endswith(".restored"):
+                others.append((path, EARLIER_RESULT))
+            elif path.suffix.lower() not in PICTURE_SUFFIXES:
+                others.append((path, NO_PICTURE))
+            elif path.is_file():
+                found.append(path)
+            else:
+                unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
+    return sorted(found), sorted(others), unreadable

@@ -1,0 +1,244 @@
+"""The model file (``.unjpeg``): a zip archive of graphs, what they are, and how far they are to be trusted.
+
+It holds ``model.json``, ``guide.onnx``, ``restore.onnx``, ``quality_features.npy`` and, where they were made,
+``calibration.npy`` and ``restore-int8.onnx``. The graphs are checked against the hashes in ``model.json`` before a
+runtime sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import json
+import os
+import textwrap
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import ModelError
+from unjpeg.files import put_in_place
+from unjpeg.projection import Calibration
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_GUIDE_WINDOWS",
+    "SELF_ENSEMBLES",
+    "SUFFIX",
+    "Description",
+    "ModelFile",
+    "model_names",
+    "shipped_models",
+    "shorten_reason",
+]
+
+FORMAT_VERSION = 1
+SUFFIX = ".unjpeg"
+
+# What zipfile, json and numpy raise over damaged files; RuntimeError is an archive that claims to be encrypted.
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError, TypeError)
+
+_GRAPHS: Final = {"guide": "guide.onnx", "restore": "restore.onnx", "restore_int8": "restore-int8.onnx"}
+"""Members of the archive, by the names of ``ModelFile``'s attributes."""
+
+SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
+"""Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
+
+MAX_GUIDE_WINDOWS = 32
+"""Windows that guidance is averaged over, unless the file says otherwise: all of a small picture, an even sample of a
+large one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What ``model.json`` says.
+
+    Attributes:
+        sha256: of each graph.
+        network: the fields of ``models.DagnConfig`` that it was made with; the others have their defaults.
+        guide_window: side in pixels of the windows that ``guide`` takes.
+        total_stride: sides of the tiles that ``restore`` takes are multiples of it.
+        quality_levels: of ``ModelFile.quality_features``, ascending.
+        training, validation: steps, configuration and pictures; figures on the validation pictures. For people.
+        guide_windows: how many of a picture its guidance is averaged over, at most. Few, where the network is small:
+            there they are much of the work.
+        calibration_levels: qualities of ``ModelFile.calibration``, ascending.
+        int8: how ``restore_int8`` was made, and what it costs. For people.
+        passes: over how many flips (4), or flips and rotations (8), it always takes the mean; 1 is a plain model.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    unjpeg_version: str = ""
+    sha256: Mapping[str, str]
+    network: Mapping[str, Any] = field(default_factory=dict)
+    guide_window: int
+    total_stride: int
+    quality_levels: tuple[int, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    guide_windows: int = MAX_GUIDE_WINDOWS
+    calibration_levels: tuple[int, ...] = ()
+    int8: Mapping[str, Any] | None = None
+    passes: int = 1
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Description:
+        """From ``model.json``; what it has besides is left out. Raises LookupError, TypeError or ValueError."""
+        absent = [
+            key for key in ("name", "sha256", "guide_window", "total_stride", "quality_levels") if key not in facts
+        ]
+        if absent:
+            raise LookupError(f"its description lacks {', '.join(absent)}")
+        known = {key: facts[key] for key in cls.__dataclass_fields__ if facts.get(key) is not None}
+        for key in ("quality_levels", "calibration_levels"):
+            if key in known:
+                known[key] = tuple(int(level) for level in known[key])
+        for key in ("guide_window", "total_stride", "guide_windows", "passes"):
+            if key in known:
+                known[key] = int(known[key])
+        return cls(**known)
+
+    def facts(self) -> dict[str, Any]:
+        """``model.json``. What says nothing is left out."""
+        optional = {"guide_windows": MAX_GUIDE_WINDOWS, "calibration_levels": (), "int8": None, "passes": 1}
+        return {key: value for key, value in asdict(self).items() if key not in optional or value != optional[key]}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file's contents, not yet loaded into a runtime.
+
+    Attributes:
+        description: ``model.json``.
+        guide, restore: the two ONNX graphs, serialised.
+        quality_features: mean sensitive features of the validation pictures compressed at each of
+            ``description.quality_levels``, ``(levels, C)``.
+        calibration: how far its work is to be trusted, if that was measured; its qualities are
+            ``description.calibration_levels``.
+        restore_int8: ``restore`` once more, most of its convolutions in 8-bit integers, if that was made.
+    """
+
+    description: Description
+    guide: bytes
+    restore: bytes
+    quality_features: NDArray[np.float32]
+    calibration: Calibration | None = None
+    restore_int8: bytes | None = None
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> ModelFile:
+        """Open a shipped model by name, or any model file by path.
+
+        Raises:
+            ModelError: it does not exist, is damaged, or was made for another version of this program.
+        """
+        name = str(name_or_path)
+        shipped, passes = SELF_ENSEMBLES.get(name, (name, 1))
+        source = shipped_models().get(shipped, Path(name))
+        if not os.path.isfile(source):  # Path.is_file raises for names that are too long
+            known = ", ".join(model_names())
+            raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
+        try:
+            with zipfile.ZipFile(io.BytesIO(source.read_bytes())) as archive:
+                facts = json.loads(archive.read("model.json"))
+                version = facts["format_version"]
+                if version != FORMAT_VERSION:
+                    raise ModelError(
+                        f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}"
+                    )
+                graphs = {part: archive.read(_GRAPHS[part]) for part in ("guide", "restore")}
+                if _GRAPHS["restore_int8"] in archive.namelist():
+                    graphs["restore_int8"] = archive.read(_GRAPHS["restore_int8"])
+                features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
+                description = Description.of(facts)
+                calibration = _read_calibration(archive, description.calibration_levels)
+            guide, restore, restore_int8 = graphs["guide"], graphs["restore"], graphs.get("restore_int8")
+            hashes = {part: description.sha256[part] for part in graphs}
+        except _UNREADABLE as error:
+            raise ModelError(f"{name}: is not a readable model file ({shorten_reason(error)})") from error
+        for part, data in graphs.items():
+            if hashlib.sha256(data).hexdigest() != hashes[part]:
+                raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
+        if passes > 1:
+            description = replace(description, name=name, passes=passes)
+        return cls(description, guide, restore, features.astype(np.float32), calibration, restore_int8)
+
+    def write(self, path: Path) -> None:
+        """Write the archive, whole or not at all; equal contents give equal bytes. Raises OutputError."""
+        features = io.BytesIO()
+        np.save(features, self.quality_features.astype(np.float16), allow_pickle=False)
+        members = {
+            "model.json": json.dumps(self.description.facts(), indent=2).encode(),
+            _GRAPHS["guide"]: self.guide,
+            _GRAPHS["restore"]: self.restore,
+            "quality_features.npy": features.getvalue(),
+        }
+        if self.calibration:
+            shares = io.BytesIO()
+            np.save(shares, self.calibration.shares_L22288.astype(np.float16), allow_pickle=False)
+            members["calibration.npy"] = shares.getvalue()
+        if self.restore_int8 is not None:
+            members[_GRAPHS["restore_int8"]] = self.restore_int8
+        archive_bytes = io.BytesIO()
+        with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        put_in_place(path, archive_bytes.getvalue(), overwrite=True)
+
+    @property
+    def hash(self) -> str:
+        """Identifies what it computes: a hash over the graphs, the calibration, and whether it is a self-ensemble."""
+        parts = self.description.sha256
+        digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
+        if self.calibration:
+            digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
+        if self.description.passes > 1:
+            digest.update(f"self-ensemble of {self.description.passes}".encode())
+        return digest.hexdigest()[:16]
+
+    def without_graphs(self) -> ModelFile:
+        """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
+        return replace(self, guide=b"", restore=b"", restore_int8=None)
+
+    def calibrated(self, calibration: Calibration) -> ModelFile:
+        """The same with another calibration."""
+        description = replace(self.description, calibration_levels=calibration.qualities)
+        return replace(self, description=description, calibration=calibration)
+
+
+def _read_calibration(archive: zipfile.ZipFile, levels: tuple[int, ...]) -> Calibration | None:
+    """Raises ValueError if it is not what it must be."""
+    if "calibration.npy" not in archive.namelist():
+        return None
+    shares = np.load(io.BytesIO(archive.read("calibration.npy")), allow_pickle=False)
+    if shares.ndim == 5:  # of older files: one share for both halves of a cell
+        shares = np.stack([shares, shares], axis=3)
+    if shares.shape != (len(levels), 2, 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():
+        raise ValueError("its calibration does not fit its levels")
+    if not ((shares >= 0).all() and (shares.sum(axis=3) <= 2).all()):
+        raise ValueError("its calibration leaves the cells")
+    return Calibration(levels, shares.astype(np.float32))
+
+
+def shorten_reason(error: Exception) -> str:
+    """In one line of bearable length: some of these messages quote the file."""
+    return textwrap.shorten(str(error), 200) or type(error).__name__
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and files of the models that come with the package."""
+    folder = Path(str(importlib.resources.files("unjpeg"))) / "weights"
+    return {file.stem: file for file in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def model_names() -> list[str]:
+    """All that ``ModelFile.read`` takes beside paths: a file may have two names."""
+    return sorted([*shipped_models(), *SELF_ENSEMBLES])

@@ -1,0 +1,160 @@
+"""Writing a picture: PNG, JPEG, WebP or TIFF with its metadata, whole or not at all.
+
+PNG and TIFF are written strip by strip as the rows come; JPEG and WebP need them all. Metadata goes in as the bytes it
+came as: image libraries encode the pixels alone, and the segments, chunks and tags around them are written here,
+because those re-serialise EXIF and so damage makers' notes.
+
+A module per format has one function ``encode(rows, metadata, quality, file)``: the file can be sought in. It raises
+ValueError, or OSError without a number, if the format cannot hold that.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from unjpeg.errors import OutputError
+from unjpeg.files import check_target, placed, reported
+from unjpeg.metadata import ExifBlock, Metadata
+from unjpeg.output import jpeg, png, tiff, webp
+from unjpeg.output.rows import Pixels, Rows
+
+__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "without_place", "write_image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a file format can hold.
+
+    Attributes:
+        suffixes: in lower case with the dot, the one for new files first.
+        bit_depths: bits per channel.
+        alpha: whether it has transparency.
+        max_side: the largest width and height in pixels.
+    """
+
+    suffixes: tuple[str, ...]
+    bit_depths: tuple[int, ...]
+    alpha: bool
+    max_side: int
+
+    @property
+    def suffix(self) -> str:
+        """The suffix for new files."""
+        return self.suffixes[0]
+
+
+FORMATS: Mapping[str, Format] = {
+    "png": Format((".png",), (8, 16), alpha=True, max_side=2**31 - 1),
+    # The format could say 65535, libjpeg stops at 65500.
+    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500),
+    "webp": Format((".webp",), (8,), alpha=True, max_side=16383),
+    "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1),
+}
+
+_ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] = {
+    "png": png.encode,
+    "jpeg": jpeg.encode,
+    "webp": webp.encode,
+    "tiff": tiff.encode,
+}
+
+
+def format_of(path: Path) -> str | None:
+    """The name in `FORMATS` that the path's suffix stands for, in any case; None if it stands for none."""
+    suffix = path.suffix.lower()
+    return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
+
+
+def without_place(metadata: Metadata, format: str) -> tuple[str, ...]:
+    """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said."""
+    if format == "tiff" and metadata.exif:
+        try:
+            ExifBlock(metadata.exif).main()
+        except ValueError:
+            return ("its EXIF, which is damaged,",)
+    if format != "webp":
+        return ()
+    carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comment}
+    return tuple(name for name, data in carried.items() if data)
+
+
+def write_image(
+    target: Path | BinaryIO,
+    pixels: Pixels | Rows,
+    metadata: Metadata,
+    *,
+    format: str,
+    quality: int | None = None,
+    overwrite: bool = False,
+    about_to_place: Callable[[], None] | None = None,
+) -> None:
+    """Write a picture, whole or not at all.
+
+    EXIF, ICC profile, XMP, IPTC, comment and resolution are carried over as they are, where the format has a place for
+    them (WebP has none for IPTC, a comment and the resolution). XMP in two parts is joined, but not in a JPEG. The
+    orientation tag stays and the pixels are not turned. A TIFF takes the tags of an intact EXIF block as its own,
+    without a thumbnail; what they say wins over ``dpi`` and ``comment``.
+
+    Args:
+        target: a path, whose folder must exist, or a binary stream, which gets everything in one write.
+        pixels: an array, or rows as they come; see `Rows`. The dtype is the bit depth.
+        metadata: what to carry over. Its sizes are not corrected here: see `Metadata.with_size`.
+        format: a name in `FORMATS`.
+        quality: 1..100; JPEG is 95 without it and always 4:4:4, WebP is lossless without it. PNG and TIFF are
+            lossless whatever it is.
+        overwrite: whether a file at the path may be replaced.
+        about_to_place: called when the file is complete, before it appears under its name.
+
+    Raises:
+        OutputError: the format cannot hold the picture, the file exists, or it cannot be written.
+        ValueError: the array is no picture.
+    """
+    name = str(target) if isinstance(target, Path) else "output stream"
+    rows = pixels if isinstance(pixels, Rows) else Rows.of(pixels)
+    _check(name, rows, format, quality)
+    if isinstance(target, Path):
+        check_target(target, overwrite)  # before the encoding, which may take long
+        with placed(target, overwrite, about_to_place) as file:
+            _encode(name, rows, metadata, format, quality, file)
+        return
+    buffer = io.BytesIO()
+    _encode(name, rows, metadata, format, quality, buffer)
+    with reported(name):
+        target.write(buffer.getbuffer())
+        target.flush()
+
+
+def _encode(name: str, rows: Rows, metadata: Metadata, format: str, quality: int | None, file: BinaryIO) -> None:
+    try:
+        _ENCODERS[format](rows, metadata, quality, file)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the file, not of the encoder
+        raise OutputError(f"{name}: cannot be written as {format} ({error})") from error
+
+
+def _check(name: str, rows: Rows, format: str, quality: int | None) -> None:
+    shape = rows.shape
+    if rows.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"pixels must be uint8 or uint16, not {rows.dtype}")
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (2, 3, 4))) or 0 in shape:
+        raise ValueError(f"pixels must have the shape (H, W) or (H, W, 2 to 4), not {shape}")
+    if format not in FORMATS:
+        raise OutputError(f"{name}: unknown format '{format}'; choose one of {', '.join(FORMATS)}")
+    holds, depth, side = FORMATS[format], rows.dtype.itemsize * 8, max(shape[:2])
+    if depth not in holds.bit_depths:
+        raise OutputError(f"{name}: {format} holds no {depth}-bit pixels; choose 8 bits, or png or tiff")
+    if rows.channels in (2, 4) and not holds.alpha:
+        raise OutputError(
+            f"{name}: {format} holds no transparency; choose png, webp or tiff, or drop the alpha channel"
+        )
+    if side > holds.max_side:
+        raise OutputError(f"{name}: {format} ends at {holds.max_side} pixels a side, not {side}; choose png or tiff")
+    if quality is not None and not 1 <= quality <= 100:
+        raise OutputError(f"{name}: quality must be from 1 to 100, not {quality}")

@@ -1,0 +1,117 @@
+"""Which engine runs a model, and at which precision.
+
+A module per engine has one function that compiles a model file's two graphs. It is imported when it is first needed:
+engines are large, and not all are installed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import ModelError
+from unjpeg.modelfile import ModelFile
+
+__all__ = [
+    "BF16_FEATURES",
+    "Arrays",
+    "ChosenPrecision",
+    "Graph",
+    "Precision",
+    "Runtime",
+    "choose_engine",
+    "compile_graphs",
+    "processor_features",
+]
+
+BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
+"""Of a processor that multiplies 16-bit brain floats, by Linux's names."""
+
+Runtime = Literal["openvino", "onnxruntime", "torch"]
+
+ChosenPrecision = Literal["full", "bf16", "int8"]
+"""Of the convolutions of ``restore``: float32, 16-bit brain floats, or most of them in 8-bit integers."""
+
+Precision = Literal["auto", ChosenPrecision]
+"""``auto`` is what is fastest on this processor, if the file has it: see ``choose_engine``."""
+
+Arrays = list[NDArray[np.float32]]
+Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
+"""A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
+
+
+def choose_engine(
+    file: ModelFile, runtime: Runtime | None, device: str, precision: Precision
+) -> tuple[Runtime, ChosenPrecision]:
+    """The runtime and the precision that ``Model`` takes for these arguments.
+
+    In OpenVINO ``auto`` is bf16 on processors that multiply it, int8 on others with VNNI if the file has it, and full
+    elsewhere; the other runtimes run at full precision.
+
+    Raises:
+        ModelError: they do not go together.
+    """
+    if runtime not in (None, *get_args(Runtime)):
+        raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
+    if device not in ("cpu", "cuda"):
+        raise ModelError(f"device must be cpu or cuda, got {device!r}")
+    if precision not in get_args(Precision):
+        raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    chosen: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
+    if device != "cpu" and chosen == "openvino":
+        raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
+    if precision == "auto":
+        if chosen != "openvino":
+            return chosen, "full"
+        features = processor_features()
+        if features & BF16_FEATURES:
+            return chosen, "bf16"
+        rounded = file.restore_int8 and features & {"avx512_vnni", "avx_vnni"}
+        return chosen, "int8" if rounded else "full"
+    if precision != "full" and chosen != "openvino":
+        raise ModelError(f"{precision} is for the openvino runtime; {chosen} runs at full precision")
+    if precision == "int8" and file.restore_int8 is None:
+        raise ModelError(f"the model {file.description.name} has no int8 graph; leave the precision at auto")
+    if precision == "bf16" and not processor_features() & BF16_FEATURES:
+        raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
+    return chosen, precision
+
+
+def compile_graphs(
+    file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
+) -> tuple[Graph, Graph]:
+    """The graphs ``guide`` (always in float32) and ``restore`` of a file, ready to run.
+
+    Raises:
+        ModelError: the runtime is not installed, or has no such device. Engines raise errors of their own besides.
+    """
+    if runtime == "torch":
+        try:
+            from unjpeg.runtimes.torch import compile_torch
+        except ImportError as error:
+            raise ModelError("the torch runtime needs the extra: pip install 'unjpeg[train]'") from error
+        return compile_torch(file, device, threads)
+    if runtime == "onnxruntime":
+        from unjpeg.runtimes.onnxruntime import compile_onnxruntime
+
+        return compile_onnxruntime(file.guide, device, threads), compile_onnxruntime(file.restore, device, threads)
+    from unjpeg.runtimes.openvino import compile_openvino
+
+    return compile_openvino(file.guide, threads, "full"), compile_openvino(file.restore, threads, precision)
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """The processor's instruction sets by Linux's names; none where the system does not tell."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return frozenset()
+    flags = re.search(r"^flags\s*:(.*)$", facts, re.MULTILINE)
+    return frozenset(flags[1].split()) if flags else frozenset()

@@ -1,0 +1,96 @@
+"""OpenVINO on a CPU: the default."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.errors import ModelError
+from unjpeg.runtimes import Arrays, ChosenPrecision, Graph
+
+__all__ = ["compile_openvino"]
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _openvino_core() -> Any:
+    """The one of this process, for ever.
+
+    Each core gives its thread a stack for signals and, when it ends, puts back the one that it found, which may have
+    ended too (OpenVINO 2026.4): the next signal with a handler, a Ctrl-C for instance, would be a segmentation fault.
+    """
+    with _ONE_AT_A_TIME:
+        return _first_openvino_core()
+
+
+@cache
+def _first_openvino_core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecision) -> Graph:
+    """A graph on the CPU. Raises ModelError if OpenVINO is not installed, else what OpenVINO raises."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
+    core = _openvino_core()
+    # The runtime's own choice is bf16 wherever the processor has it; here it does as it is told.
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
+    if threads:
+        # Not pinned: several processes that share a machine would all take its first cores.
+        settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
+    cache = _compiled_graphs(openvino.__version__, *map(str, facts))
+    with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
+        model = core.read_model(graph, b"")
+        try:
+            compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
+        except RuntimeError:
+            if cache is None:
+                raise
+            compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
+    requests = threading.local()  # a request holds buffers: one per thread
+    names = [node.get_any_name() for node in compiled.inputs]
+
+    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        if not hasattr(requests, "request"):
+            requests.request = compiled.create_infer_request()
+        results = requests.request.infer([inputs[name] for name in names])
+        return [np.array(results[i]) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def _compiled_graphs(*machine: str) -> Path | None:
+    """A folder where the runtime keeps what it compiled, so that the next process need not; None if there can be none.
+
+    There is one for each runtime and processor that ``machine`` describes. It may be deleted at any time: the runtime
+    tells graphs and settings apart by itself, and compiles anew what it cannot read.
+    """
+    variable, default = ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    # A home may be shared by machines with other processors.
+    name = hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16]
+    try:
+        base = Path(os.environ.get(variable) or Path.home() / default)
+        if not base.is_absolute():
+            return None
+        folder = base / "unjpeg" / f"openvino-{name}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -1,0 +1,1 @@
+"""DAGN's tables and figures."""

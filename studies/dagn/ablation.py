@@ -1,0 +1,408 @@
+"""The paper's ablation study (section IV-E): what each module (Table V) and the penalty factors (Fig. 13) are worth.
+
+``python -m studies.dagn.ablation modules --data DIR`` trains the five networks of Table V, ``... lambdas`` the five
+settings of Fig. 13, each for several seeds, with stage 1 shared wherever it is the same. All have the same budget and
+see the same samples. Each network is exported and measured through ``Restorer.restore``, as a user's file would be.
+All are trained first, then measured. What is finished is kept below ``--work``: after a kill the same command goes on
+where it was, and what was measured counts for the same weights on the same pictures only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from lightning.fabric import Fabric
+
+from unjpeg.console import run_safely
+from unjpeg.errors import BadImageError, OtherTrainingError, SettingError
+from unjpeg.evaluate.benchmark import Failure, Row, machine, measured, write_json
+from unjpeg.evaluate.methods import Decoder, UnjpegModel
+from unjpeg.evaluate.pairs import Degradation, TestSet
+from unjpeg.evaluate.printed import ablation_gains
+from unjpeg.evaluate.statistics import interval
+from unjpeg.train.checkpoint import Checkpoint
+from unjpeg.train.config import SEEDS, Recipe
+from unjpeg.train.dagn import train_dagn, validation_crops
+from unjpeg.train.encoders import encoder_weights, train_encoders
+from unjpeg.train.export import export_checkpoint, window_crops
+from unjpeg.train.pipeline import new_fabric, open_images, recipe_for
+from unjpeg.train.run import TrainingImages
+from unjpeg.version import __version__, source_commit
+
+__all__ = [
+    "LAMBDAS",
+    "MODULES",
+    "Gain",
+    "Scope",
+    "Study",
+    "Variant",
+    "gain",
+    "main",
+    "measure_variant",
+    "plot_lambdas",
+    "train_variant",
+    "variants",
+]
+
+METRICS = ("psnr_db", "ssim", "psnr_b_db")
+
+MODULES = {
+    "base": (False, False, False),
+    "CIGM": (True, False, False),
+    "CSGM": (False, True, False),
+    "CFM": (False, False, True),
+    "all": (True, True, True),
+}
+"""Table V's networks: insensitive guidance, sensitive guidance, fusion. A guidance that is off is scale 1, shift 0."""
+
+LAMBDAS = {
+    "1 1": (1.0, 1.0),
+    "0.1 1": (0.1, 1.0),
+    "10 1": (10.0, 1.0),
+    "1 0.1": (1.0, 0.1),
+    "1 10": (1.0, 10.0),
+}
+"""Fig. 13's settings: lambda_ci of Eq. 3 and lambda_cs of Eq. 7, each varied while the other is 1."""
+
+
+class Study(StrEnum):
+    """Table V or Fig. 13."""
+
+    modules = "modules"
+    lambdas = "lambdas"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One training of a study.
+
+    Attributes:
+        stage1, stage2: the folders of its two stages; variants with the same ``stage1`` share it.
+    """
+
+    name: str
+    recipe: Recipe
+    stage1: Path
+    stage2: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What every variant is measured on.
+
+    Attributes:
+        sets: the test sets, no two of one name.
+        qualities: of their JPEGs, 1..100.
+        limit: only the first pictures of each set; ``None`` takes all.
+        checksums: of each set's pictures, with their names, by the set's name.
+    """
+
+    sets: tuple[TestSet, ...]
+    qualities: tuple[int, ...]
+    limit: int | None
+    checksums: dict[str, str]
+
+    @classmethod
+    def open(cls, tests: Sequence[str], qualities: Sequence[int], limit: int | None = None) -> Scope:
+        """Read every picture once, so that a study does not fail on one after its trainings.
+
+        Args:
+            tests: data sets' names, or folders.
+
+        Raises:
+            SettingError: two sets have one name, or pictures are given that are compressed already.
+            TrainingDataError: a set is not there, or empty.
+            BadImageError: a picture cannot be read.
+        """
+        sets = tuple(TestSet.parse(text) for text in tests)
+        checksums: dict[str, str] = {}
+        for text, test_set in zip(tests, sets, strict=True):
+            if test_set.given is not None:
+                raise SettingError(f"{text}: give a set or a folder of originals; they are compressed here")
+            if test_set.name in checksums:
+                raise SettingError(f"{text}: another test set is called {test_set.name}, too; rename the folder")
+            digest = hashlib.sha256()
+            for subject in test_set.subjects((), limit):
+                digest.update(f"{subject.name}\0{subject.checksum}\n".encode())
+            checksums[test_set.name] = digest.hexdigest()
+        return cls(sets, tuple(dict.fromkeys(qualities)), limit, checksums)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much better a variant is than the base, over the same pictures.
+
+    Attributes:
+        mean: over pictures and seeds.
+        low, high: 95 % interval of that mean, by a bootstrap over the pictures.
+        seed_deviation: standard deviation of the seeds' means; ``None`` for a single seed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seed_deviation: float | None
+
+
+def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
+    """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
+    if study is Study.modules and recipe.dagn.guidance == "picture":
+        raise SettingError(
+            f'{recipe.name}: Table V has networks with fusion, which dagn.guidance "picture" knows none of; '
+            "add --set dagn.guidance=patch"
+        )
+    if recipe.seed + seeds > SEEDS:
+        raise SettingError(f"seed={recipe.seed}: there are no {seeds} seeds from there on")
+    out = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        seeded, folder = replace(recipe, seed=seed), work / f"seed-{seed}"
+        if study is Study.modules:
+            for name, (insensitive, sensitive, fusion) in MODULES.items():
+                network = replace(
+                    recipe.network, insensitive_guidance=insensitive, sensitive_guidance=sensitive, fusion=fusion
+                )
+                out.append(Variant(name, replace(seeded, network=network), folder, folder / name))
+        else:
+            for name, (insensitive_weight, sensitive_weight) in LAMBDAS.items():
+                encoders = replace(
+                    recipe.encoders, lambda_insensitive=insensitive_weight, lambda_sensitive=sensitive_weight
+                )
+                own = folder / f"lambda-{name.replace(' ', '-')}"
+                out.append(Variant(name, replace(seeded, encoders=encoders), own, own))
+    return out
+
+
+def train_variant(fabric: Fabric, variant: Variant, images: TrainingImages, *, workers: int = 1) -> Path:
+    """Both stages of one variant, or what an earlier run has left of them. Returns stage 2's checkpoint.
+
+    Raises OtherTrainingError if its folders belong to another study.
+    """
+    stage1 = train_encoders(fabric, variant.recipe, images, variant.stage1, workers=workers)
+    weights = encoder_weights(Checkpoint.load(stage1))
+    return train_dagn(fabric, variant.recipe, images, weights, variant.stage2, workers=workers)
+
+
+def measure_variant(variant: Variant, trained: Path, images: TrainingImages, scope: Scope) -> list[dict[str, Any]]:
+    """Export and measure one variant, or take what was measured of the same weights on the same pictures.
+
+    Args:
+        trained: its checkpoint.
+
+    Returns:
+        One row per test picture and quality: ``variant``, ``seed``, ``set``, ``image``, ``quality``, the restored
+        picture's three metrics, and the decoded JPEG's as ``jpeg_<metric>``.
+    """
+    with trained.open("rb") as file:
+        checkpoint_hash = hashlib.file_digest(file, "sha256").hexdigest()
+    asked = {"pictures": scope.checksums, "qualities": list(scope.qualities), "checkpoint": checkpoint_hash}
+    record_path = variant.stage2 / "measured.json"
+    if record_path.exists():
+        record = json.loads(record_path.read_text())
+        if record["asked"] == asked:
+            stored: list[dict[str, Any]] = record["rows"]
+            return stored
+    model = variant.stage2 / "model.unjpeg"
+    window = variant.recipe.dagn.window
+    export_checkpoint(Checkpoint.load(trained), images, model, name=variant.name, guide_window=window)
+    methods = (Decoder(), UnjpegModel(model, "off"))
+    degradations = {Degradation("jpeg", quality).name: quality for quality in scope.qualities}
+    rows = []
+    for test_set in scope.sets:
+        good = list[Row]()
+        for row in measured(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
+            if isinstance(row, Failure):
+                raise BadImageError(str(row))
+            good.append(row)
+        for decoded, restored in zip(good[::2], good[1::2], strict=True):  # one after the other
+            figures = {metric: round(restored.figures[metric], 5) for metric in METRICS}
+            rows.append(
+                {
+                    "variant": variant.name,
+                    "seed": variant.recipe.seed,
+                    "set": test_set.name,
+                    "image": restored.image,
+                    "quality": degradations[restored.degradation],
+                    **figures,
+                    **{f"jpeg_{metric}": round(decoded.figures[metric], 5) for metric in METRICS},
+                }
+            )
+    write_json(record_path, {"asked": asked, "rows": rows})
+    return rows
+
+
+def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
+    """The gain of one variant over another.
+
+    Args:
+        rows: of one set and quality, with ``variant``, ``seed``, ``image`` and the metric as ``value``; both variants
+            were measured on the same pictures with the same seeds.
+    """
+    table: dict[str, dict[tuple[int, str], float]] = {variant: {}, base: {}}
+    for row in rows:
+        if row["variant"] in table:
+            table[row["variant"]][row["seed"], row["image"]] = row["value"]
+    if not table[variant] or table[variant].keys() != table[base].keys():
+        raise ValueError(f"{variant} and {base} were not measured on the same pictures")
+    seeds = sorted({seed for seed, _ in table[base]})
+    images = sorted({image for _, image in table[base]})
+    difference_SI = np.array(
+        [[table[variant][seed, image] - table[base][seed, image] for image in images] for seed in seeds]
+    )
+    per_image = difference_SI.mean(axis=0)
+    whole = interval(per_image.tolist())
+    deviation = float(difference_SI.mean(axis=1).std(ddof=1)) if len(seeds) > 1 else None
+    return Gain(whole.mean, whole.low, whole.high, deviation)
+
+
+def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """``[set][quality][metric]``: the base's mean, the decoded JPEG's, and every other variant's gain over the base."""
+    base, *others = names
+    out: dict[str, Any] = {}
+    for set_name, quality in dict.fromkeys((row["set"], row["quality"]) for row in rows):
+        here = [row for row in rows if (row["set"], row["quality"]) == (set_name, quality)]
+        figures: dict[str, Any] = {}
+        for metric in METRICS:
+            of_base = [row for row in here if row["variant"] == base]
+            values = [{**row, "value": row[metric]} for row in here]
+            figures[metric] = {
+                "jpeg": float(np.mean([row[f"jpeg_{metric}"] for row in of_base])),
+                "base": float(np.mean([row[metric] for row in of_base])),
+                "gains": {name: asdict(gain(values, name, base)) for name in others},
+            }
+        out.setdefault(set_name, {})[str(quality)] = figures
+    return out
+
+
+def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
+    """Fig. 13: PSNR against lambda_ci and lambda_cs, as the difference from lambda 1, one line per quality."""
+    from matplotlib import pyplot
+
+    sets = record["summary"]
+    figure, axes = pyplot.subplots(len(sets), 2, figsize=(9, 3.4 * len(sets)), squeeze=False, sharey="row")
+    for row, (set_name, per_quality) in zip(axes, sets.items(), strict=True):
+        for axis, (label, names) in zip(
+            row, (("$\\lambda_{ci}$", ("0.1 1", "10 1")), ("$\\lambda_{cs}$", ("1 0.1", "1 10"))), strict=True
+        ):
+            for quality, figures in per_quality.items():
+                gains = [figures["psnr_db"]["gains"][name] for name in names]
+                means = [gains[0]["mean"], 0.0, gains[1]["mean"]]
+                below = [gains[0]["mean"] - gains[0]["low"], 0.0, gains[1]["mean"] - gains[1]["low"]]
+                above = [gains[0]["high"] - gains[0]["mean"], 0.0, gains[1]["high"] - gains[1]["mean"]]
+                axis.errorbar(
+                    (0.1, 1, 10), means, yerr=(below, above), marker="o", capsize=3, label=f"quality {quality}"
+                )
+            axis.axhline(0, color="grey", linewidth=0.8)
+            axis.set_xscale("log")
+            axis.set_xlabel(label)
+            axis.set_title(set_name)
+        row[0].set_ylabel("PSNR against $\\lambda$ = 1, dB")
+        row[0].legend(fontsize="small")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(
+    study: Annotated[Study, typer.Argument(help="Table V (modules) or Fig. 13 (lambdas).")],
+    data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="Training pictures.")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name.")] = "small",
+    settings: Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe.")] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
+    test: Annotated[list[str], typer.Option("--test", help="Data sets, or folders of test pictures.")] = ["live1"],  # noqa: B006
+    quality: Annotated[list[int], typer.Option(min=1, max=100, help="JPEG qualities.")] = [10, 20, 30, 40],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each set.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder of checkpoints; goes on from what is there.")] = Path(
+        "runs/ablation"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="What this run is called, where settings differ. [RECIPE]")] = None,
+    plot: Annotated[Path, typer.Option(help="Where the plot of Fig. 13 goes.")] = Path("docs/images/lambdas.png"),
+    workers: Annotated[int, typer.Option(min=0, help="Processes that compress patches.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "auto",
+) -> None:
+    """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
+    chosen = recipe_for(recipe, settings, devices)
+    planned = variants(study, chosen, seeds, work / study.value / (name or chosen.name))
+    fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    scope = Scope.open(test, quality, limit)
+    images = open_images(data, chosen.validation_fraction)
+    validation_crops(images, chosen)  # these two raise now what they would after hours
+    window_crops(images, chosen.dagn.window)
+    fabric.launch()
+    checkpoints = []
+    for number, variant in enumerate(planned, 1):
+        if fabric.is_global_zero:
+            print(
+                f"{number} of {len(planned)}: seed {variant.recipe.seed}, {variant.name}", file=sys.stderr, flush=True
+            )
+        try:
+            checkpoints.append(train_variant(fabric, variant, images, workers=workers))
+        except OtherTrainingError as error:
+            raise OtherTrainingError(f"{error} (another --name or --work)") from error
+    if not fabric.is_global_zero:
+        return
+    rows: list[dict[str, Any]] = []
+    for variant, trained in zip(planned, checkpoints, strict=True):
+        rows += measure_variant(variant, trained, images, scope)
+    names = list(MODULES if study is Study.modules else LAMBDAS)
+    record: dict[str, Any] = {
+        "study": study.value,
+        "recipe": chosen.name,
+        "settings": settings,
+        "config": json.loads(json.dumps(asdict(chosen))),
+        "devices": devices,
+        "seeds": [chosen.seed + number for number in range(seeds)],
+        "training_images": images.manifest,
+        "test_pictures": scope.checksums,
+        "limit": limit,
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "machine": machine(),
+        "variants": names,
+        "summary": summarised(rows, names),
+        "rows": rows,
+    }
+    path = out / f"ablation-{study.value}-{name or chosen.name}.json"
+    write_json(path, record)
+    print(f"wrote {path}")
+    for line in _lines(record):
+        print(line)
+    if study is Study.lambdas:
+        plot_lambdas(record, plot)
+        print(f"wrote {plot}")
+
+
+def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """The base's figures, and every other variant's gains with what the paper prints for it, if it does."""
+    base = record["variants"][0]
+    for set_name, per_quality in record["summary"].items():
+        for quality, figures in per_quality.items():
+            for metric, figure in figures.items():
+                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == Study.modules else {}
+                gains = [
+                    f"{name} {_signed(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
+                    for name, value in figure["gains"].items()
+                ]
+                parts = "; ".join((f"{base} {figure['base']:.3f}", *gains))
+                yield f"{set_name} QF {quality} {metric:9s} {parts}"
+
+
+def _signed(value: Mapping[str, Any]) -> str:
+    seeds = "" if value["seed_deviation"] is None else f" ±{value['seed_deviation']:.3f}"
+    return f"{value['mean']:+.3f}{seeds} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
+if __name__ == "__main__":
+    run_safely(lambda: typer.run(main))

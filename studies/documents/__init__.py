@@ -1,0 +1,1 @@
+"""The tables and plots in the documents, made from the result files."""

@@ -1,0 +1,472 @@
+"""The documentation's tables and the README's plot, made from ``results/``: ``python -m studies.documents.tables``.
+
+A test fails when a table in a document is not what this makes of the result files. What no file holds yet is said to be
+not measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from studies.carn import tables as carn_tables
+from studies.documents import curves, landscape
+from unjpeg.evaluate.benchmark import load_results
+from unjpeg.evaluate.printed import COSTS, TABLE_1, TABLE_4, ablation_gains
+from unjpeg.evaluate.report import cost_table, metric_table
+
+__all__ = ["main", "plots", "tables", "with_tables"]
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/results.md", "docs/robustness.md", "docs/experiments.md", "docs/carn-da.md")
+
+
+FAULTS = {
+    "names": "names",
+    "links": "link loops, broken links",
+    "two_batches": "two batches into one folder",
+    "deleted_folders": "folders deleted while running",
+    "full_disk": "full disk (tmpfs of 64 KiB)",
+    "file_size_limit": "no file may grow beyond 12 KiB",
+    "read_only": "output folder on a read-only disk",
+    "interrupts": "Ctrl-C to the whole process group",
+    "terminations": "SIGTERM to the command alone",
+    "kills": "SIGKILL, every third time to the parent alone",
+}
+"""What ``tests/stress/fault_series.py`` does, by the names that it gives them."""
+
+_QUALITIES = ("10", "20", "30", "40")
+"""That the paper's tables are of."""
+
+
+def tables(results: Path) -> dict[str, str]:
+    """Each table's Markdown, by the name that its place in the documents has."""
+    live1 = load_results(results / "live1.json")
+    return {
+        "short": _short(live1, results / "live1-tta.json"),
+        "quality-live1": _quality(live1),
+        "projection-live1": _projection(live1),
+        "methods-live1": _methods(live1),
+        "methods-bsds500": _from_file(results / "bsds500.json", _methods),
+        "bsds500-high": _from_file(results / "bsds500-high.json", _methods),
+        "bsds500-halved": _from_file(results / "bsds500-halved.json", _methods),
+        "tta-live1": _from_file(results / "live1-tta.json", _methods),
+        "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
+        "mixes-live1": _from_file(results / "live1-mixes.json", _methods),
+        "twice-live1": _from_file(results / "live1-twice.json", _methods),
+        "grey": _from_file(results / "grey.json", _sets),
+        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
+        "contours": _from_file(results / "downstream-contours.json", _contours),
+        "text": _from_file(results / "downstream-text.json", _text),
+        "detection": _recognition(results / "downstream-detection.json", "map"),
+        "segmentation": _recognition(results / "downstream-segmentation.json", "mean_iou"),
+        **_cost(results / "cost.json"),
+        "fuzz": _from_file(results / "fuzz.json", _fuzz),
+        "faults": _from_file(results / "faults.json", _faults),
+        "memory": _from_file(results / "memory.json", _memory),
+        "workers": _from_file(results / "throughput.json", _workers),
+        "against": _from_file(results / "throughput.json", _against),
+        "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
+        "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
+        "ablation-textbook": _from_file(results / "ablation-modules-small-textbook.json", _ablation),
+        "lambdas": _from_file(results / "ablation-lambdas-small-textbook.json", _lambdas),
+        "stage1": _from_file(results / "stage1.json", _stage1),
+        "stage1-textbook": _from_file(results / "stage1-textbook.json", _stage1),
+        **carn_tables.tables(results),
+    }
+
+
+def with_tables(text: str, made: Mapping[str, str]) -> str:
+    """The document with every ``<!-- table: NAME -->`` ... ``<!-- end -->`` filled anew."""
+    parts = text.split("<!-- table: ")
+    out = [parts[0]]
+    for part in parts[1:]:
+        name, rest = part.split(" -->", 1)
+        after = rest.split("<!-- end -->", 1)[1]
+        out.append(f"{name} -->\n\n{made[name]}\n\n<!-- end -->{after}")
+    return "<!-- table: ".join(out)
+
+
+def main() -> None:
+    """Rewrite the documents and draw their plots."""
+    made = tables(ROOT / "results")
+    for document in DOCUMENTS:
+        path = ROOT / document
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+    for name, picture in plots(ROOT / "results").items():
+        (ROOT / "docs/images" / name).write_bytes(picture)
+
+
+def plots(results: Path) -> dict[str, bytes]:
+    """The documents' plots, PNG files by name."""
+    out = {"gain-and-cost.png": landscape.drawn(*landscape.points(results))}
+    if (results / curves.RESULTS).exists():
+        out["learning-curves.png"] = curves.drawn(json.loads((results / curves.RESULTS).read_text()))
+    return out
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The only set's summary at each plain quality."""
+    (summary,) = record["summary"].values()
+    return {name.removeprefix("jpeg-"): figures for name, figures in summary.items()}
+
+
+def _figures(means: Mapping[str, Any]) -> str:
+    return f"{means['psnr_db']['mean']:.2f} / {means['ssim']['mean']:.3f} / {means['psnr_b_db']['mean']:.2f}"
+
+
+def _short(record: Mapping[str, Any], ensembles: Path) -> str:
+    found = _plain_jpegs(record)
+    beside = _plain_jpegs(load_results(ensembles)) if ensembles.exists() else {}
+
+    def row(method: str, by_quality: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        return [f"{by_quality[q]['methods'][method]['psnr_db']['mean']:.2f}" for q in _QUALITIES]
+
+    ours = {name: row(name, found) for name in _ours(found["10"])}
+    if beside and "best" not in ours:
+        ours["best"] = row("best", beside)
+    printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in _QUALITIES]
+    return _table(
+        ["LIVE1, PSNR in dB", *(f"quality {q}" for q in _QUALITIES)],
+        [
+            ["JPEG", *row("jpeg", found)],
+            *([f"unjpeg, `{name}`", *(f"**{value}**" for value in values)] for name, values in ours.items()),
+            ["DAGN as printed (110 M parameters)", *printed],
+        ],
+    )
+
+
+def _ours(figures: Mapping[str, Any]) -> list[str]:
+    """The shipped models that were measured, by cost."""
+    return [name for name in landscape.OURS if name in figures["methods"]]
+
+
+def _quality(record: Mapping[str, Any]) -> str:
+    rows = []
+    for quality, figures in _plain_jpegs(record).items():
+        rows.append([quality, *_beside_jpeg(figures, _ours(figures))])
+    return _table(["quality", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+
+
+def _beside_jpeg(figures: Mapping[str, Any], models: Sequence[str]) -> list[str]:
+    row = [_figures(figures["methods"]["jpeg"])]
+    for name in models:
+        gain = figures["differences"][f"{name} - jpeg"]["psnr_db"]
+        worse = f"{gain['lower']} of {gain['pictures']}"
+        row += [_figures(figures["methods"][name]), _interval(gain, 2), worse]
+    return row
+
+
+def _beside_jpeg_head(models: Sequence[str]) -> list[str]:
+    return [title for name in models for title in (f"`{name}`", "gain, dB (95 %)", "worse than JPEG")]
+
+
+def _projection(record: Mapping[str, Any]) -> str:
+    rows = []
+    for quality, figures in _plain_jpegs(record).items():
+        on, off = figures["methods"]["default"], figures["methods"]["default@off"]
+        rows.append(
+            [
+                quality,
+                f"{off['psnr_db']['mean']:.3f}",
+                f"{on['psnr_db']['mean']:.3f}",
+                f"{off['share_inside']['mean']:.4%}",
+                f"{on['share_inside']['mean']:.4%}",
+                f"{on['consistent']['mean']:.0%}",
+            ]
+        )
+    return _table(
+        [
+            "quality",
+            "PSNR off",
+            "PSNR auto",
+            "in their cells, off",
+            "in their cells, auto",
+            "consistent pictures, auto",
+        ],
+        rows,
+    )
+
+
+def _contours(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gains = [_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")]
+            rows.append([degradation, method, f"{figures['ods']:.3f}", gains[0], f"{figures['ois']:.3f}", gains[1]])
+    return _table([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    rows = []
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            gain = figures.get("gains", {}).get("character_error_rate")
+            more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
+            rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
+    return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+
+
+def _recognition(path: Path, figure: str) -> str:
+    """What was measured, if anything was, above what the paper prints, in percent."""
+    rows = []
+    if path.exists():
+        summary = json.loads(path.read_text())["summary"]
+        measured = {degradation.removeprefix("jpeg-"): methods for degradation, methods in summary.items()}
+        rows = [["original", *[f"{100 * measured.pop('original')['original'][figure]:.1f}"] * len(_QUALITIES)]]
+        for method in next(iter(measured.values())):
+            values = [measured[quality][method][figure] if quality in measured else None for quality in _QUALITIES]
+            rows.append([method, *("" if value is None else f"{100 * value:.1f}" for value in values)])
+    for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
+        rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
+    return _table(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
+
+
+def _fuzz(record: Mapping[str, Any]) -> str:
+    rows = []
+    for run in record["runs"]:
+        fates = dict(run.get("fates", {}))
+        fine = [str(fates.pop(fate, 0)) if "fates" in run else "" for fate in ("restored", "salvaged", "refused")]
+        crashes = sum(fates.pop(fate) for fate in list(fates) if fate.startswith("crash"))
+        known = [crashes, *(fates.pop(f, 0) for f in ("hang", "not ours", "half-written", "original changed"))]
+        counts = [*known, sum(fates.values())] if "fates" in run else ["", "", "", "", "", run["failures"]]
+        how = f"mutations, seed {run['seed']}" if run["kind"] == "mutations" else "chosen by coverage"
+        rows.append([how, str(run["files"]), *fine, *map(str, counts), f"{run['seconds'] / 60:.0f} min"])
+    head = ["", "files", "restored", "salvaged", "refused", "crashes", "hangs over 10 s", "errors not our own"]
+    return _table([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
+
+
+def _faults(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in record.items():
+        counts = [str(count) for key, count in found.items() if key != "said"]
+        rows.append([FAULTS[name], *counts, found["said"]])
+    head = [
+        "fault",
+        "originals changed",
+        "half written",
+        "left behind",
+        "silent skips",
+        "tracebacks",
+        "unexpected",
+        "what came of it",
+    ]
+    return _table(head, rows)
+
+
+def _memory(record: Mapping[str, Any]) -> str:
+    rows = []
+    for run in record["runs"]:
+        how = [f"`{run['model']}`", run["sampling"], run["output"].lstrip(".").upper()]
+        how += [f"`{run['options']}`"] if run["options"] else []
+        how += ["stopped after its first tiles"] if run["stopped"] else []
+        rows.append([f"{run['megapixels']:g}", ", ".join(how), str(run["peak_mib"])])
+    return _table(["megapixels", "", "peak, MiB"], rows)
+
+
+def _workers(record: Mapping[str, Any]) -> str:
+    albums = [found for name, found in record.items() if name.startswith("workers")]
+    counts = list(albums[0]["a_minute"])
+    rows = [
+        [f"{album['pictures']} of {album['megapixels']:g} megapixels", *(f"{album['a_minute'][c]:.1f}" for c in counts)]
+        for album in albums
+    ]
+    return _table(
+        [f"pictures a minute, {albums[0]['machine']['cores']} cores", *(f"{c} workers" for c in counts)], rows
+    )
+
+
+def _against(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in record.items():
+        if name.startswith("against"):
+            fastest = min(found["seconds"].values())
+            rows += [
+                [f"{found['megapixels']:g}", f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
+                for what, seconds in found["seconds"].items()
+            ]
+    return _table(["megapixels", "", "seconds", "times the fastest"], rows)
+
+
+def _interval(value: Mapping[str, float], digits: int) -> str:
+    return f"{value['mean']:+.{digits}f} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
+
+
+def _methods(record: Mapping[str, Any]) -> str:
+    (name,) = record["summary"]
+    return metric_table(record, name).markdown()
+
+
+def _sets(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name in record["summary"]:
+        for degradation, figures in record["summary"][name].items():
+            rows.append([f"{name}, {degradation}", *_beside_jpeg(figures, _ours(figures))])
+    return _table(["set, degradation", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+
+
+NOT_MEASURED = "Not measured yet."
+
+
+def _from_file(path: Path, make: Callable[[Mapping[str, Any]], str]) -> str:
+    return make(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
+
+
+def _networks(records: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for record in records:
+        rows += [
+            [
+                f"`{name}`, {record['device']}",
+                f"{row['multiply_adds_g']:.1f}",
+                f"{row['parameters_m']:.1f}",
+                "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}",
+                "more than there is" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+            ]
+            for name, row in record["networks"].items()
+        ]
+    if not rows:
+        return NOT_MEASURED
+    for name, (multiply_adds, parameters, milliseconds) in COSTS.items():
+        rows.append([f"{name}, as printed, Tesla P100", str(multiply_adds), str(parameters), str(milliseconds), ""])
+    return _table(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
+
+
+_METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSNR-B", 2)}
+
+
+def _gain(value: Mapping[str, Any], digits: int) -> str:
+    seeds = "" if value["seed_deviation"] is None else f" ± {value['seed_deviation']:.{digits}f}"
+    return f"{value['mean']:+.{digits}f}{seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
+
+
+def _ablation(record: Mapping[str, Any]) -> str:
+    base, *others = record["variants"]
+    rows = []
+    for set_name, per_quality in record["summary"].items():
+        for quality, figures in per_quality.items():
+            for metric, (title, digits) in _METRIC_NAMES.items():
+                printed = ablation_gains(set_name, int(quality), metric)
+                row = [f"{set_name}, {quality}, {title}", f"{figures[metric]['base']:.{digits}f}"]
+                for name in others:
+                    ours = _gain(figures[metric]["gains"][name], digits + 1)
+                    row.append(f"{ours}; {printed[name]:+.{digits}f}" if printed else ours)
+                rows.append(row)
+    return _table(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
+
+
+def _lambdas(record: Mapping[str, Any]) -> str:
+    base, *others = record["variants"]
+    rows = [
+        [f"{set_name}, {quality}", f"{figures['psnr_db']['base']:.2f}"]
+        + [_gain(figures["psnr_db"]["gains"][name], 3) for name in others]
+        for set_name, per_quality in record["summary"].items()
+        for quality, figures in per_quality.items()
+    ]
+    return _table(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
+
+
+def _stage1(record: Mapping[str, Any]) -> str:
+    views = record["views"]
+    rows = []
+    for quality in [str(quality) for quality in record["qualities"]]:
+        row = [quality]
+        for figures in views.values():
+            here = figures["per_quality"][quality]
+            movement = here["pooled_movement"]
+            row += [
+                f"{here['quality_error']:.1f}",
+                f"{here['class_accuracy']:.0%}",
+                f"{1 - here['judged_original']:.0%}",
+                " / ".join(f"{error:.1f}" for error in here["content_error"].values()),
+                " / ".join("-" if movement[kind] is None else f"{movement[kind]:.2f}" for kind in movement),
+            ]
+        rows.append(row)
+    both = "insensitive / sensitive"
+    titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
+    return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
+
+
+def _cost(path: Path) -> dict[str, str]:
+    record = json.loads(path.read_text())
+    runs = [
+        [
+            f"{run['megapixels']:.1f}",
+            _engine(run),
+            f"{run['seconds_per_megapixel']:.2f}",
+            f"{run['share_outside_network']:.0%}",
+            "" if run["peak_mib"] is None else f"{run['peak_mib']:.0f}",
+        ]
+        for run in record["runs"]
+    ]
+    halos = [
+        [
+            row["precision"],
+            str(row["halo"]),
+            f"{row['largest']:.3f}",
+            f"{row['mean']:.5f}",
+            f"{row['extra_pixels']:.0%}",
+        ]
+        for row in record["halo"]
+    ]
+    return {
+        "start": _start(record),
+        "ceiling": _ceiling(record),
+        "steps": _steps(record["runs"]),
+        "cost": _table(
+            ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
+        ),
+        "halo": _table(
+            ["precision", "halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos
+        ),
+    }
+
+
+def _engine(run: Mapping[str, Any]) -> str:
+    return str(run["runtime"]) if run["precision"] == "full" else f"{run['runtime']}, {run['precision']}"
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    if "start" not in record:
+        return NOT_MEASURED
+    names = {"help": "`unjpeg --help`", "64x64": f"`unjpeg restore`, 64x64 pixels, `{record['model']}`"}
+    return _table(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
+
+
+def _ceiling(record: Mapping[str, Any]) -> str:
+    if "ceiling" not in record:
+        return NOT_MEASURED
+    ceiling = record["ceiling"]
+    rows = [["product of two large matrices", *(f"{rate:.0f}" for rate in ceiling.values())]]
+    for model, networks in record["networks"].items():
+        cells = []
+        for precision, limit in ceiling.items():
+            network = networks.get("full" if precision == "f32" else precision)
+            rate = network and network["multiply_adds_g_per_second"]
+            cells.append(f"{rate:.0f} ({rate / limit:.0%})" if rate else "")
+        rows.append([f"`{model}` on a tile of 512x512", *cells])
+    return _table([f"thousand million multiply-adds a second, {record['machine']['processor']}", *ceiling], rows)
+
+
+def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not all("total_seconds" in run for run in runs):
+        return NOT_MEASURED
+    rows = [
+        [f"{run['megapixels']:.1f}", _engine(run)]
+        + [f"{seconds:.2f}" for seconds in run["seconds"].values()]
+        + [f"{run['total_seconds']:.2f}"]
+        for run in runs
+    ]
+    steps = [name if name != "load" else "load the model" for name in runs[0]["seconds"]]
+    return _table(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
+
+
+if __name__ == "__main__":
+    main()

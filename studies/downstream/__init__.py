@@ -1,0 +1,1 @@
+"""What restoring does for programs that look at pictures."""

@@ -1,0 +1,176 @@
+"""Does restoration help a machine? Tasks on originals, on compressed pictures, and on what each method makes of them.
+
+::
+
+    python -m studies.downstream.measure contours --method jpeg --method default
+    python -m studies.downstream.measure text --method jpeg --method default
+    python -m studies.downstream.measure detection NETWORK --data coco/val2017 \\
+        --annotations coco/annotations/instances_val2017.json
+    python -m studies.downstream.measure segmentation NETWORK --data VOCdevkit/VOC2012
+
+The figures go to ``results/downstream-TASK.json``. What is found in each picture is kept below ``--work``, so that an
+interrupted run goes on where it was; what is found is drawn there too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from studies.downstream.task import DrawnTask, measure_task, task_sheet, telling_pictures
+from unjpeg.console import run_safely
+from unjpeg.datasets import data_root, resolved
+from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.benchmark import machine, write_json
+from unjpeg.evaluate.methods import Printed, installed_methods
+from unjpeg.evaluate.pairs import Degradation
+from unjpeg.evaluate.processes import ended_as_interrupted
+from unjpeg.version import __version__, source_commit
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # what stands in brackets is meant to be read
+)
+
+MethodOption = Annotated[list[str], typer.Option("--method", metavar="M", help="As unjpeg benchmark takes them.")]
+QualityOption = Annotated[str, typer.Option(metavar="Q,Q", help="JPEG qualities.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the result file.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder of what is kept and drawn.")]
+ShowOption = Annotated[list[str], typer.Option(metavar="NAME", help="Pictures to draw. [three, chosen by rule]")]
+NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help="Folder of a transformers checkpoint.")]
+
+
+@app.command()
+def contours(
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "10,20,30,40",
+    data: Annotated[str, typer.Option(help="Pictures.")] = "bsds500",
+    boundaries: Annotated[Path | None, typer.Option(help="Folder of .mat files. [test/bsds500-boundaries]")] = None,
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """A classical contour detector against what people have drawn."""
+    from studies.downstream.contours import Contours
+
+    truth = boundaries or data_root() / "test" / "bsds500-boundaries"
+    _measure(Contours(resolved(data), truth), method, quality, limit, out, work, show)
+
+
+@app.command()
+def text(
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "5,10,20,30,40",
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """Tesseract on rendered pages: the share of characters that it gets wrong."""
+    from studies.downstream.reading import Reading
+
+    _measure(Reading(), method, quality, limit, out, work, show)
+
+
+@app.command()
+def detection(
+    network: NetworkArgument,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Pictures, as COCO's val2017.")],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="Boxes, as COCO's instances_val2017.json.")],
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "10,20,30,40",
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """A network's boxes, mean average precision. Needs the extra: pip install unjpeg[downstream]."""
+    task = _with_extra("studies.downstream.detection").Detection(network, data, annotations)
+    _measure(task, method, quality, limit, out, work, show)
+
+
+@app.command()
+def segmentation(
+    network: NetworkArgument,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with JPEGImages and SegmentationClass, as VOC's.")],
+    split: Annotated[str, typer.Option(help="Which of ImageSets/Segmentation.")] = "val",
+    method: MethodOption = ["jpeg", "default"],  # noqa: B006
+    quality: QualityOption = "10,20,30,40",
+    limit: LimitOption = None,
+    out: OutOption = Path("results"),
+    work: WorkOption = Path("runs/downstream"),
+    show: ShowOption = [],  # noqa: B006
+) -> None:
+    """A network's classes of pixels, mean IoU. Needs the extra: pip install unjpeg[downstream]."""
+    task = _with_extra("studies.downstream.segmentation").Segmentation(network, data, split)
+    _measure(task, method, quality, limit, out, work, show)
+
+
+def _with_extra(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MeasurementError(f"{error.name} is not installed: pip install 'unjpeg[downstream]'") from error
+
+
+def _measure(
+    task: DrawnTask[Any, Any],
+    specs: Sequence[str],
+    qualities: str,
+    limit: int | None,
+    out: Path,
+    work: Path,
+    show: Sequence[str],
+) -> None:
+    def say(line: str) -> None:
+        typer.echo(f"unjpeg: {line}", err=True)
+
+    methods, missing = installed_methods(specs)
+    for reason in missing:
+        say(reason)
+    if not methods:
+        raise MeasurementError("none of the methods can be run")
+    if any(isinstance(method, Printed) for method in methods):
+        raise SettingError("printed figures are of pictures, not of tasks: leave printed:ROW out")
+    degradations = [Degradation.parse(f"jpeg-{quality.strip()}") for quality in qualities.split(",")]
+    names = task.names()
+    unknown = [name for name in show if name not in names]
+    if unknown:
+        raise SettingError(f"--show {unknown[0]}: there is no such picture among {', '.join([*names[:3], '...'])}")
+    with ended_as_interrupted():
+        record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
+    record |= {
+        "methods": {method.name: {"spec": method.spec, "identity": method.identity} for method in methods},
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "machine": machine(),
+    }
+    path = out / f"downstream-{task.name}.json"
+    write_json(path, record)
+    for degradation, by_method in record["summary"].items():
+        for method, figures in by_method.items():
+            values = " / ".join(f"{figures[name]:.4f}" for name in task.figures)
+            typer.echo(f"{degradation:10s} {method:20s} {' / '.join(task.figures)} {values}")
+    typer.echo(f"wrote {path}")
+    shown = list(show) or telling_pictures(record, task.figures[0], degradations[0].name)
+    sheet = work / f"{task.name}.png"
+    task_sheet(task, shown, degradations[0], methods).save(sheet)
+    typer.echo(f"wrote {sheet}")
+    if missing or record["errors"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    run_safely(app)

@@ -1,0 +1,356 @@
+"""Time by step, memory and tiling: what a restoration costs on the machine at hand, and what the machine could do.
+
+``python -m studies.speed.cost`` measures each size, runtime and precision in a process of its own, so that peak
+memory is that run's alone, and writes ``results/cost.json``. Timings are of one run each on whatever else the machine
+does: compare ratios within one table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from unjpeg import restorer as restorer_module
+from unjpeg import tiling as tiling_module
+from unjpeg.console import run_safely
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.evaluate.pairs import encode_jpeg, load_images
+from unjpeg.evaluate.processes import own_peak_mib
+from unjpeg.picture import read_picture
+from unjpeg.restorer import Restorer
+from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
+from unjpeg.tiling import TiledNetwork, Tiling
+from unjpeg.version import __version__, source_commit
+
+__all__ = [
+    "NETWORK",
+    "STEPS",
+    "ceiling",
+    "enlarged",
+    "halo_table",
+    "main",
+    "network_rate",
+    "start_up",
+    "time_restoration",
+]
+
+MEGAPIXELS = (0.4, 12.0, 100.0)
+WHOLE = 1 << 20
+
+STEPS = ("load", "decode", "guide", "tiles", "waiting", "projection", "conversion", "encode")
+"""Of a restoration, in the order in which they begin. ``load`` is the model's, and no part of a picture's total. Where
+there are several, tiles run beside the steps that follow; ``waiting`` is for the next one. Conversion is everything
+between the network and the encoder that is not projection."""
+
+NETWORK = ("guide", "tiles")
+
+PRODUCT_SIDE = 4096
+"""Of the square matrices whose product is the machine's ceiling."""
+
+TILE_SIDE = 512
+"""Of the tile whose multiply-adds a second are compared with that."""
+
+
+def main(
+    photo: Annotated[Path, typer.Option(help="A picture; it is repeated to the sizes measured.")],
+    out: Annotated[Path, typer.Option(help="Folder of cost.json.")] = Path("results"),
+    model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
+    also: Annotated[list[str], typer.Option(help="Other models, whose network's rate is measured.")] = ["fast"],  # noqa: B006
+    megapixels: Annotated[list[float], typer.Option(help="Sizes.")] = list(MEGAPIXELS),  # noqa: B006
+    product: Annotated[int, typer.Option(min=64, help="Side of the matrices multiplied.")] = PRODUCT_SIDE,
+    repeats: Annotated[int, typer.Option(min=1, help="Of what is short.")] = 5,
+    halos: Annotated[list[int], typer.Option(help="Halos to compare.")] = [32, 64, 96, 128, 160, 192],  # noqa: B006
+    halo_set: Annotated[Path | None, typer.Option(help="Folder of pictures for the halo table.")] = None,
+    halo_pictures: Annotated[int | None, typer.Option(min=1, help="Only the first of them.")] = None,
+) -> None:
+    """Measure time, memory, the machine's ceiling and the halo's effect."""
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "unjpeg": __version__,
+        "commit": source_commit(),
+        "model": model,
+        "start": start_up(photo, model, repeats),
+        "ceiling": ceiling(product, repeats),
+        "networks": {
+            name: {precision: network_rate(name, precision, repeats) for precision in _precisions(name)}
+            for name in dict.fromkeys([model, *also])
+        },
+        "runs": [],
+        "halo": [],
+    }
+    for name in ("start", "ceiling", "networks"):
+        print(f"{name}: {record[name]}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in megapixels:
+            file = Path(folder) / "large.jpg"
+            file.write_bytes(enlarged(photo, size))
+            for runtime, precision in [*(("openvino", here) for here in _precisions(model)), ("onnxruntime", "full")]:
+                command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, precision, model]
+                finished = subprocess.run(command, capture_output=True, text=True, check=True)
+                run = json.loads(finished.stdout)
+                record["runs"].append(run)
+                steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["seconds"].items())
+                print(
+                    f"{run['megapixels']:6.1f} MP {runtime:12s} {precision:5s} {run['seconds_per_megapixel']:.2f} "
+                    f"s/MP, outside the network {run['share_outside_network']:.0%}, "
+                    f"peak {run['peak_mib'] or 0:.0f} MiB ({steps})",
+                    flush=True,
+                )
+    if halo_set is not None:
+        for here in _precisions(model):
+            record["halo"] += halo_table(model, here, halo_set, halos, limit=halo_pictures)
+        record["halo_pictures"] = halo_pictures
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "cost.json").write_text(json.dumps(record, indent=1))
+
+
+def _precisions(model: str) -> list[ChosenPrecision]:
+    """That this model runs at on this machine: the default one first, full last."""
+    restorer = Restorer(model)
+    holds_int8 = restorer.model_file.restore_int8 is not None
+    chosen = restorer.model.precision
+    here: dict[ChosenPrecision, None] = {chosen: None}
+    if processor_features() & BF16_FEATURES:
+        here["bf16"] = None
+    if holds_int8:
+        here["int8"] = None
+    return [*(precision for precision in here if precision != "full"), "full"]
+
+
+def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
+    """Median seconds of whole processes: the command's help, and a picture of 64x64 pixels, JPEG in, PNG out.
+
+    A first run of each, which may have graphs to compile, is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small.jpg"
+        with Image.open(photo) as image:
+            small.write_bytes(encode_jpeg(np.asarray(image.convert("RGB"))[:64, :64].copy(), 30))
+        restoring = ["restore", str(small), "--overwrite", "--model", model]
+
+        def seconds(*arguments: str) -> float:
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "unjpeg", *arguments], check=True, capture_output=True)
+            return time.perf_counter() - start
+
+        return {
+            name: float(np.median([seconds(*arguments) for _ in range(repeats + 1)][1:]))
+            for name, arguments in (("help", ["--help"]), ("64x64", restoring))
+        }
+
+
+def ceiling(side: int, repeats: int) -> dict[str, float]:
+    """Thousand millions of multiply-adds a second in a product of two square matrices, the best of several.
+
+    In float32, by whichever of numpy's library and the network's runtime is faster; in bfloat16 and 8-bit integers
+    only where the processor computes with them.
+    """
+    import openvino
+    from openvino import opset13
+
+    first, second = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
+    core = openvino.Core()
+
+    def product(precision: str) -> Callable[[], object]:
+        left = opset13.parameter([side, side], np.float32)
+        if precision == "int8":
+            ends = [opset13.constant(np.float32(end)) for end in (0, 1)]
+            rounded = opset13.fake_quantize(left, *ends, *ends, 256)
+            whole = opset13.convert(opset13.constant(np.rint(127 * second).astype(np.int8)), "f32")
+            factors = rounded, opset13.multiply(whole, opset13.constant(np.float32(1 / 127)))
+        else:
+            factors = left, opset13.constant(second)
+        graph = openvino.Model([opset13.matmul(*factors, False, False)], [left])
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        return lambda: request.infer([first])
+
+    def rate(call: Callable[[], object]) -> float:
+        call()
+        return side**3 / 1e9 / min(_seconds(call) for _ in range(repeats))
+
+    rates = {"f32": max(rate(lambda: np.matmul(first, second)), rate(product("f32")))}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        rates["bf16"] = rate(product("bf16"))
+    if processor_features() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        rates["int8"] = rate(product("int8"))
+    return rates
+
+
+def network_rate(model: str, precision: Precision, repeats: int) -> dict[str, Any]:
+    """What the network's tiles make of it: multiply-adds of a tile, in thousand millions, and of a second."""
+    from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
+    from unjpeg.models import DagnConfig
+
+    restorer = Restorer(model, precision=precision)
+    loaded = restorer.model
+    config = DagnConfig(**restorer.model_file.description.network)
+    multiply_adds_g = count_multiply_adds(config)["restoring_multiply_adds_g"] * (TILE_SIDE / SIDE) ** 2
+    tile = np.random.default_rng(0).random((1, 3, TILE_SIDE, TILE_SIDE), dtype=np.float32)
+    guidance = loaded.guide(tile[..., : loaded.guide_window, : loaded.guide_window])
+    loaded.restore(tile, guidance)
+    seconds = float(np.median([_seconds(lambda: loaded.restore(tile, guidance)) for _ in range(repeats)]))
+    return {
+        "runtime": loaded.runtime,
+        "multiply_adds_g": multiply_adds_g,
+        "seconds": seconds,
+        "multiply_adds_g_per_second": multiply_adds_g / seconds,
+    }
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+class _Stopwatch:
+    """Seconds by step. Within a step another may run, in its thread: time counts for the inner one alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self._thread = threading.local()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        running = self._charged()
+        running.append(name)
+        try:
+            yield
+        finally:
+            self._charged().pop()
+
+    def _charged(self) -> list[str]:
+        """The steps that run in this thread, the time up to now counted."""
+        here, now = vars(self._thread), time.perf_counter()
+        running: list[str] = here.setdefault("running", [])
+        if running:
+            self.seconds[running[-1]] += now - here["since"]
+        here["since"] = now
+        return running
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            with self.step(name):
+                return call(*arguments, **options)
+
+        return run
+
+    def timed_items(self, name: str, call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def run(*arguments: Any, **options: Any) -> Iterator[Any]:
+            items = call(*arguments, **options)
+            while True:
+                with self.step(name):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+
+        return run
+
+
+def time_restoration(file: Path, runtime: str, precision: str, model: str) -> dict[str, Any]:
+    """Restore one file to PNG, every step timed. Run it in a fresh process: the peak memory is the process's."""
+    watch = _Stopwatch()
+    module: Any = restorer_module
+    tiling: Any = tiling_module
+    restorer = Restorer(model, runtime=runtime, precision=precision)  # type: ignore[arg-type]
+    with watch.step("load"):
+        loaded = restorer.model
+    loaded.guide = watch.timed("guide", loaded.guide)  # type: ignore[method-assign]
+    loaded.restore = watch.timed("tiles", loaded.restore)  # type: ignore[method-assign]
+    restorer._finished_strips = watch.timed_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
+    untimed = module.read_picture, module.project, tiling.ahead_by_one
+    tiling.ahead_by_one = watch.timed_items("waiting", tiling.ahead_by_one)
+    module.read_picture = watch.timed("decode", module.read_picture)
+    module.project = watch.timed("projection", module.project)
+    try:
+        start = time.perf_counter()
+        with watch.step("conversion"):
+            work = restorer.begin(file)
+        with watch.step("encode"):
+            work.save(file.with_suffix(".png"), overwrite=True)
+        total = time.perf_counter() - start
+    finally:
+        module.read_picture, module.project, tiling.ahead_by_one = untimed
+    megapixels = work.report.width * work.report.height / 1e6
+    return {
+        "megapixels": megapixels,
+        "runtime": runtime,
+        "precision": loaded.precision,
+        "seconds": watch.seconds,
+        "total_seconds": total,
+        "seconds_per_megapixel": total / megapixels,
+        "share_outside_network": 1 - sum(watch.seconds[step] for step in NETWORK) / total,
+        "peak_mib": own_peak_mib(),
+    }
+
+
+def halo_table(
+    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
+
+    The tile's core is made small (96 pixels), so that every picture has many seams; the result before rounding and
+    projection is compared.
+    """
+    restorer = Restorer(model, precision=precision)
+    images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in islice(load_images(folder), limit)]
+    pictures = [read_picture(encode_jpeg(image, quality)) for image in images]
+    guided = [(picture.pixels, restorer.guide(picture)) for picture in pictures]
+    whole = TiledNetwork(restorer.model, Tiling(core=WHOLE, halo=0))
+    wholes = [whole.restore_whole(pixels, guidance) for pixels, guidance in guided]
+    core = restorer.network.tiling.core
+    rows = []
+    for halo in halos:
+        tiled = TiledNetwork(restorer.model, Tiling(core=96, halo=halo))
+        start = time.perf_counter()
+        differences = [
+            np.abs(tiled.restore_whole(pixels, guidance) - expected)
+            for (pixels, guidance), expected in zip(guided, wholes, strict=True)
+        ]
+        row = {
+            "precision": precision,
+            "halo": halo,
+            "largest": float(max(difference.max() for difference in differences)),
+            "mean": float(np.mean([difference.mean() for difference in differences])),
+            "extra_pixels": (core + 2 * halo) ** 2 / core**2 - 1,
+            "seconds": time.perf_counter() - start,
+        }
+        rows.append(row)
+        print(
+            f"{precision}, halo {halo:3d}: largest difference {row['largest']:.3f} of 255, mean {row['mean']:.5f}; "
+            f"{row['extra_pixels']:.0%} more pixels at a core of {core}",
+            flush=True,
+        )
+    return rows
+
+
+def enlarged(photo: Path, megapixels: float, sampling: str = "4:2:0") -> bytes:
+    """The picture repeated, mirrored at the seams, to a 4:3 picture of about that size, as a JPEG of quality 30."""
+    with Image.open(photo) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    pad = [(0, max(0, n - m)) for n, m in zip((height, height * 4 // 3), pixels.shape[:2], strict=True)]
+    large = np.pad(pixels, [*pad, (0, 0)], mode="symmetric")[:height, : height * 4 // 3]
+    return encode_jpeg(np.ascontiguousarray(large), 30, sampling=sampling)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(time_restoration(Path(sys.argv[2]), *sys.argv[3:])))
+    else:
+        run_safely(lambda: typer.run(main))

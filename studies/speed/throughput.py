@@ -1,0 +1,138 @@
+"""Whole commands, side by side: how many pictures a minute, with how many workers, and against other programs.
+
+``python -m studies.speed.throughput workers`` restores one album with different numbers of worker processes;
+``... against`` gives one file to programs and models. They take turns, so that whatever else the machine does slows all
+of them down alike, and the median of the turns counts. Both write to ``results/throughput.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from studies.speed.cost import enlarged
+from unjpeg.console import run_safely
+from unjpeg.evaluate.benchmark import machine
+from unjpeg.version import __version__, source_commit
+
+__all__ = ["against", "app", "take_turns", "workers"]
+
+UNTRAINED_NAMES = ("fbcnn-sized", "published")
+"""Of ``studies.dagn.complexity``, which needs torch."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+PhotoOption = Annotated[Path, typer.Option(help="A picture; it is repeated to the size measured.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of throughput.json.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Turns of each; the median counts.")]
+MegapixelsOption = Annotated[float, typer.Option(help="Size of a picture.")]
+
+
+@app.command()
+def workers(
+    photo: PhotoOption,
+    out: OutOption = Path("results"),
+    model: Annotated[str, typer.Option(help="Model name or path.")] = "default",
+    counts: Annotated[list[int], typer.Option("--workers", help="Worker processes.")] = [1, 2, 4],  # noqa: B006
+    pictures: Annotated[int, typer.Option(min=2, help="In the album.")] = 16,
+    megapixels: MegapixelsOption = 1.0,
+    rounds: RoundsOption = 3,
+) -> None:
+    """Pictures a minute of `unjpeg restore ALBUM`, start and all, by the number of workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        album = Path(folder, "album")
+        album.mkdir()
+        for number in range(pictures):
+            (album / f"{number}.jpg").write_bytes(enlarged(photo, megapixels))
+
+        def command(count: int) -> list[str]:
+            where = [str(album), "-o", str(Path(folder, "out")), "--overwrite", "--model", model]
+            return [sys.executable, "-m", "unjpeg", "restore", *where, "--workers", str(count)]
+
+        seconds = take_turns({str(count): command(count) for count in counts}, rounds)
+    rates = {name: 60 * pictures / median for name, median in seconds.items()}
+    record = {"pictures": pictures, "megapixels": megapixels, "model": model, "a_minute": rates}
+    _keep(out, f"workers-{megapixels:g}", record)
+
+
+@app.command()
+def against(
+    photo: PhotoOption,
+    programs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=COMMAND",
+            help="With {input} and {output}; alone: a model's name, or fbcnn-sized or published, untrained.",
+        ),
+    ],
+    out: OutOption = Path("results"),
+    megapixels: MegapixelsOption = 6.0,
+    rounds: RoundsOption = 3,
+) -> None:
+    """Seconds of whole processes on one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "large.jpg")
+        source.write_bytes(enlarged(photo, megapixels))
+        commands = {}
+        for given in programs:
+            name, _, line = given.partition("=")
+            if not line and name in UNTRAINED_NAMES:
+                from studies.dagn.complexity import write_untrained
+
+                model = Path(folder, f"{name}.unjpeg")
+                write_untrained(name, model)
+                name = str(model)
+            ours = f"{shlex.quote(sys.executable)} -m unjpeg restore {{input}} -o {{output}} --overwrite --model {name}"
+            suffix = ".jpg" if line else ".png"
+            parts = shlex.split(line or ours)
+            commands[Path(name).stem] = [
+                part.format(input=source, output=Path(folder, f"restored{suffix}")) for part in parts
+            ]
+        seconds = take_turns(commands, rounds)
+    _keep(out, f"against-{megapixels:g}", {"megapixels": megapixels, "seconds": seconds})
+
+
+def take_turns(
+    commands: Mapping[str, list[str]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each command; a first turn, which may have graphs to compile, is not counted.
+
+    Raises:
+        RuntimeError: one failed.
+    """
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    names = list(commands)
+    for turn in range(rounds + 1):
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            start = clock()
+            ran = subprocess.run(commands[name], capture_output=True, text=True, check=False)
+            if ran.returncode:
+                raise RuntimeError(f"{name} failed: {ran.stderr.strip()[-500:]}")
+            if turn:
+                found[name].append(clock() - start)
+                print(f"{name}: {found[name][-1]:.1f} s", flush=True)
+    return {name: float(np.median(seconds)) for name, seconds in found.items()}
+
+
+def _keep(out: Path, name: str, measured: Mapping[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "throughput.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    record[name] = {"machine": machine(), "unjpeg": __version__, "commit": source_commit(), **measured}
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record[name]), flush=True)
+
+
+if __name__ == "__main__":
+    run_safely(app)

@@ -1,0 +1,97 @@
+"""The documentation says what the result files say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studies.documents import curves, landscape
+from studies.documents.tables import DOCUMENTS, tables, with_tables
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_tables_are_made_from_the_results(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert "<!-- table: " in text
+    assert with_tables(text, tables(ROOT / "results")) == text
+
+
+def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    made = tables(tmp_path)
+    assert {made[name] for name in ("networks", "ablation", "lambdas", "stage1")} == {"Not measured yet."}
+
+
+def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    names = ["base", "CIGM", "CSGM", "CFM", "all"]
+    gains = {name: {"mean": 0.1, "low": 0.05, "high": 0.15, "seed_deviation": 0.02} for name in names[1:]}
+    figures = {"psnr_db": 26.0, "ssim": 0.75, "psnr_b_db": 25.0}
+    summary = {"10": {metric: {"base": value, "jpeg": value, "gains": gains} for metric, value in figures.items()}}
+    record = {"variants": names, "summary": {"live1": summary, "mine": summary}}
+    (tmp_path / "ablation-modules-small.json").write_text(json.dumps(record))
+    lines = tables(tmp_path)["ablation"].splitlines()
+    assert len(lines) == 2 + 6
+    ours = "+0.100 ± 0.020 (+0.050 .. +0.150)"
+    assert lines[2].startswith(f"| live1, 10, PSNR | 26.00 | {ours}; +0.36 | {ours}; +0.28 | ")
+    assert "; " not in lines[5]
+
+
+def test_stage_1_has_both_reconstructions(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    figures = {
+        "quality_error": 3.4,
+        "class_accuracy": 0.25,
+        "judged_original": 0.4,
+        "content_error": {"insensitive": 7.25, "sensitive": 9.5},
+        "pooled_movement": {"insensitive": 0.5, "sensitive": None},
+    }
+    record = {"qualities": [10], "views": {view: {"per_quality": {"10": figures}} for view in ("training", "whole")}}
+    (tmp_path / "stage1.json").write_text(json.dumps(record))
+    head, _, row = tables(tmp_path)["stage1"].splitlines()
+    assert head.count("reconstruction, insensitive / sensitive (") == 2
+    assert row == "| 10 |" + 2 * " 3.4 | 25% | 60% | 7.2 / 9.5 | 0.50 / - |"
+
+
+def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    summary = {
+        "original": {"original": {"map": 0.42}},
+        "jpeg-10": {"jpeg": {"map": 0.1}, "default": {"map": 0.204}},
+        "jpeg-30": {"jpeg": {"map": 0.3}, "default": {"map": 0.35}},
+    }
+    (tmp_path / "downstream-detection.json").write_text(json.dumps({"summary": summary}))
+    made = tables(tmp_path)
+    assert made["detection"].splitlines()[2:6] == [
+        "| original | 42.0 | 42.0 | 42.0 | 42.0 |",
+        "| jpeg | 10.0 |  | 30.0 |  |",
+        "| default | 20.4 |  | 35.0 |  |",
+        "| JPEG, as printed | 9.5 | 23.8 | 30.0 | 32.2 |",
+    ]
+    assert made["segmentation"].splitlines()[-1] == "| DAGN, as printed | 57.9 | 69.3 | 73.1 | 74.3 |"
+
+
+def test_a_changed_figure_is_noticed() -> None:
+    made = tables(ROOT / "results")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made["short"] = made["short"].replace("LIVE1", "LIVE2")
+    assert with_tables(text, made) != text
+
+
+def test_plots_are_drawn_from_the_results() -> None:
+    def comment(name: str) -> str:
+        with Image.open(ROOT / "docs" / "images" / name) as picture:
+            return str(picture.info["Comment"])
+
+    results = ROOT / "results"
+    assert comment("gain-and-cost.png") == landscape.fingerprint(*landscape.points(results))
+    assert comment("learning-curves.png") == curves.fingerprint(json.loads((results / curves.RESULTS).read_text()))
