@@ -22,7 +22,7 @@ from jpegs import encoded, picture
 from unjpeg.cli import app
 from unjpeg.errors import ClusterError
 from unjpeg.modelfile import ModelFile
-from unjpeg.restorer import Restorer
+from unjpeg.restorer import Options, Restorer
 from unjpeg.settings import Settings
 from unjpeg.version import __version__
 
@@ -55,7 +55,7 @@ def album(store: Any) -> Any:
 
 @pytest.fixture
 def order(tiny_model: Path) -> cluster._Order:
-    settings = Settings(model=str(tiny_model), strength=0.5)
+    settings = Settings(str(tiny_model), Options(strength=0.5))
     return cluster._Order(
         settings=settings,
         fingerprint=settings.fingerprint,
@@ -155,7 +155,7 @@ def test_content_and_settings_decide_what_is_done(album: Any, order: cluster._Or
     assert done(again).status == "done earlier"
     album.pipe_file("/out/sub/0.png", b"changed by hand")
     assert done(again).status == "restored"
-    settings = replace(again.settings, bit_depth=16)
+    settings = replace(again.settings, options=replace(again.settings.options, bit_depth=16))
     assert done(replace(again, run="4", settings=settings, fingerprint=settings.fingerprint)).status == "restored"
 
 

@@ -163,6 +163,7 @@ def restore(
     from unjpeg.batch import plan, restore_batch, resumed
     from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
+    from unjpeg.restorer import Options
     from unjpeg.settings import Settings
 
     given = {
@@ -176,13 +177,15 @@ def restore(
         runtime=runtime,
         device=device,
         precision=precision,
-        strength=strength,
-        quality=quality,
-        consistency=consistency,
-        bit_depth=16 if bit_depth == "16" else 8,
+        options=Options(
+            strength=strength,
+            quality=quality,
+            consistency=consistency,
+            bit_depth=16 if bit_depth == "16" else 8,
+            salvage=salvage,
+            tta=tta,
+        ),
         output_quality=output_quality,
-        salvage=salvage,
-        tta=tta,
         strip=strip,
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
@@ -194,9 +197,11 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted({job.format for job in todo.jobs if settings.bit_depth not in FORMATS[job.format].bit_depths})
+    unfit = sorted(
+        {job.format for job in todo.jobs if settings.options.bit_depth not in FORMATS[job.format].bit_depths}
+    )
     if unfit:
-        holds = f"{', '.join(unfit)} holds no {settings.bit_depth}-bit pixels"
+        holds = f"{', '.join(unfit)} holds no {settings.options.bit_depth}-bit pixels"
         raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
@@ -266,24 +271,29 @@ def cluster(
     with needing_extra("cluster"):
         from unjpeg.cluster import restore_on_cluster
     from unjpeg.output import FORMATS
+    from unjpeg.restorer import Options
     from unjpeg.settings import Settings
 
     settings = Settings(
         model=model,
         device=device,
         precision=precision,
-        strength=strength,
-        quality=quality,
-        consistency=consistency,
-        bit_depth=16 if bit_depth == "16" else 8,
+        options=Options(
+            strength=strength,
+            quality=quality,
+            consistency=consistency,
+            bit_depth=16 if bit_depth == "16" else 8,
+            salvage=salvage,
+            tta=tta,
+        ),
         output_quality=output_quality,
-        salvage=salvage,
-        tta=tta,
         strip=strip,
         overwrite=overwrite,
     )
-    if settings.bit_depth not in FORMATS[format].bit_depths:
-        raise typer.BadParameter(f"{format} holds no {settings.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
+    if settings.options.bit_depth not in FORMATS[format].bit_depths:
+        raise typer.BadParameter(
+            f"{format} holds no {settings.options.bit_depth}-bit pixels; choose png or tiff, or 8 bits"
+        )
     counts = {"restored": 0, "done earlier": 0, "failed": 0}
     for result in restore_on_cluster(
         inputs,

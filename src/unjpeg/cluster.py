@@ -51,7 +51,6 @@ from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeErro
 from unjpeg.files import placed
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
-from unjpeg.restorer import Restorer
 from unjpeg.settings import Settings
 from unjpeg.version import __version__
 
@@ -389,15 +388,7 @@ class _Worker:
     def __init__(self, order: _Order) -> None:
         self.order = order
         fsspec.config.conf.update(order.stores)
-        settings = order.settings
-        self._restorer = Restorer(
-            order.model,
-            runtime=settings.runtime,
-            device=settings.device,
-            threads=order.threads,
-            precision=settings.precision,
-            limits=settings.limits,
-        )
+        self._restorer = order.settings.restorer(order.threads, model=order.model)
         self._output = _Location.of(order.output)
 
     def run(self, given: Input) -> Result:
@@ -438,7 +429,7 @@ class _Worker:
         record.write(JournalEntry(begun=True), run=order.run, tries=tries + 1, process=os.getpid())
         encoded = io.BytesIO()
         try:
-            work = settings.begin(self._restorer, _Named(data, str(source)))
+            work = self._restorer.begin(_Named(data, str(source)), settings.options)
             settings.save(work, encoded, order.format)
         except Exception:  # nothing was put there; once writing has begun, something may have been
             with suppress(UnjpegError):

@@ -34,6 +34,7 @@ from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, choose_engine
 from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
 
 __all__ = [
+    "DEFAULTS",
     "ConsistencyPolicy",
     "NetworkOutput",
     "Options",
@@ -373,35 +374,39 @@ class Restorer:
         tiles = self.network.restore_ahead(sound, guidance, self._passes(options.tta))
         return self._restoration(picture, options, tiles, read, progress)
 
-    def run_network(self, picture: Picture, *, quality: int | None = None, tta: bool = False) -> NetworkOutput:
+    def run_network(
+        self, picture: Picture, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
+    ) -> NetworkOutput:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
         Args:
-            quality, tta: as of ``Options``.
+            options: of which ``quality`` and ``tta`` count here.
+            keywords: single options.
 
         Raises:
             ModelError: the model cannot run.
-            ValueError: the quality is out of its range.
+            ValueError: an option is out of its range.
         """
-        options = Options(quality=quality, tta=tta)
-        guidance, read = self._guidance(picture, quality)
-        pixels = self.network.restore_whole(picture.pixels[: picture.sound_rows], guidance, self._passes(tta))
+        options = replace(options, **keywords)
+        guidance, read = self._guidance(picture, options.quality)
+        passes = self._passes(options.tta)
+        pixels = self.network.restore_whole(picture.pixels[: picture.sound_rows], guidance, passes)
         return NetworkOutput(picture, pixels, read, options)
 
     def finish(
-        self,
-        output: NetworkOutput,
-        *,
-        strength: float = 1.0,
-        consistency: ConsistencyPolicy = "auto",
-        bit_depth: Literal[8, 16] = 8,
+        self, output: NetworkOutput, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
     ) -> Restored:
         """The rest of ``restore``: the same pixels, bit for bit. The output is not changed.
+
+        Args:
+            options: all but ``quality`` and ``tta``, which are the network's.
+            keywords: single options.
 
         Raises:
             ValueError: an option is out of its range.
         """
-        options = replace(output.options, strength=strength, consistency=consistency, bit_depth=bit_depth)
+        ran = output.options
+        options = replace(replace(options, **keywords), quality=ran.quality, tta=ran.tta)
         if options.strength == 0:
             return self._restoration(output.picture, options, None, None, None).finish()
         whole_width = slice(0, output.picture.pixels.shape[1])

@@ -7,13 +7,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import without_place
-from unjpeg.picture import Source
-from unjpeg.restorer import ConsistencyPolicy, Report, Restoration, Restorer
+from unjpeg.restorer import DEFAULTS, Options, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
 from unjpeg.version import __version__
 
@@ -22,21 +21,23 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to restore: as ``Restorer``, ``Restorer.begin`` and ``Restoration.save`` take it."""
+    """How a batch is restored: as ``Restorer``, ``Restorer.begin`` and ``Restoration.save`` take it.
+
+    Attributes:
+        model, runtime, device, precision, limits: as ``Restorer``.
+        options: how each picture is restored.
+        output_quality, strip, overwrite: as ``Restoration.save``.
+        keep_times: give outputs their input's times.
+    """
 
     model: str = "default"
+    options: Options = DEFAULTS
     runtime: Runtime | None = None
     device: str = "cpu"
     precision: Precision = "auto"
-    strength: float = 1.0
-    quality: int | None = None
-    consistency: ConsistencyPolicy = "auto"
-    bit_depth: Literal[8, 16] = 8
-    output_quality: int | None = None
-    salvage: bool = False
-    tta: bool = False
-    strip: bool = False
     limits: Limits = DEFAULT_LIMITS
+    output_quality: int | None = None
+    strip: bool = False
     overwrite: bool = False
     keep_times: bool = False
 
@@ -49,22 +50,25 @@ class Settings:
         """
         model = ModelFile.read(self.model)
         choose_engine(model, self.runtime, self.device, self.precision)
-        relevant = asdict(self) | {"model": model.hash, "version": __version__}
-        for elsewhere in ("overwrite", "keep_times", "device", "runtime", "precision", "limits"):
-            del relevant[elsewhere]
+        relevant = asdict(self.options) | {"output_quality": self.output_quality, "strip": self.strip}
+        relevant |= {"model": model.hash, "version": __version__}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
-    def begin(self, restorer: Restorer, source: Source, progress: Callable[[float], None] | None = None) -> Restoration:
-        """``Restorer.begin`` as these settings say; the same errors."""
-        return restorer.begin(
-            source,
-            strength=self.strength,
-            quality=self.quality,
-            consistency=self.consistency,
-            bit_depth=self.bit_depth,
-            salvage=self.salvage,
-            tta=self.tta,
-            progress=progress,
+    def restorer(
+        self, threads: int | None, *, limits: Limits | None = None, model: ModelFile | None = None
+    ) -> Restorer:
+        """One that works as these settings say, within other limits if such are given. Raises ModelError.
+
+        Args:
+            model: the model's file, where it has been read already.
+        """
+        return Restorer(
+            model or self.model,
+            runtime=self.runtime,
+            device=self.device,
+            threads=threads,
+            precision=self.precision,
+            limits=limits or self.limits,
         )
 
     def save(

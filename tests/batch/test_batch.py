@@ -15,8 +15,11 @@ from jpegs import encoded, picture
 from unjpeg.batch import JOURNAL, Job, Outcome, plan, planning, restore_batch, workers
 from unjpeg.batch.journal import Journal
 from unjpeg.errors import BadImageError, OutputError, TooLargeError
-from unjpeg.restorer import Restoration, Restorer
+from unjpeg.restorer import Options, Restoration, Restorer
 from unjpeg.settings import Settings
+
+DECODED = Options(strength=0)
+DEEP = Options(strength=0, bit_depth=16)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def album(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(tiny_model: Path) -> Settings:
-    return Settings(model=str(tiny_model), strength=0)
+    return Settings(model=str(tiny_model), options=DECODED)
 
 
 def jobs_of(album: Path, out: Path) -> tuple[Job, ...]:
@@ -79,7 +82,7 @@ def test_resume_knows_content_and_settings(
 
     (album / "1.jpg").write_bytes(encoded(picture(16, 24, 9)))
     (out / "2.png").write_bytes(b"changed by hand")
-    again = Settings(settings.model, strength=0, overwrite=True)
+    again = Settings(settings.model, DECODED, overwrite=True)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert states(run(album, out, again, resume=True)) == "srr"
     after = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -87,7 +90,7 @@ def test_resume_knows_content_and_settings(
     assert after["1.png"] != before["1.png"]
     assert after["2.png"] != b"changed by hand"
 
-    other = Settings(settings.model, strength=0, bit_depth=16, overwrite=True)
+    other = Settings(settings.model, DEEP, overwrite=True)
     assert states(run(album, out, other, resume=True)) == "rrr"
     (out / "0.png").unlink()
     assert states(run(album, out, other, resume=True)) == "rss"
@@ -103,7 +106,7 @@ def test_a_damaged_journal_costs_work_and_nothing_else(
     lines = journal.read_bytes().splitlines(keepends=True)
     assert [json.loads(line)["name"] for line in lines] == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png"]
     journal.write_bytes(b"".join(lines[:2]) + b"\xff\xfe\n[]\n{}\nnull\n" + lines[5][: len(lines[5]) // 2])
-    again = Settings(settings.model, strength=0, overwrite=True)
+    again = Settings(settings.model, DECODED, overwrite=True)
     assert states(run(album, out, again, resume=True)) == "srr"
     assert states(run(album, out, again, resume=True)) == "sss"
 
@@ -123,7 +126,7 @@ def test_each_batch_ends_what_it_has_begun_itself(
     assert states(run(album, out, settings, resume=True)) == "sss"
     other.begin(job)  # and was killed then: the result is still the first batch's
     assert states(run(album, out, settings, resume=True)) == "sss"
-    assert states(run(album, out, Settings(settings.model, strength=0, bit_depth=16), resume=True)) == "eee"
+    assert states(run(album, out, Settings(settings.model, DEEP), resume=True)) == "eee"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_results_beside_their_inputs_are_journalled_on_request_only(
     todo = plan([str(album)], None, None, recursive=False)
     assert states(list(restore_batch(todo.jobs, settings))) == "rrr"
     assert not (album / JOURNAL).exists()
-    again = Settings(settings.model, strength=0, overwrite=True)
+    again = Settings(settings.model, DECODED, overwrite=True)
     assert states(list(restore_batch(todo.jobs, again, resume=True))) == "rrr"
     assert states(list(restore_batch(todo.jobs, again, resume=True))) == "sss"
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi.testclient import TestClient
 
 from unjpeg.cli import app as command
+from unjpeg.restorer import Options
 from unjpeg.web import words
 from unjpeg.web.app import create_app
-from unjpeg.web.darkroom import Darkroom, FileKind, Look
+from unjpeg.web.darkroom import Darkroom, FileKind
 from unjpeg.web.workers import ServerLimits, Workers
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +137,7 @@ def test_the_residual_is_the_amplified_change(mode: str, tiny_model: Path, livel
     data = saved(colour, "PNG")
     room = Darkroom(lively_restorer, limits=PictureLimits(pixels=10_000), held_bytes=2**20, held_seconds=60)
     room.open(data, "a")
-    shown = np.asarray(opened(room.show("a", "residual", Look(), 4))).astype(float)
+    shown = np.asarray(opened(room.show("a", "residual", Options(), 4))).astype(float)
     restored = lively_restorer.restore(data).pixels.astype(float)
     before = decoded(data).astype(float)
     if mode in ("RGBA", "LA"):
@@ -174,20 +176,20 @@ def test_only_another_quality_runs_the_network_again(tiny_model: Path, monkeypat
     run_network = restorer.run_network
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        ran.append(options["quality"])
+        ran.append(arguments[-1].quality)
         return run_network(*arguments, **options)
 
     monkeypatch.setattr(restorer, "run_network", counted)
     room = Darkroom(restorer, limits=PictureLimits(pixels=10_000), held_bytes=2**20, held_seconds=60)
     room.open(JPEG, "a")
-    for look in (Look(), Look(0.5), Look(0.0), Look(0.5, None, "off")):
+    for look in (Options(), Options(strength=0.5), Options(strength=0), Options(strength=0.5, consistency="off")):
         room.show("a", "restored", look, 1)
         room.check("a", look)
         room.show("a", "residual", look, 8)
         room.save("a", look, FileKind())
-        room.save("a", look, FileKind("tiff", 16))
+        room.save("a", replace(look, bit_depth=16), FileKind("tiff"))
     assert ran == [None]
-    room.show("a", "restored", Look(quality=40), 1)
+    room.show("a", "restored", Options(quality=40), 1)
     assert ran == [None, 40]
 
 
@@ -195,14 +197,14 @@ def test_pictures_make_room_for_newer_ones(tiny_restorer: Restorer) -> None:
     room = Darkroom(tiny_restorer, limits=PictureLimits(pixels=10_000), held_bytes=60_000, held_seconds=60)
     for key in "abc":  # 24 kB each before the network ran
         room.open(JPEG, key)
-        room.show("a", "decoded", Look(), 1)  # keeps it the latest used
+        room.show("a", "decoded", Options(), 1)  # keeps it the latest used
     with pytest.raises(PictureGoneError):
-        room.show("b", "decoded", Look(), 1)
-    room.show("c", "restored", Look(), 1)  # too much together with the other
+        room.show("b", "decoded", Options(), 1)
+    room.show("c", "restored", Options(), 1)  # too much together with the other
     with pytest.raises(PictureGoneError):
-        room.show("a", "decoded", Look(), 1)
+        room.show("a", "decoded", Options(), 1)
     room.open(encoded(picture(96, 100)), "too large for all, held alone")
-    room.show("too large for all, held alone", "restored", Look(), 1)
+    room.show("too large for all, held alone", "restored", Options(), 1)
 
 
 def test_pictures_expire(tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +216,9 @@ def test_pictures_expire(tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatc
     room.open(JPEG, "new")
     now += 30
     room.expire()
-    room.show("new", "decoded", Look(), 1)
+    room.show("new", "decoded", Options(), 1)
     with pytest.raises(PictureGoneError):
-        room.show("old", "decoded", Look(), 1)
+        room.show("old", "decoded", Options(), 1)
 
 
 def test_closed_pictures_are_gone(client: TestClient) -> None:

@@ -22,7 +22,7 @@ from unjpeg.batch.journal import Journal
 from unjpeg.batch.planning import Job
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import Limits
-from unjpeg.restorer import Report, Restorer
+from unjpeg.restorer import Report
 from unjpeg.settings import Settings
 
 __all__ = ["CORES_PER_WORKER", "Outcome", "restore_batch", "resumed", "worker_count"]
@@ -136,14 +136,7 @@ class _Worker:
     def __init__(self, settings: Settings, journal: Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
         self._by_memory = limits != settings.limits
-        self._restorer = Restorer(
-            settings.model,
-            runtime=settings.runtime,
-            device=settings.device,
-            threads=threads,
-            precision=settings.precision,
-            limits=limits,
-        )
+        self._restorer = settings.restorer(threads, limits=limits)
 
     def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:
         """One job. Whatever is wrong with it is in the outcome."""
@@ -167,7 +160,7 @@ class _Worker:
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
         self._journal.check(job)
-        work = settings.begin(self._restorer, job.source, progress)
+        work = self._restorer.begin(job.source, settings.options, progress=progress)
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)

@@ -7,16 +7,13 @@ engines are large, and not all are installed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
+from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, Precision, Runtime
 
 __all__ = [
     "BF16_FEATURES",
@@ -32,18 +29,6 @@ __all__ = [
 
 BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
 """Of a processor that multiplies 16-bit brain floats, by Linux's names."""
-
-Runtime = Literal["openvino", "onnxruntime", "torch"]
-
-ChosenPrecision = Literal["full", "bf16", "int8"]
-"""Of the convolutions of ``restore``: float32, 16-bit brain floats, or most of them in 8-bit integers."""
-
-Precision = Literal["auto", ChosenPrecision]
-"""``auto`` is what is fastest on this processor, if the file has it: see ``choose_engine``."""
-
-Arrays = list[NDArray[np.float32]]
-Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
-"""A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
 
 
 def choose_engine(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
-from unjpeg.runtimes import Arrays, Graph
+from unjpeg.runtimes.graph import Arrays, Graph
 
 __all__ = ["compile_onnxruntime"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
-from unjpeg.runtimes import Arrays, ChosenPrecision, Graph
+from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
 
 __all__ = ["compile_openvino"]
 

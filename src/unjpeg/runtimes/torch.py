@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
 from unjpeg.models.exported import Guide, Restore, load_exported
-from unjpeg.runtimes import Arrays, Graph
+from unjpeg.runtimes.graph import Arrays, Graph
 
 __all__ = ["compile_torch"]
 

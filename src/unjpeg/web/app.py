@@ -16,7 +16,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -42,9 +42,10 @@ from unjpeg.errors import (
 )
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
+from unjpeg.restorer import DEFAULTS, Options
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
-from unjpeg.web.darkroom import FileKind, Look
+from unjpeg.web.darkroom import FileKind
 from unjpeg.web.workers import ServerLimits, Workers
 
 __all__ = ["create_app", "serve"]
@@ -104,8 +105,8 @@ class LookQuery(BaseModel):
         "auto", description="Keep the result among the pictures that could have produced the file."
     )
 
-    def look(self) -> Look:
-        return Look(self.strength, self.quality, self.consistency)
+    def options(self) -> Options:
+        return Options(strength=self.strength, quality=self.quality, consistency=self.consistency)
 
 
 def _bits(value: str) -> int:
@@ -123,10 +124,13 @@ class FileQuery(LookQuery):
     bit_depth: Annotated[Literal[8, 16], BeforeValidator(_bits)] = Field(8, description="16 for PNG and TIFF only.")
     output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
 
+    def options(self) -> Options:
+        return replace(super().options(), bit_depth=self.bit_depth)
+
     def kind(self) -> FileKind:
         if self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
-        return FileKind(self.format, self.bit_depth, self.output_quality)
+        return FileKind(self.format, self.output_quality)
 
 
 class ResidualQuery(LookQuery):
@@ -285,7 +289,7 @@ def create_app(
         """A file in, the restored file out. The report is in the header `unjpeg-report`, as JSON."""
         kind = query.kind()
         with the_team().admitted():
-            data, report = await on_upload(request, darkroom.restore_once, query.look(), kind)
+            data, report = await on_upload(request, darkroom.restore_once, query.options(), kind)
         return _file_response(data, kind.format, {"unjpeg-report": json.dumps(report)})
 
     @app.post("/api/inspect", tags=["one request"], openapi_extra=_UPLOAD)
@@ -310,29 +314,29 @@ def create_app(
     @app.get("/api/pictures/{key}/decoded", tags=["held pictures"], response_class=Response)
     async def decoded(request: Request, key: Key) -> Response:
         """The picture as the file has it: a PNG to look at, upright."""
-        return _view(await on_held(request, key, darkroom.show_picture, "decoded", Look(), 1.0))
+        return _view(await on_held(request, key, darkroom.show_picture, "decoded", DEFAULTS, 1.0))
 
     @app.get("/api/pictures/{key}/restored", tags=["held pictures"], response_class=Response)
     async def restored(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> Response:
         """The result: a PNG to look at, upright, without metadata."""
-        return _view(await on_held(request, key, darkroom.show_picture, "restored", query.look(), 1.0))
+        return _view(await on_held(request, key, darkroom.show_picture, "restored", query.options(), 1.0))
 
     @app.get("/api/pictures/{key}/residual", tags=["held pictures"], response_class=Response)
     async def residual(request: Request, key: Key, query: Annotated[ResidualQuery, Query()]) -> Response:
         """What was changed, amplified, around middle grey: a PNG to look at, upright."""
-        return _view(await on_held(request, key, darkroom.show_picture, "residual", query.look(), query.gain))
+        return _view(await on_held(request, key, darkroom.show_picture, "residual", query.options(), query.gain))
 
     @app.get("/api/pictures/{key}/check", tags=["held pictures"])
     async def check(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> dict[str, Any]:
         """What was done, and what `verify` says of the result, in figures and in words."""
-        facts: dict[str, Any] = await on_held(request, key, darkroom.check_picture, query.look())
+        facts: dict[str, Any] = await on_held(request, key, darkroom.check_picture, query.options())
         return facts
 
     @app.get("/api/pictures/{key}/file", tags=["held pictures"], response_class=Response)
     async def file(request: Request, key: Key, query: Annotated[FileQuery, Query()]) -> Response:
         """The result as a file, with the metadata: what `POST api/restore` answers."""
         kind = query.kind()
-        return _file_response(await on_held(request, key, darkroom.save_picture, query.look(), kind), kind.format)
+        return _file_response(await on_held(request, key, darkroom.save_picture, query.options(), kind), kind.format)
 
     @app.delete("/api/pictures/{key}", tags=["held pictures"], status_code=204)
     async def close_picture(request: Request, key: Key) -> None:

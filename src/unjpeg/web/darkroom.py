@@ -23,13 +23,12 @@ from unjpeg.inspection import inspection_of
 from unjpeg.jpeg import Limits
 from unjpeg.picture import Picture, read_picture
 from unjpeg.projection import measure_consistency
-from unjpeg.restorer import ConsistencyPolicy, NetworkOutput, Restored, Restorer, upright
+from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, upright
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
 __all__ = [
     "Darkroom",
     "FileKind",
-    "Look",
     "View",
     "check_picture",
     "close_picture",
@@ -50,20 +49,10 @@ _SHOWN_PNG_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How to restore: as ``Restorer.restore`` takes it."""
-
-    strength: float = 1.0
-    quality: int | None = None
-    consistency: ConsistencyPolicy = "auto"
-
-
-@dataclass(frozen=True, slots=True)
 class FileKind:
-    """What file to make: as ``Restored.save`` and ``Restorer.restore`` take it."""
+    """What file to make: as ``Restored.save`` takes it."""
 
     format: str = "png"
-    bit_depth: Literal[8, 16] = 8
     output_quality: int | None = None
 
 
@@ -76,7 +65,7 @@ class _Held:
     output: NetworkOutput | None = None
     output_for: int | None = None
     rendered: Restored | None = None
-    rendered_for: Look | None = None
+    rendered_for: Options | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -118,7 +107,7 @@ class Darkroom:
         """As ``open``, without holding the picture."""
         return self._facts(read_picture(_named(data), limits=self._limits))
 
-    def show(self, key: str, view: View, look: Look, gain: float) -> bytes:
+    def show(self, key: str, view: View, options: Options, gain: float) -> bytes:
         """A PNG to look at: upright, in the picture's colour profile, without its other metadata.
 
         Raises:
@@ -129,18 +118,18 @@ class Darkroom:
         if view == "decoded":
             pixels = held.picture.with_alpha(held.picture.pixels, slice(None))
         elif view == "restored":
-            pixels = self._render(held, look).pixels
+            pixels = self._render(held, options).pixels
         else:
-            pixels, profile = _residual(held.picture.pixels, self._render(held, look).pixels, gain), None
+            pixels, profile = _residual(held.picture.pixels, self._render(held, options).pixels, gain), None
         image = Image.fromarray(upright(pixels, held.picture.metadata.orientation))
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=_SHOWN_PNG_LEVEL, icc_profile=profile)
         return buffer.getvalue()
 
-    def check(self, key: str, look: Look) -> dict[str, Any]:
+    def check(self, key: str, options: Options) -> dict[str, Any]:
         """Whether the result could have produced the file: as ``unjpeg verify`` says. Raises PictureGoneError."""
         held = self._take(key)
-        restored = self._render(held, look)
+        restored = self._render(held, options)
         jpeg = held.picture.jpeg
         consistency = None
         if jpeg is not None:
@@ -154,25 +143,18 @@ class Darkroom:
             "facts": _plain(check_in_words(restored.report, consistency)),
         }
 
-    def save(self, key: str, look: Look, kind: FileKind) -> bytes:
+    def save(self, key: str, options: Options, kind: FileKind) -> bytes:
         """The file that ``unjpeg restore`` writes. Raises PictureGoneError, OutputError."""
         held = self._take(key)
-        if kind.bit_depth == 8:
-            return _file(self._render(held, look), kind)
-        output = self._run_network(held, look)
-        deep = self._restorer.finish(output, strength=look.strength, consistency=look.consistency, bit_depth=16)
+        if options.bit_depth == 8:
+            return _file(self._render(held, options), kind)
+        deep = self._restorer.finish(self._run_network(held, options), options)
         self._make_room()
         return _file(deep, kind)
 
-    def restore(self, data: bytes, look: Look, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+    def restore(self, data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
-        restored = self._restorer.restore(
-            _named(data),
-            strength=look.strength,
-            quality=look.quality,
-            consistency=look.consistency,
-            bit_depth=kind.bit_depth,
-        )
+        restored = self._restorer.restore(_named(data), options)
         return _file(restored, kind), dataclasses.asdict(restored.report)
 
     def close(self, key: str) -> None:
@@ -205,18 +187,18 @@ class Darkroom:
         self._pictures.move_to_end(key)
         return held
 
-    def _run_network(self, held: _Held, look: Look) -> NetworkOutput:
-        if held.output is None or held.output_for != look.quality:
+    def _run_network(self, held: _Held, options: Options) -> NetworkOutput:
+        if held.output is None or held.output_for != options.quality:
             held.output = None  # the old one goes before the new one comes
-            held.output = self._restorer.run_network(held.picture, quality=look.quality)
-            held.output_for = look.quality
+            held.output = self._restorer.run_network(held.picture, options)
+            held.output_for = options.quality
         return held.output
 
-    def _render(self, held: _Held, look: Look) -> Restored:
-        if held.rendered is None or held.rendered_for != look:
-            output = self._run_network(held, look)
-            held.rendered = self._restorer.finish(output, strength=look.strength, consistency=look.consistency)
-            held.rendered_for = look
+    def _render(self, held: _Held, options: Options) -> Restored:
+        if held.rendered is None or held.rendered_for != options:
+            output = self._run_network(held, options)
+            held.rendered = self._restorer.finish(output, options)
+            held.rendered_for = options
             self._make_room()
         return held.rendered
 
@@ -289,24 +271,24 @@ def inspect_once(data: bytes) -> dict[str, Any]:
     return _here().inspect(data)
 
 
-def show_picture(key: str, view: View, look: Look, gain: float) -> bytes:
+def show_picture(key: str, view: View, options: Options, gain: float) -> bytes:
     """``Darkroom.show``."""
-    return _here().show(key, view, look, gain)
+    return _here().show(key, view, options, gain)
 
 
-def check_picture(key: str, look: Look) -> dict[str, Any]:
+def check_picture(key: str, options: Options) -> dict[str, Any]:
     """``Darkroom.check``."""
-    return _here().check(key, look)
+    return _here().check(key, options)
 
 
-def save_picture(key: str, look: Look, kind: FileKind) -> bytes:
+def save_picture(key: str, options: Options, kind: FileKind) -> bytes:
     """``Darkroom.save``."""
-    return _here().save(key, look, kind)
+    return _here().save(key, options, kind)
 
 
-def restore_once(data: bytes, look: Look, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+def restore_once(data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
     """``Darkroom.restore``."""
-    return _here().restore(data, look, kind)
+    return _here().restore(data, options, kind)
 
 
 def close_picture(key: str) -> None:

@@ -1,0 +1,23 @@
+"""What every engine makes of a model: compiled graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Arrays", "ChosenPrecision", "Graph", "Precision", "Runtime"]
+
+Runtime = Literal["openvino", "onnxruntime", "torch"]
+
+ChosenPrecision = Literal["full", "bf16", "int8"]
+"""Of the convolutions of ``restore``: float32, 16-bit brain floats, or most of them in 8-bit integers."""
+
+Precision = Literal["auto", ChosenPrecision]
+"""``auto`` is what is fastest on this processor, if the file has it: see ``choose_engine``."""
+
+Arrays = list[NDArray[np.float32]]
+Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
+"""A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""

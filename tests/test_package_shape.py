@@ -1,0 +1,105 @@
+"""How the package hangs together: no import circles, nothing that imports the command line, no studies in the wheel."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "unjpeg"
+
+
+def module_name(file: Path, root: Path) -> str:
+    parts = file.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Everything that a module imports at any place, in functions too; not what only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imported_names(node)
+
+
+def import_graph(root: Path, folder: Path) -> dict[str, set[str]]:
+    """Modules of a folder and which of them each imports. A package counts with what its ``__init__`` imports."""
+    files = {module_name(file, root): file for file in sorted(folder.rglob("*.py"))}
+    graph: dict[str, set[str]] = {}
+    for name, file in files.items():
+        found = set(imported_names(ast.parse(file.read_text(encoding="utf-8"))))
+        graph[name] = {other for other in found if other in files and other != name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or not (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in sorted(graph[name]):
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            group: list[str] = []
+            while not group or group[-1] != name:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(graph):
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize(("root", "folder"), [(ROOT / "src", PACKAGE), (ROOT, ROOT / "studies")])
+def test_no_module_imports_one_that_imports_it(root: Path, folder: Path) -> None:
+    graph = import_graph(root, folder)
+    assert len(graph) > 10
+    # The package's own names are looked up when they are used: what imports the package itself imports its errors only.
+    graph.pop("unjpeg", None)
+    assert circles({name: others - {"unjpeg"} for name, others in graph.items()}) == []
+
+
+def test_nothing_but_the_command_imports_the_command_line() -> None:
+    graph = import_graph(ROOT / "src", PACKAGE)
+    assert {name for name, others in graph.items() if "unjpeg.cli" in others} == {"unjpeg.__main__"}
+
+
+def test_the_product_knows_nothing_of_the_studies() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        found = set(imported_names(ast.parse(file.read_text(encoding="utf-8"))))
+        assert not any(name.partition(".")[0] == "studies" for name in found), file
+
+
+def test_what_restores_imports_no_lab() -> None:
+    """Neither training nor adapting nor measuring lies on the way of a picture; the torch runtime needs the models."""
+    graph = import_graph(ROOT / "src", PACKAGE)
+    reached, waiting = set[str](), ["unjpeg.restorer", "unjpeg.batch", "unjpeg.inspection", "unjpeg.cluster"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += graph[name]
+    assert not {name for name in reached if name.split(".")[1:2] in (["train"], ["adapt"], ["evaluate"])}
