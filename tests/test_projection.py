@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import idctn
+from scipy.fft import dctn, idctn
 
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, picture, saved
 from unjpeg.dct import idct_blocks
-from unjpeg.jpeg import JpegImage
+from unjpeg.jpeg import NOTHING_SENT, Component, JpegImage
 from unjpeg.projection import (
     NEAR_END,
     WINDOW,
@@ -420,3 +421,94 @@ def test_colour_conversion_and_its_rounding_stay_within_the_tolerance() -> None:
     flat = Image.new("RGB", (16, 16), (200, 30, 90))
     jpeg = JpegImage.decode(saved(flat, quality=100, subsampling="4:4:4"))
     assert measured(jpeg.pixels, jpeg).is_consistent
+
+
+# Cells that are not half a step either way
+
+WHOLE = (slice(None), slice(None))
+
+
+def with_cells(jpeg: JpegImage, **changes: Any) -> JpegImage:
+    """The same with other cells of its first component."""
+    return replace(jpeg, components=(replace(jpeg.components[0], **changes), *jpeg.components[1:]))
+
+
+def test_cells_are_half_a_step_either_way() -> None:
+    component = JpegImage.decode(encoded(picture(40, 56), "grey", quality=30)).components[0]
+    low, high = component.cells(slice(1, 3), slice(2, 9))
+    expected = component.coefficients_VU88[1:3, 2:9].astype(float)
+    assert low.dtype == high.dtype == np.float32
+    np.testing.assert_array_equal(low, (expected - 0.5) * component.table_88)
+    np.testing.assert_array_equal(high, (expected + 0.5) * component.table_88)
+
+
+@given(st.integers(0, 13), seeds)
+def test_cells_hold_what_was_cut_off_and_nothing_else(bits: int, seed: int) -> None:
+    """DC's low bits are shifted out; of all others they are cut off the magnitude."""
+    whole = np.random.default_rng(seed).integers(-4000, 4000, (9, 9, 8, 8)) >> np.random.default_rng(seed).integers(12)
+    sent = np.sign(whole) * (np.abs(whole) >> bits << bits)
+    sent[..., 0, 0] = whole[..., 0, 0] >> bits << bits
+    component = Component(sent.astype(np.int16), np.full((8, 8), 3, np.uint16), (1, 1), None, np.full((8, 8), bits))
+    low, high = component.cells(*WHOLE)
+    assert (low <= 3 * (whole - 0.5)).all()
+    assert (high >= 3 * (whole + 0.5)).all()
+    width = np.where((sent == 0) & (np.arange(64).reshape(8, 8) > 0), 2 * (2**bits - 1), 2**bits - 1)
+    np.testing.assert_array_equal(high - low, 3.0 * (width + 1))
+
+
+def test_what_was_never_sent_is_unbounded_and_not_checked() -> None:
+    original = picture(48, 64, low=60, high=190)[..., 1]
+    jpeg = JpegImage.decode(encoded(original, "grey", quality=60))
+    unsent = np.full((8, 8), NOTHING_SENT, np.uint8)
+    unsent[0, 0] = 0
+    only_dc = with_cells(jpeg, unsent_bits_88=unsent)
+    other = np.kron(original.reshape(6, 8, 8, 8).mean(axis=(1, 3)).round().astype(np.uint8), np.ones((8, 8), np.uint8))
+    result = measured(other, only_dc)
+    assert result.is_consistent
+    assert result.components[0].checked == 6 * 8
+    other[16:24, 8:16] += 20
+    result = measured(other, only_dc)
+    assert result.components[0].inside == 6 * 8 - 1
+    assert result.components[0].worst_block == (2, 1)
+    nothing = with_cells(jpeg, unsent_bits_88=np.full((8, 8), NOTHING_SENT, np.uint8))
+    assert not measured(other, nothing).can_tell
+    moved = moved_away(original, 1, 20)
+    np.testing.assert_allclose(projected(moved, nothing), moved, atol=1e-3)
+    np.testing.assert_allclose(trusted(moved, nothing, some_shares(1)), moved, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_explicit_cells_are_clamped_to_and_nothing_more(sampling: str, dtype: type[np.floating]) -> None:
+    jpeg = JpegImage.decode(encoded(picture(48, 64), sampling, quality=30))
+    low, high = (bound.astype(dtype) for bound in jpeg.components[0].cells(*WHOLE))
+    low[:, :, 2, 3], high[:, :, 4:, 4:] = -np.inf, np.inf
+    high[1, 1, :3, :3] += 100
+    jpeg = with_cells(jpeg, bounds=(low, high))
+    moved = moved_away(jpeg.pixels, 2, 30)
+    for result in (projected(moved, jpeg), trusted(moved, jpeg, NONE)):
+        luma = result if result.ndim == 2 else result @ LUMA
+        coefficients = dctn(luma.reshape(6, 8, 8, 8).swapaxes(1, 2) - 128.0, axes=(2, 3), norm="ortho")
+        assert (np.maximum(low - coefficients, coefficients - high) < 5e-3).all()
+    assert measured(np.rint(projected(moved, jpeg).clip(0, 255)).astype(np.uint8), jpeg).share_inside > 0.99
+    # Untrusted, a coefficient goes to its cell's middle, but only where the cell is the usual one.
+    free = np.isinf(high)
+    wide = dctn(
+        (moved if moved.ndim == 2 else moved @ LUMA).reshape(6, 8, 8, 8).swapaxes(1, 2) - 128.0,
+        axes=(2, 3),
+        norm="ortho",
+    )
+    expected = np.maximum(wide, low)
+    np.testing.assert_allclose(coefficients[free], expected[free], atol=0.05)
+
+
+def test_explicit_cells_that_are_the_usual_ones_change_nothing() -> None:
+    jpeg = JpegImage.decode(encoded(picture(48, 64), quality=30))
+    explicit = with_cells(jpeg, bounds=jpeg.components[0].cells(*WHOLE))
+    moved, shares = moved_away(jpeg.pixels, 2, 30), some_shares(3)
+    np.testing.assert_array_equal(trusted(moved, explicit, shares), trusted(moved, jpeg, shares))
+    sums = [measure_offsets(moved, jpeg.pixels, each.components, "YCbCr") for each in (jpeg, explicit)]
+    np.testing.assert_array_equal(sums[0].products, sums[1].products)
+    wide = jpeg.components[0].cells(*WHOLE)
+    unusual = with_cells(jpeg, bounds=(wide[0] - 1, wide[1] + 1))
+    assert not measure_offsets(moved, jpeg.pixels, unusual.components, "YCbCr").products[0].any()

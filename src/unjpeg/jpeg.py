@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "MAX_PIXELS",
     "MAX_SCANS",
+    "NOTHING_SENT",
     "Component",
     "JpegHeader",
     "JpegImage",
@@ -98,6 +99,9 @@ _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffe
 # Cameras leave a few bytes, or a run of one value, before the end; anything longer is what damaged data leave over.
 _STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_STRAY_BYTES = 4
+
+NOTHING_SENT = 255
+"""In ``Component.unsent_bits_88``: no scan held the coefficient."""
 
 _UNDECODED = 128
 """The level of blocks that libjpeg finds no data for, in each channel."""
@@ -213,11 +217,45 @@ class Component:
         coefficients_VU88: quantised DCT coefficients, int16, ``(block rows, block columns, 8, 8)``, natural order.
         table_88: quantisation table, ``(8, 8)``, natural order.
         scale: (vertical, horizontal): how many pixels of the picture one sample covers.
+        bounds: lowest and highest value of each coefficient, dequantised, shaped as the coefficients, where something
+            else than table and coefficients says so; may be infinite. Takes precedence over all the rest.
+        unsent_bits_88: how many low bits of each coefficient a progressive file that ended early never sent,
+            ``(8, 8)``, and ``NOTHING_SENT`` where it sent none; None where it sent all.
     """
 
     coefficients_VU88: NDArray[np.int16]
     table_88: NDArray[np.uint16]
     scale: tuple[int, int]
+    bounds: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
+    unsent_bits_88: NDArray[np.uint8] | None = None
+
+    def centres(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """What a decoder takes the coefficients of some block rows and columns for: stored value times step."""
+        centres: NDArray[np.float32] = self.coefficients_VU88[rows, columns].astype(np.float32) * self.table_88
+        return centres
+
+    def cells(self, rows: slice, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lowest and highest value that the coefficients of some block rows and columns can have had.
+
+        Returns:
+            ``(V, U, 8, 8)`` each, in the units of the transform: half a step either way of the ``centres``, unless
+            ``bounds`` or ``unsent_bits_88`` say otherwise. Infinite where the file says nothing.
+        """
+        if self.bounds is not None:
+            low, high = (bound[rows, columns].astype(np.float32) for bound in self.bounds)
+            return low, high
+        half = self.table_88 * np.float32(0.5)
+        if self.unsent_bits_88 is None:
+            centres = self.centres(rows, columns)
+            return centres - half, centres + half
+        stored = self.coefficients_VU88[rows, columns].astype(np.float32)
+        nothing = self.unsent_bits_88 == NOTHING_SENT
+        unsent = np.exp2(np.where(nothing, 0, self.unsent_bits_88).astype(np.float32)) - 1
+        # Encoders cut the low bits of DC off as a shift does, those of all others off the magnitude: towards zero.
+        below, above = (np.where(mask, unsent, np.float32(0)) for mask in (stored <= 0, stored >= 0))
+        below[..., 0, 0], above[..., 0, 0] = 0, unsent[0, 0]
+        below[..., nothing] = above[..., nothing] = np.inf
+        return (stored - below) * self.table_88 - half, (stored + above) * self.table_88 + half
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Quantisation cells: what a file says about the picture it was made from.
 
-A JPEG stores ``q = round(c / t)`` for each DCT coefficient c, so c lay in the cell ``[(q - 1/2) t, (q + 1/2) t]``. A
+A JPEG stores ``q = round(c / t)`` for each DCT coefficient c, so c lay in the cell ``[(q - 1/2) t, (q + 1/2) t]``, and
+in a wider one where a progressive file ended before it had sent all of q: ``Component.cells``. A
 picture whose coefficients all lie in their cells could have produced the file: it is *consistent* with it. ``project``
 moves a restored picture into the cells, ``measure_consistency`` checks one. A ``Calibration`` says how far to go
 inside them.
@@ -126,20 +127,50 @@ def project(
     planes = _planes(pixels, colour_space)
     decoded = _planes(trust.decoded.astype(np.float32), colour_space) if trust else planes
     for number, (plane, before, component) in enumerate(zip(planes, decoded, components, strict=True)):
-        cells, grown = _cells_under(plane, component, top, left)
+        blocks, grown = _blocks_under(plane, component, top, left)
         coefficients = dct_blocks(blocks_from_plane(grown))
-        centre = cells * component.table_88
-        half = component.table_88 * np.float32(0.5)
-        target = np.clip(coefficients, centre - half, centre + half)
+        cells = _Cells.of(component, blocks)
+        target = np.clip(coefficients, cells.low, cells.high)
         if trust:
             if component.scale != (1, 1):
                 plane -= _doubtful_detail(plane - before, target - coefficients, component, top, left)
-            inner, outer = trust.shares_2288[_kind(number, colour_space)]
-            near, far = _halves_of_cell(target - centre, half)
-            target = centre + inner * near + outer * far
+            target = cells.calibrated(target, trust.shares_2288[_kind(number, colour_space)])
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     return _pixels(planes, colour_space)
+
+
+class _Cells(NamedTuple):
+    """The cells of some blocks of a component, ``(V, U, 8, 8)``.
+
+    Attributes:
+        centre: where a decoder puts the coefficients.
+        half_88: half a quantisation step.
+        is_usual: where the cell is half a step either way of the centre; None if it is so everywhere. Only there does
+            a calibration, which was measured in such cells, say anything.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    half_88: NDArray[np.float32]
+    is_usual: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, component: Component, blocks: tuple[slice, slice]) -> _Cells:
+        low, high = component.cells(*blocks)
+        centre, half = component.centres(*blocks), component.table_88 * np.float32(0.5)
+        usual = None
+        if component.bounds is not None or component.unsent_bits_88 is not None:
+            usual = (low == centre - half) & (high == centre + half)
+        return cls(low, high, centre, half, usual)
+
+    def calibrated(self, target_VU88: NDArray[np.float32], shares_288: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coefficients in their cells, moved the inner and the outer share of the way from the middles."""
+        inner, outer = shares_288
+        near, far = _halves_of_cell(target_VU88 - self.centre, self.half_88)
+        moved: NDArray[np.float32] = self.centre + inner * near + outer * far
+        return moved if self.is_usual is None else np.where(self.is_usual, moved, target_VU88)
 
 
 def _kind(number: int, colour_space: str) -> int:
@@ -168,7 +199,7 @@ def _doubtful_detail(
     Args:
         correction_VU88: what moves the changed coefficients into their cells.
     """
-    _, coarse = _cells_under(change, component, top, left)
+    _, coarse = _blocks_under(change, component, top, left)
     change_VU88 = dct_blocks(blocks_from_plane(coarse))
     down, across = (max(1, WINDOW // (BLOCK * scale)) for scale in component.scale)  # blocks in a window
     energy = _window_sums(np.square(change_VU88).sum(axis=(2, 3)), down, across)
@@ -229,9 +260,11 @@ def _offsets(
     for planes, component in zip(pairs, components, strict=True):
         offsets = []
         for plane in planes:
-            cells, grown = _cells_under(plane, component, 0, 0)
-            offsets.append(dct_blocks(blocks_from_plane(grown)) - cells * component.table_88)
-        yield offsets[0], offsets[1], component.table_88 * np.float32(0.5)
+            blocks, grown = _blocks_under(plane, component, 0, 0)
+            cells = _Cells.of(component, blocks)
+            offsets.append(dct_blocks(blocks_from_plane(grown)) - cells.centre)
+        half = cells.half_88 if cells.is_usual is None else np.where(cells.is_usual, cells.half_88, np.float32(0))
+        yield offsets[0], offsets[1], half
 
 
 NEAR_END = 32
@@ -316,10 +349,10 @@ def measure_consistency(
         clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
         for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            cells, grown = _cells_under(plane, component, top, 0)
+            blocks, grown = _blocks_under(plane, component, top, 0)
+            low, high = component.cells(*blocks)
             coefficients = dct_blocks(blocks_from_plane(grown))
-            off_centre = np.abs(coefficients - cells * component.table_88)
-            beyond = (off_centre - tolerance) / component.table_88 - np.float32(0.5)
+            beyond = (np.maximum(low - coefficients, coefficients - high) - tolerance) / component.table_88
             tally.add(beyond, clips, component.scale, top)
     return Consistency(tuple(tally.result() for tally in tallies))
 
@@ -343,9 +376,10 @@ class _Tally:
             return
         area = clips_HW[: whole.shape[0] * down, : whole.shape[1] * across]
         clipped = area.reshape(whole.shape[0], down, whole.shape[1], across).any(axis=(1, 3))
-        inside = whole <= 0
+        bounded, inside = np.isfinite(whole), whole <= 0  # of what is unbounded there is nothing to check
+        inside &= bounded
         for offset, blocks in ((0, ~clipped), (2, clipped)):
-            self._counts[offset] += blocks.sum() * BLOCK * BLOCK
+            self._counts[offset] += bounded[blocks].sum()
             self._counts[offset + 1] += inside[blocks].sum()
         excess = np.where(clipped, np.float32(0), whole.max(axis=(2, 3)))
         row, column = np.unravel_index(int(excess.argmax()), excess.shape)
@@ -380,21 +414,21 @@ def _pixels(planes: list[NDArray[np.float32]], colour_space: str) -> NDArray[np.
     return rgb_from_ycc(np.stack([planes[0] + np.float32(128), planes[1], planes[2]], axis=2))
 
 
-def _cells_under(
+def _blocks_under(
     plane: NDArray[np.float32], component: Component, top: int, left: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The stored coefficients under a rectangle, and that in the component's resolution, grown to whole blocks.
+) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """Block rows and columns under a rectangle, and that in the component's resolution, grown to whole blocks.
 
     Grown as libjpeg's encoder does: the right edge is repeated before chroma is averaged down, the bottom one after.
     """
     vertical, horizontal = component.scale
     rows, columns = -(-plane.shape[0] // (BLOCK * vertical)), -(-plane.shape[1] // (BLOCK * horizontal))
     row, column = top // (BLOCK * vertical), left // (BLOCK * horizontal)
-    cells = component.coefficients_VU88[row : row + rows, column : column + columns].astype(np.float32)
     down = downsample(
         _grown(plane, -(-plane.shape[0] // vertical) * vertical, columns * BLOCK * horizontal), vertical, horizontal
     )
-    return cells, _grown(down, rows * BLOCK, columns * BLOCK)
+    blocks = slice(row, row + rows), slice(column, column + columns)
+    return blocks, _grown(down, rows * BLOCK, columns * BLOCK)
 
 
 def _grown(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
