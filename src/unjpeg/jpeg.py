@@ -34,6 +34,7 @@ __all__ = [
     "MAX_SCANS",
     "NOTHING_SENT",
     "Component",
+    "Compression",
     "JpegHeader",
     "JpegImage",
     "Limits",
@@ -229,6 +230,11 @@ class Component:
     bounds: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
     unsent_bits_88: NDArray[np.uint8] | None = None
 
+    @property
+    def has_usual_cells(self) -> bool:
+        """Whether every cell is half a step either way of the stored coefficient."""
+        return self.bounds is None and self.unsent_bits_88 is None
+
     def centres(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """What a decoder takes the coefficients of some block rows and columns for: stored value times step."""
         centres: NDArray[np.float32] = self.coefficients_VU88[rows, columns].astype(np.float32) * self.table_88
@@ -256,6 +262,23 @@ class Component:
         below[..., 0, 0], above[..., 0, 0] = 0, unsent[0, 0]
         below[..., nothing] = above[..., nothing] = np.inf
         return (stored - below) * self.table_88 - half, (stored + above) * self.table_88 + half
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """What is known of how something was compressed: what it takes to restore it.
+
+    Attributes:
+        components: luma first; their cells are what the picture is held to.
+        colour_space: as ``JpegHeader.colour_space``.
+        quality: that the tables state, 1..100.
+        stated: see ``tables.stated_features``.
+    """
+
+    components: tuple[Component, ...]
+    colour_space: str
+    quality: int
+    stated: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +315,11 @@ class JpegImage:
         if self.header.colour_space == "grey":
             return stated_features(self.components[0].table_88, None)
         return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
+
+    @property
+    def compression(self) -> Compression:
+        """The file's own."""
+        return Compression(self.components, self.header.colour_space, self.quality.value, self.stated)
 
     @classmethod
     def decode(cls, data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> JpegImage:

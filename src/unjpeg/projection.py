@@ -161,7 +161,7 @@ class _Cells(NamedTuple):
         low, high = component.cells(*blocks)
         centre, half = component.centres(*blocks), component.table_88 * np.float32(0.5)
         usual = None
-        if component.bounds is not None or component.unsent_bits_88 is not None:
+        if not component.has_usual_cells:
             usual = (low == centre - half) & (high == centre + half)
         return cls(low, high, centre, half, usual)
 

@@ -2,9 +2,12 @@
 
 ::
 
-    read_picture ─▶ guide ─▶ restore ─▶ strength ─▶ project ─▶ round ─▶ rows, strip by strip ─▶ write_image
-     picture.py     network.py                    projection.py                                   output/
-                             └── tile by tile: tiling.py ────┘
+    read_picture ─▶ lay_out ─▶ guide ─▶ restore ─▶ strength ─▶ project ─▶ round ─▶ merge ─▶ write_image
+     picture.py     layers.py  network.py                    projection.py       layers.py   output/
+                               └── tile by tile: tiling.py ────┘
+
+``lay_out`` reads what happened to the picture before its last file (``history.py``). Each of its layers is restored on
+the grid, told the tables and held to the cells of what compressed it; most pictures have one layer, their file.
 
 ``Restorer.begin`` decodes and guides; its ``Restoration`` restores while it writes, so that beside the decoded picture
 only one tile is held in floating point and one strip of the result. ``Restorer.restore`` holds the whole result.
@@ -13,7 +16,7 @@ only one tile is held in floating point and one strip of the result. ``Restorer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import OutputError
-from unjpeg.jpeg import DEFAULT_LIMITS, Limits
+from unjpeg.history import Verdict
+from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
+from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out, merge_strips
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
@@ -68,9 +73,9 @@ class Options:
     Attributes:
         strength: 0 (the decoded pixels, exactly) to 1; between, a mixture.
         quality: guide the restoration as if the picture looked like this quality factor, 1..100: lower smooths more. By
-            default what the network reads from the pixels.
-        consistency: "strict" moves the result into the file's quantisation cells, "off" does not, "auto" does unless
-            the pixels look like an earlier, stronger compression that the file does not speak of.
+            default what the network reads from the pixels. Restores also what was never compressed.
+        consistency: "auto" moves the result into the quantisation cells of what compressed the picture: of its file, or
+            of an earlier JPEG that its pixels still show. "strict" looks at the file alone. "off" moves nothing.
         bit_depth: of the result, 8 or 16.
         salvage: restore what decodes of a damaged JPEG, without its cells. Rows that are missing stay grey.
         tta: deprecated: the mean over the eight flips and rotations of every tile, for eight times the network's work.
@@ -117,13 +122,16 @@ class Report:
     """What was done.
 
     Attributes:
-        stated_quality: that the file's quantisation tables state; None for a blind restoration.
-        read_quality: that the network read from the pixels; None at strength 0, where no network ran.
+        stated_quality: that the file's quantisation tables state; None of other files.
+        read_quality: that the network read from the pixels; None where no network ran.
         guided_quality: that guided the restoration.
         projected: whether the result was moved into the file's quantisation cells.
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over flips, or over flips and rotations.
-        precision: of the network's convolutions, "full", "bf16" or "int8"; None at strength 0.
+        precision: of the network's convolutions, "full", "bf16" or "int8"; None where no network ran.
+        history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing),
+            "scaled" (a JPEG was scaled) or "undecided"; None where it was not looked at.
+        earlier: the JPEGs that the picture, or parts of it, were before, and were restored as.
     """
 
     name: str
@@ -139,6 +147,8 @@ class Report:
     notes: tuple[str, ...] = ()
     tta: bool = False
     precision: ChosenPrecision | None = None
+    history: Verdict | None = None
+    earlier: tuple[EarlierJpeg, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +195,21 @@ class NetworkOutput:
 
     Attributes:
         picture: the picture.
-        pixels: ``(H, W)`` or ``(H, W, 3)`` as the picture's (of a salvaged one: its sound rows), float32, range 0..255
-            but not clipped to it.
-        read_quality: that the network read from the pixels.
+        layout: what it was restored as.
+        layers: of each layer ``(H, W)`` or ``(H, W, 3)``, float32, range 0..255 but not clipped to it.
+        read_quality: that the network read from the pixels; None if there is no layer.
         options: under which it ran.
     """
 
     picture: Picture
-    pixels: NDArray[np.float32]
-    read_quality: int
+    layout: Layout
+    layers: tuple[NDArray[np.float32], ...]
+    read_quality: int | None
     options: Options = DEFAULTS
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(pixels.nbytes for pixels in self.layers)
 
 
 class Restoration:
@@ -368,11 +383,15 @@ class Restorer:
         options = replace(options, **keywords)
         picture = read_picture(source, limits=self._limits, salvage_damaged=options.salvage)
         if options.strength == 0:
-            return self._restoration(picture, options, None, None, progress)
-        guidance, read = self._guidance(picture, options.quality)
-        sound = picture.pixels[: picture.sound_rows]
-        tiles = self.network.restore_ahead(sound, guidance, self._passes(options.tta))
-        return self._restoration(picture, options, tiles, read, progress)
+            return self._restoration(picture, Layout(()), (), options, None, progress)
+        layout = self._lay_out(picture, options)
+        guidances, read = self._guide_layers(layout, options)
+        passes = self._passes(options.tta)
+        tiles = tuple(
+            self.network.restore_ahead(layer.pixels, guidance, passes)
+            for layer, guidance in zip(layout.layers, guidances, strict=True)
+        )
+        return self._restoration(picture, layout, tiles, options, read, progress)
 
     def run_network(
         self, picture: Picture, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
@@ -380,7 +399,7 @@ class Restorer:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
         Args:
-            options: of which ``quality`` and ``tta`` count here.
+            options: of which ``quality`` and ``tta`` count here, and whether ``consistency`` is strict.
             keywords: single options.
 
         Raises:
@@ -388,10 +407,14 @@ class Restorer:
             ValueError: an option is out of its range.
         """
         options = replace(options, **keywords)
-        guidance, read = self._guidance(picture, options.quality)
+        layout = self._lay_out(picture, options)
+        guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
-        pixels = self.network.restore_whole(picture.pixels[: picture.sound_rows], guidance, passes)
-        return NetworkOutput(picture, pixels, read, options)
+        layers = tuple(
+            self.network.restore_whole(layer.pixels, guidance, passes)
+            for layer, guidance in zip(layout.layers, guidances, strict=True)
+        )
+        return NetworkOutput(picture, layout, layers, read, options)
 
     def finish(
         self, output: NetworkOutput, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
@@ -403,57 +426,61 @@ class Restorer:
             keywords: single options.
 
         Raises:
-            ValueError: an option is out of its range.
+            ValueError: an option is out of its range, or the output was made for another strictness.
         """
         ran = output.options
         options = replace(replace(options, **keywords), quality=ran.quality, tta=ran.tta)
         if options.strength == 0:
-            return self._restoration(output.picture, options, None, None, None).finish()
-        whole_width = slice(0, output.picture.pixels.shape[1])
-
-        def tiles(rows: slice) -> Tiles:
-            yield whole_width, output.pixels[rows].copy()
-
-        return self._restoration(output.picture, options, tiles, output.read_quality, None).finish()
+            return self._restoration(output.picture, Layout(()), (), options, None, None).finish()
+        if (options.consistency == "strict") != (ran.consistency == "strict"):
+            raise ValueError("strict looks at the file alone: run the network for it anew")
+        tiles = tuple(map(_tiles_of, output.layers))
+        return self._restoration(output.picture, output.layout, tiles, options, output.read_quality, None).finish()
 
     def _passes(self, tta: bool) -> int:
         return WHOLE_ENSEMBLE if tta else self.model_file.description.passes
 
-    def _guidance(self, picture: Picture, quality: int | None) -> tuple[Guidance, int]:
-        """The guidance to restore under, and the quality read from the pixels."""
-        guidance = self.guide(picture)
-        return (guidance if quality is None else self.model.shifted(guidance, quality)), guidance.quality
+    def _lay_out(self, picture: Picture, options: Options) -> Layout:
+        return lay_out(picture, look_back=options.consistency != "strict", insist=options.quality is not None)
+
+    def _guide_layers(self, layout: Layout, options: Options) -> tuple[list[Guidance], int | None]:
+        """Each layer's guidance, and the quality read from the pixels of the lowest."""
+        guidances = [self._guide_pixels(layer.pixels, layer.compression) for layer in layout.layers]
+        read = guidances[0].quality if guidances else None
+        if options.quality is not None:
+            guidances = [self.model.shifted(guidance, options.quality) for guidance in guidances]
+        return guidances, read
 
     def guide(self, picture: Picture) -> Guidance:
         """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid.
 
-        A picture that comes without its file, or that was compressed more strongly before, counts as a file of the
-        quality that its pixels show.
+        A picture that comes without its file counts as a file of the quality that its pixels show.
         """
-        pixels = picture.pixels[: picture.sound_rows]
+        compression = picture.jpeg.compression if picture.jpeg else None
+        return self._guide_pixels(picture.pixels[: picture.sound_rows], compression)
+
+    def _guide_pixels(self, pixels: NDArray[np.uint8], compression: Compression | None) -> Guidance:
         most = self.model_file.description.guide_windows
         windows = [to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
-        guidance = self.model.guide(np.concatenate(windows), picture.jpeg.stated if picture.jpeg else None)
-        if picture.jpeg is None or looks_compressed_twice(picture.jpeg.quality.value, guidance.quality):
-            return guidance.stating(guidance.quality, grey=pixels.ndim == 2)
-        return guidance
+        guidance = self.model.guide(np.concatenate(windows), compression.stated if compression else None)
+        return guidance if compression else guidance.stating(guidance.quality, grey=pixels.ndim == 2)
 
     def _restoration(
         self,
         picture: Picture,
+        layout: Layout,
+        tiles: Sequence[Callable[[slice], Tiles]],
         options: Options,
-        tiles: Callable[[slice], Tiles] | None,
         read: int | None,
         progress: Callable[[float], None] | None,
     ) -> Restoration:
-        """From the network's tiles, or from none if the picture stays as decoded."""
-        projected, notes = _decide_projection(picture, options.consistency, read)
-        notes = (*picture.notes, *notes)
-        if options.tta and tiles:
-            notes += (TTA_NOTE,)
+        """From the network's tiles of each layer; without any the picture stays as decoded."""
+        of_file = picture.jpeg is not None and bool(layout.layers)
+        projected = of_file and options.consistency != "off" and not layout.earlier
+        notes = (*picture.notes, *self._notes(picture, layout, options))
         shape = picture.pixels.shape if picture.alpha is None else (*picture.pixels.shape[:2], picture.channels + 1)
-        strips = self._finished_strips(picture, tiles, options, projected, progress)
-        network_ran = tiles is not None
+        network_ran = bool(layout.layers)
+        earlier = layout.earlier
         report = Report(
             name=picture.name,
             width=picture.pixels.shape[1],
@@ -468,48 +495,89 @@ class Restorer:
             notes=notes,
             tta=network_ran and self._passes(options.tta) > 1,
             precision=self.model.precision if network_ran else None,
+            history=layout.history.verdict if layout.history else None,
+            earlier=earlier,
         )
+        strips = self._finished_strips(picture, layout, tiles, options, progress)
         return Restoration(picture, Rows(shape, _DTYPES[options.bit_depth], strips), report)
+
+    def _notes(self, picture: Picture, layout: Layout, options: Options) -> tuple[str, ...]:
+        notes: list[str] = []
+        if layout.history is not None:
+            notes += describe_history(
+                layout.history,
+                of_jpeg=picture.jpeg is not None,
+                size=(picture.pixels.shape[0], picture.pixels.shape[1]),
+            )
+            if not layout.layers:
+                notes.append("left as it is; a quality makes it be restored all the same")
+            elif picture.jpeg is not None and layout.earlier and options.consistency == "auto":
+                notes.append(
+                    "held to the earlier file's cells, not to those of the last one, which came after the damage"
+                )
+        if options.tta and layout.layers:
+            notes.append(TTA_NOTE)
+        return tuple(notes)
 
     def _finished_strips(
         self,
         picture: Picture,
-        tiles: Callable[[slice], Tiles] | None,
+        layout: Layout,
+        tiles: Sequence[Callable[[slice], Tiles]],
         options: Options,
-        projected: bool,
         progress: Callable[[float], None] | None,
     ) -> Iterator[Pixels]:
-        """The result's rows, alpha included, from top to bottom; as decoded without tiles, which it overwrites."""
-        decoded, bit_depth, strength = picture.pixels, options.bit_depth, np.float32(options.strength)
-        height = decoded.shape[0]
-        sound = height if picture.sound_rows is None else picture.sound_rows
-        scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
-        core = self.network.tiling.core if tiles else MAX_CORE
-        calibration = self.model_file.calibration
-        shares = None
-        if calibration and picture.jpeg and projected:
-            shares = calibration.at(picture.jpeg.quality.value, picture.jpeg.components)
-        for top in range(0, height, core):
-            rows = slice(top, min(top + core, height))
-            strip = decoded[rows] if bit_depth == 8 else decoded[rows].astype(np.uint16) * np.uint16(257)
-            if tiles is not None and top < sound:
-                strip = np.empty_like(strip) if rows.stop <= sound else strip.copy()
-                for columns, tile in tiles(rows):
-                    if strength != 1:
-                        as_decoded = decoded[:sound][rows, columns].astype(np.float32)
-                        tile = as_decoded + strength * (tile - as_decoded)
-                    if projected:
-                        assert picture.jpeg is not None
-                        for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
-                            some = slice(row, row + PROJECTED_ROWS)
-                            components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
-                            trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
-                            tile[some] = project(tile[some], components, colour_space, top + row, columns.start, trust)
-                    np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
-                    strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
+        """The result's rows, alpha included, from top to bottom."""
+        height = picture.pixels.shape[0]
+        core = self.network.tiling.core if layout.layers else MAX_CORE
+        layers = [
+            (layer, self._layer_strips(layer, layer_tiles, options))
+            for layer, layer_tiles in zip(layout.layers, tiles, strict=True)
+        ]
+        top = 0
+        for strip in merge_strips(picture.pixels, layers, core, options.bit_depth):
+            rows = slice(top, top + len(strip))
+            top = rows.stop
             yield picture.with_alpha(strip, rows)
             if progress:
                 progress(rows.stop / height)
+
+    def _layer_strips(self, layer: Layer, tiles: Callable[[slice], Tiles], options: Options) -> Iterator[Pixels]:
+        """A layer's finished rows, from top to bottom."""
+        decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
+        dtype = _DTYPES[options.bit_depth]
+        scale = np.float32(np.iinfo(dtype).max) / np.float32(255)
+        projected = compression is not None and options.consistency != "off"
+        calibration = self.model_file.calibration
+        shares = None
+        if calibration and compression and projected:
+            shares = calibration.at(compression.quality, compression.components)
+        for rows in self.network.strips(decoded.shape[0]):
+            strip = np.empty((rows.stop - rows.start, *decoded.shape[1:]), dtype)
+            for columns, tile in tiles(rows):
+                if strength != 1:
+                    as_decoded = decoded[rows, columns].astype(np.float32)
+                    tile = as_decoded + strength * (tile - as_decoded)
+                if compression and projected:
+                    for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
+                        some = slice(row, row + PROJECTED_ROWS)
+                        trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
+                        place = rows.start + row, columns.start
+                        components, space = compression.components, compression.colour_space
+                        tile[some] = project(tile[some], components, space, *place, trust)
+                np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
+                strip[:, columns] = tile.astype(dtype)
+            yield strip
+
+
+def _tiles_of(pixels: NDArray[np.float32]) -> Callable[[slice], Tiles]:
+    """A network's whole output as its tiles: one as wide as the picture, to be written to."""
+    whole_width = slice(0, pixels.shape[1])
+
+    def tiles(rows: slice) -> Tiles:
+        yield whole_width, pixels[rows].copy()
+
+    return tiles
 
 
 def restore(
@@ -533,18 +601,5 @@ def shared_restorer(model: str) -> Restorer:
 
 
 def looks_compressed_twice(stated: int, read: int) -> bool:
-    """Whether pixels of quality ``read`` in a file that states ``stated`` betray an earlier, stronger compression."""
+    """Deprecated: a guess from the quality that the network reads. ``Report.history`` says what the pixels show."""
     return read < DOUBLE_COMPRESSION_RATIO * stated
-
-
-def _decide_projection(picture: Picture, policy: ConsistencyPolicy, read: int | None) -> tuple[bool, tuple[str, ...]]:
-    """Whether the result is moved into the file's cells, and why not if that needs saying."""
-    if picture.jpeg is None or read is None or policy == "off":
-        return False, ()
-    stated = picture.jpeg.quality.value
-    if policy == "auto" and looks_compressed_twice(stated, read):
-        return False, (
-            f"looks like quality {read} but the file states {stated}: probably compressed twice, so its cells are not "
-            "trusted",
-        )
-    return True, ()

@@ -68,8 +68,20 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *("dct", "jpeg", "modelfile", "network", "picture", "projection", "restorer", "runtimes"),
-    *("runtimes.graph", "runtimes.openvino", "tables", "tiling"),
+    *(
+        "dct",
+        "history",
+        "jpeg",
+        "layers",
+        "modelfile",
+        "network",
+        "picture",
+        "projection",
+        "recovery",
+        "restorer",
+        "runtimes",
+    ),
+    *("runtimes.graph", "runtimes.openvino", "tables", "tiling", "upsampling"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 

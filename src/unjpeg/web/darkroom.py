@@ -63,7 +63,7 @@ class _Held:
     picture: Picture
     used: float
     output: NetworkOutput | None = None
-    output_for: int | None = None
+    output_for: tuple[int | None, bool] | None = None
     rendered: Restored | None = None
     rendered_for: Options | None = None
 
@@ -72,8 +72,9 @@ class _Held:
         jpeg = self.picture.jpeg
         arrays: list[NDArray[Any] | None] = [self.picture.pixels, self.picture.alpha]
         arrays += [component.coefficients_VU88 for component in jpeg.components] if jpeg else []
-        arrays += [self.output.pixels if self.output else None, self.rendered.pixels if self.rendered else None]
-        return sum(array.nbytes for array in arrays if array is not None)
+        arrays += [self.rendered.pixels if self.rendered else None]
+        held = sum(array.nbytes for array in arrays if array is not None)
+        return held + (self.output.size_bytes if self.output else 0)
 
 
 class Darkroom:
@@ -188,10 +189,11 @@ class Darkroom:
         return held
 
     def _run_network(self, held: _Held, options: Options) -> NetworkOutput:
-        if held.output is None or held.output_for != options.quality:
+        wanted = (options.quality, options.consistency == "strict")
+        if held.output is None or held.output_for != wanted:
             held.output = None  # the old one goes before the new one comes
             held.output = self._restorer.run_network(held.picture, options)
-            held.output_for = options.quality
+            held.output_for = wanted
         return held.output
 
     def _render(self, held: _Held, options: Options) -> Restored:

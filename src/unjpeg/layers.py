@@ -1,0 +1,270 @@
+"""On which grid each part of a picture is restored.
+
+A picture is restored in *layers*, each as a picture of its own: on the grid, told the tables and held to the cells of what
+compressed it. Most have one layer: the file. A screenshot with two photographs in it has two, and a JPEG that holds an
+older JPEG has one on the older one's grid. What no layer covers stays as decoded, bit for bit.
+
+::
+
+    picture ─▶ read_history ─▶ lay_out ─▶ layers ─▶ each restored, strip by strip ─▶ merge_strips ─▶ rows
+                history.py      recovery.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.dct import BLOCK
+from unjpeg.history import Earlier, History, Region, read_history
+from unjpeg.jpeg import Compression
+from unjpeg.output import Pixels
+from unjpeg.picture import Picture
+from unjpeg.recovery import recover
+
+__all__ = ["EarlierJpeg", "Layer", "Layout", "describe_history", "lay_out", "merge_strips", "name_sampling"]
+
+ENOUGH_FITS = 0.95
+"""Share of a JPEG's blocks that follow the older comb, from which on all are restored on the older grid: the rest is
+noise of the reading, not another picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A rectangle of the picture that is restored as a picture of its own.
+
+    Attributes:
+        pixels: ``(H, W)`` or ``(H, W, 3)``, uint8. It starts on the grid of what compressed it.
+        top, left: where its first row and column lie in the picture: negative where the edge was repeated before it.
+        compression: what compressed it; None is blind.
+        fits_VU: which of its 8x8 blocks are restored; None: all.
+    """
+
+    pixels: NDArray[np.uint8]
+    compression: Compression | None
+    top: int = 0
+    left: int = 0
+    fits_VU: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierJpeg:
+    """A JPEG that a picture, or a part of it, was before its last file.
+
+    Attributes:
+        top, left, height, width: of the part, in pixels of the picture.
+        grid_top, grid_left: rows and columns of the picture before the first whole block, 0..15.
+        quality: of the nearest standard tables, 1..100.
+        is_standard: whether they are libjpeg's tables of that quality, as far as is known.
+        sampling: "grey", "4:4:4", "4:2:2", "4:2:0", ...
+        is_turned: whether the picture was turned or mirrored afterwards.
+        is_proven: whether its coefficients, decoded again, give the pixels.
+        luma_table: quantisation steps, natural order; 0 where the pixels do not tell.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    grid_top: int
+    grid_left: int
+    quality: int
+    is_standard: bool
+    sampling: str
+    is_turned: bool
+    is_proven: bool
+    luma_table: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, region: Region) -> EarlierJpeg:
+        """What is told of a region of the history."""
+        earlier = region.earlier
+        return cls(
+            top=region.top,
+            left=region.left,
+            height=region.height,
+            width=region.width,
+            grid_top=earlier.top,
+            grid_left=earlier.left,
+            quality=earlier.quality,
+            is_standard=earlier.is_standard,
+            sampling=name_sampling(earlier),
+            is_turned=earlier.is_transposed,
+            is_proven=earlier.is_proven,
+            luma_table=tuple(
+                tuple(int(step) for step in row) for row in np.where(earlier.known_88, earlier.luma_88, 0)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a picture is restored as.
+
+    Attributes:
+        layers: from the lowest up. None at all: the picture stays as decoded.
+        history: what happened before the last file; None where it was not asked.
+    """
+
+    layers: tuple[Layer, ...]
+    history: History | None = None
+
+    @property
+    def earlier(self) -> tuple[EarlierJpeg, ...]:
+        """The earlier JPEGs, largest first."""
+        return tuple(map(EarlierJpeg.of, self.history.regions)) if self.history else ()
+
+
+def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -> Layout:
+    """Decide what is restored on which grid.
+
+    Args:
+        look_back: read the picture's history; else its file alone counts.
+        insist: restore also what was never compressed.
+    """
+    pixels = picture.pixels[: picture.sound_rows]
+    whole = Layer(pixels, picture.jpeg.compression if picture.jpeg else None)
+    if not look_back or picture.sound_rows is not None:
+        return Layout((whole,))
+    history = read_history(pixels, picture.jpeg)
+    if not history.regions:
+        untouched = history.verdict == "clean" and picture.jpeg is None and not insist
+        return Layout(() if untouched else (whole,), history)
+    layers = [_layer_of(picture, region) for region in history.regions]
+    # Beside older JPEGs, a JPEG has its own cells to be restored in; of other files the rest was never compressed.
+    covered = history.covers_all and all(layer.fits_VU is None for layer in layers)
+    if picture.jpeg is not None and not covered:
+        layers.insert(0, whole)
+    return Layout(tuple(layers), history)
+
+
+def _layer_of(picture: Picture, region: Region) -> Layer:
+    recovered = recover(picture.pixels, region, picture.jpeg)
+    part = picture.pixels[region.top : region.top + region.height, region.left : region.left + region.width]
+    pad = [(recovered.pad_top, 0), (recovered.pad_left, 0)]
+    pixels = np.pad(part, pad + [(0, 0)] * (part.ndim - 2), mode="edge") if any(before for before, _ in pad) else part
+    earlier = region.earlier
+    compression = Compression(
+        recovered.components,
+        "grey" if earlier.chroma_88 is None else "YCbCr",
+        earlier.quality,
+        recovered.stated,
+    )
+    fits = recovered.fits_VU
+    enough = ENOUGH_FITS if picture.jpeg is not None else 1.0
+    return Layer(
+        np.ascontiguousarray(pixels),
+        compression,
+        region.top - recovered.pad_top,
+        region.left - recovered.pad_left,
+        None if fits.mean() >= enough else fits,
+    )
+
+
+def merge_strips(
+    decoded: NDArray[np.uint8], layers: Sequence[tuple[Layer, Iterator[Pixels]]], rows: int, bit_depth: int
+) -> Iterator[Pixels]:
+    """The picture's rows from top to bottom, every layer's finished pixels over what lies below it.
+
+    Args:
+        decoded: the picture, ``(H, W)`` or ``(H, W, 3)``.
+        layers: each with its pixels, strips of consecutive rows at that bit depth.
+        rows: of a strip, at most.
+        bit_depth: 8 or 16.
+    """
+    readers = [(layer, _Reader(strips)) for layer, strips in layers]
+    height, width = decoded.shape[:2]
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip: Pixels = decoded[top:bottom]
+        strip = strip.copy() if bit_depth == 8 else strip.astype(np.uint16) * np.uint16(257)
+        for layer, reader in readers:
+            end = layer.top + layer.pixels.shape[0]
+            first, last = max(top, layer.top), min(bottom, end)
+            if first >= last:
+                continue
+            reader.skip_to(first - layer.top)
+            taken = reader.take(last - first)
+            left, right = max(0, layer.left), min(width, layer.left + layer.pixels.shape[1])
+            taken = taken[:, left - layer.left : right - layer.left]
+            place = strip[first - top : last - top, left:right]
+            if layer.fits_VU is None:
+                place[...] = taken
+            else:
+                fits = _fitting_pixels(layer.fits_VU, first - layer.top, last - layer.top)
+                np.copyto(place, taken, where=_spread(fits[:, left - layer.left : right - layer.left], place.ndim))
+        yield strip
+
+
+class _Reader:
+    """Takes any number of rows from strips of any height."""
+
+    def __init__(self, strips: Iterator[Pixels]) -> None:
+        self._strips = strips
+        self._held: list[Pixels] = []
+        self._position = 0
+
+    def skip_to(self, row: int) -> None:
+        if row > self._position:
+            self.take(row - self._position)
+
+    def take(self, count: int) -> Pixels:
+        while sum(map(len, self._held)) < count:
+            self._held.append(next(self._strips))
+        joined: Pixels = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)  # type: ignore[assignment]
+        self._held = [joined[count:]] if len(joined) > count else []
+        self._position += count
+        return joined[:count]
+
+
+def _fitting_pixels(fits_VU: NDArray[np.bool_], top: int, bottom: int) -> NDArray[np.bool_]:
+    blocks = fits_VU[top // BLOCK : -(-bottom // BLOCK)]
+    pixels = blocks.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+    offset = top % BLOCK
+    return pixels[offset : offset + bottom - top]
+
+
+def _spread(mask_HW: NDArray[np.bool_], dimensions: int) -> NDArray[np.bool_]:
+    return mask_HW if dimensions == 2 else mask_HW[..., None]
+
+
+# In words
+
+
+def name_sampling(earlier: Earlier) -> str:
+    """The usual name of an earlier JPEG's chroma sampling."""
+    if earlier.chroma_88 is None:
+        return "grey"
+    names = {(1, 1): "4:4:4", (1, 2): "4:2:2", (2, 2): "4:2:0", (2, 1): "4:4:0", (1, 4): "4:1:1"}
+    return names.get(earlier.chroma_scale, "{1}x{0}".format(*earlier.chroma_scale))
+
+
+def describe_history(history: History, *, of_jpeg: bool, size: tuple[int, int]) -> tuple[str, ...]:
+    """What happened before the last file, a sentence each; none where nothing is known.
+
+    Args:
+        of_jpeg: whether the last file is a JPEG.
+        size: (height, width) of the picture.
+    """
+    if history.verdict == "clean":
+        return () if of_jpeg else ("was never compressed by a JPEG, as far as the pixels show",)
+    if history.verdict == "scaled":
+        return ("was a JPEG that was scaled afterwards",)
+    return tuple(_describe_region(region, size) for region in history.regions)
+
+
+def _describe_region(region: Region, size: tuple[int, int]) -> str:
+    earlier = region.earlier
+    tables = f"of quality {earlier.quality}" if earlier.is_standard else f"with tables like quality {earlier.quality}"
+    words = f"was a JPEG {tables}, {name_sampling(earlier)}, before"
+    if region.height * region.width < 0.98 * size[0] * size[1]:
+        place = f"{region.width}x{region.height} pixels at column {region.left}, row {region.top}"
+        words = f"{place}: {words.removeprefix('was ')}"
+    if earlier.top or earlier.left:
+        words += f"; its grid starts {earlier.top} rows and {earlier.left} columns in, so it was cropped or pasted"
+    if earlier.is_transposed:
+        words += "; it was turned afterwards"
+    return words
