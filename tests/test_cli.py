@@ -640,12 +640,15 @@ def test_inspect(folder: Path, tiny_model: Path) -> None:
     text = run("inspect", "photo.jpg", "--model", tiny_model).stdout
     for words in ("40 x 24", "baseline, YCbCr, 4:2:0", "20 by its tables (standard tables)", "by its pixels"):
         assert words in text
-    result = run("inspect", "--json", "photo.jpg", "picture.png", "-", "--model", tiny_model, code=1, stdin=JPEG)
+    result = run("inspect", "--json", "photo.jpg", "picture.png", "-", "--model", tiny_model, stdin=JPEG)
     first, second, third = (json.loads(line) for line in result.stdout.splitlines())
     assert (first["name"], third["name"]) == ("photo.jpg", "standard input")
     assert (first["stated_quality"], first["subsampling"], len(first["tables"])) == (20, "4:2:0", 2)
-    assert second["ok"] is False
-    assert "nothing to inspect" in second["error"]
+    assert (second["ok"], second["kind"], second["stated_quality"]) == (True, "PNG", None)
+    text = run("inspect", "picture.png", "--model", tiny_model).stdout
+    assert "PNG, RGB" in text
+    (Path("no.png")).write_bytes(b"no picture")
+    assert "is not a picture" in run("inspect", "no.png", "--model", tiny_model, code=1).stderr
 
 
 def test_verify(folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_shipped_weights_load_back_into_torch(name: str) -> None:
 def test_integers_change_little(kitten: Path) -> None:
     """Thousandths of a decibel: docs/training-log.md."""
     picture = read_picture(kitten)
-    outputs = [Restorer("default", precision=p).run_network(picture).pixels for p in ("full", "int8")]
+    outputs = [Restorer("default", precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
     change = float(np.sqrt(np.square(outputs[0] - outputs[1]).mean()))
     assert 0 < change < 0.5
 
@@ -123,7 +123,7 @@ def test_best_is_the_mean_over_the_flips_of_default(kitten: Path) -> None:
     flips = [(slice(None, None, down), slice(None, None, across)) for down in (1, -1) for across in (1, -1)]
     each = [default.model.restore(np.ascontiguousarray(windows[..., *flip]), guidance)[..., *flip] for flip in flips]
     mean = np.mean(each, axis=0)[0].transpose(1, 2, 0) * 255
-    np.testing.assert_allclose(best.run_network(read_picture(crop)).pixels, mean, atol=1e-3)
+    np.testing.assert_allclose(best.run_network(read_picture(crop)).layers[0], mean, atol=1e-3)
     eight = default.restore(crop, tta=True).pixels
     assert not np.array_equal(eight, ours.pixels)
     np.testing.assert_array_equal(best.restore(crop, tta=True).pixels, eight)

@@ -319,11 +319,11 @@ def cluster(
 
 @app.command()
 def inspect(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JPEG files; - reads standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures; - reads standard input.")],
     model: Annotated[str, typer.Option(help="Model that reads the quality from the pixels.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
-    """Show what JPEG files say about themselves, and what their pixels say."""
+    """Show what files say about themselves, and what their pixels say of earlier compressions."""
     from unjpeg.inspection import inspect as inspect_file
 
     failed = False
@@ -649,7 +649,12 @@ def _summary(job: Job, report: Report) -> str:
         facts.append(f"looks like quality {report.read_quality}")
     if report.stated_quality is not None:
         facts.append(f"file states {report.stated_quality}")
+    if report.earlier:
+        facts.append("restored as the JPEG that it was before")
+    elif report.stated_quality is not None:
         facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
+    elif report.history == "clean" and report.model is None:
+        facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
@@ -657,8 +662,6 @@ def _summary(job: Job, report: Report) -> str:
 
 
 def _describe(inspection: Inspection) -> str:
-    standard = "standard tables" if inspection.table_distance == 0 else f"tables {inspection.table_distance:.0%} off"
-    coding = "progressive" if inspection.progressive else "baseline"
     carried = [
         name
         for name, there in (
@@ -673,12 +676,20 @@ def _describe(inspection: Inspection) -> str:
     lines = [
         escape_line(inspection.name),
         f"  size         {inspection.width} x {inspection.height}, orientation {inspection.orientation}",
-        f"  coding       {coding}, {inspection.colour_space}, {inspection.subsampling}",
-        f"  quality      {inspection.stated_quality} by its tables ({standard})",
     ]
+    if inspection.stated_quality is None:
+        lines.append(f"  coding       {inspection.kind}, {inspection.colour_space}")
+    else:
+        distance = inspection.table_distance
+        standard = "standard tables" if not distance else f"tables {distance:.0%} off"
+        coding = "progressive" if inspection.progressive else "baseline"
+        lines.append(f"  coding       {coding}, {inspection.colour_space}, {inspection.subsampling}")
+        lines.append(f"  quality      {inspection.stated_quality} by its tables ({standard})")
     if inspection.read_quality is not None:
-        twice = "; probably compressed twice" if inspection.looks_compressed_twice else ""
-        lines.append(f"               {inspection.read_quality} by its pixels{twice}")
+        title = "quality" if inspection.stated_quality is None else ""
+        lines.append(f"  {title:12s} {inspection.read_quality} by its pixels")
+    for number, sentence in enumerate(inspection.in_words or ("nothing that its pixels show",)):
+        lines.append(f"  {'before that' if number == 0 else '':12s} {sentence}")
     lines.append(f"  metadata     {', '.join(carried) or 'none'}")
     for number, table in enumerate(inspection.tables):
         title = "luma table" if number == 0 else "chroma table"

@@ -5,11 +5,11 @@
     pixels ─▶ windows ─▶ DCT at all 64 places of a grid ─▶ histograms ─▶ likelihood of each step ─▶ grid and tables
               a sample      a few low frequencies                                               ─▶ blocks that fit
 
-On the grid of an earlier JPEG each DCT coefficient lies near a multiple of that file's step: a *comb*. Elsewhere it does
-not. ``read_history`` compares, for each of the 64 places that a grid can have, the likelihood of "a smooth density,
-quantised with step q, blurred by what came after" with that of the smooth density alone, which is what the picture shows
-at all places together. So a picture is its own yardstick: ruled tables and dither, which show combs everywhere, gain
-nothing by it.
+On the grid of an earlier JPEG each DCT coefficient lies near a multiple of that file's step: a *comb*. Elsewhere it
+does not. ``read_history`` compares, for each of the 64 places that a grid can have, the likelihood of "a smooth
+density, quantised with step q, blurred by what came after" with that of the smooth density alone, which is what the
+picture shows at all places together. So a picture is its own yardstick: ruled tables and dither, which show combs
+everywhere, gain nothing by it.
 
 Of pixels, what came after is rounding to integers. Of a JPEG it is that file's own quantisation, carried over to the
 earlier grid; where both grids are one, the comb is looked for in the file's own coefficients.
@@ -80,8 +80,12 @@ FOUND = 0.05
 """Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
 FOUND_NATS = 40.0
 
-TRIED = 6
-"""Places of a grid that are tried where only proof decides."""
+TRIED = 300
+"""Windows on which all places of a grid are tried where there is proof."""
+
+LEAST_EXACT = 0.12
+MOST_EXACT_OFF = 0.5
+"""Share of blocks that a grid must explain to the rounding, and how much of that it may explain off its place."""
 
 MAX_REGIONS = 4
 
@@ -199,11 +203,15 @@ class _Grid:
 
     Attributes:
         lead: nats per window over the next best place.
+        tables: which of the standard tables are worth a closer look.
+        may_be_own: whether the table may be none of the standard ones.
     """
 
     row: int
     column: int
     lead: float
+    tables: NDArray[np.int64]
+    may_be_own: bool
 
 
 class _View:
@@ -237,36 +245,43 @@ class _View:
             return None
         if len(free_at) > _WINDOWS:
             free_at = free_at[np.linspace(0, len(free_at) - 1, _WINDOWS).astype(np.int64)]
-        for grid in self._grids_of(self._windows[free_at]):
-            region = self._region_on(grid, known)
-            if region is not None:
-                return region
-        return None
+        grid = self._grid_of(self._windows[free_at])
+        return None if grid is None else self._region_on(grid, known)
 
-    def _grids_of(self, windows_NSS: NDArray[np.float32]) -> list[_Grid]:
-        """The places that stand out, best first."""
-        scores_O = score_places(windows_NSS, self._mean_noise()) / len(windows_NSS)
+    def _grid_of(self, windows_NSS: NDArray[np.float32]) -> _Grid | None:
+        """The place that stands out, if one does."""
+        places = _score_places(windows_NSS, self._mean_noise())
+        scores_O = places.scores_O
         if self.jpeg is not None:
             scores_O[0] = scores_O.min()  # its own grid
         order = np.argsort(-scores_O)
         best = int(order[0])
+        if self.jpeg is None:
+            # There is proof. Of strong compression the combs show everywhere, so some places are tried.
+            if scores_O[best] - scores_O.min() < FOUND:
+                return None
+            few_NSS = windows_NSS[:: -(-len(windows_NSS) // TRIED)]
+            tried = [place for place in order.tolist() if scores_O[place] > 0]
+            first = {place: _exact_share(few_NSS, place, places.steps(place)) for place in tried}
+            tried = [_edges_at(windows_NSS), *sorted(tried, key=lambda place: -first[place])[:3]]
+            shares = {place: _exact_shares(windows_NSS, place, places.steps(place)) for place in tried}
+            best = max(tried, key=lambda place: shares[place][0] - shares[place][1])
+            on, off = shares[best]
+            if on < LEAST_EXACT or off > MOST_EXACT_OFF * on:
+                return None
         # Next to the true grid, strong combs still show.
         rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
         far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
-        if self.jpeg is not None:
-            far[0] = False
-            lead = float(scores_O[best] - scores_O[far].max())
-            stands_out = lead > FOUND and lead * len(windows_NSS) > FOUND_NATS
-            return [_Grid(*divmod(best, BLOCK), lead)] if stands_out else []
-        # Of strong compression the combs show everywhere, and block edges are plain. There is proof: try some places.
-        if scores_O[best] - scores_O.min() < FOUND:
-            return []
-        places = list(dict.fromkeys([best, _edges_at(windows_NSS), *(int(place) for place in order[1:TRIED])]))
-        return [_Grid(*divmod(place, BLOCK), float(scores_O[place] - scores_O.min())) for place in places]
+        far[0] &= self.jpeg is None
+        lead = float(scores_O[best] - scores_O[far].max())
+        if self.jpeg is not None and (lead < FOUND or lead * len(windows_NSS) < FOUND_NATS):
+            return None
+        return _Grid(*divmod(best, BLOCK), lead, places.tables(best), places.may_be_own(best))
 
     def _mean_noise(self) -> NDArray[np.float64]:
         """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
-        return self.noise(4, 4)[_V, _U]
+        noise_F: NDArray[np.float64] = self.noise(4, 4)[_V, _U]
+        return noise_F
 
     def _region_on(self, grid: _Grid, known: Sequence[Region]) -> Region | None:
         """The region around the blocks that fit, and what its tables are; None if a closer look finds none."""
@@ -282,7 +297,8 @@ class _View:
         inside = lattice.inside(rectangle) & lattice.free
         if not inside.any():
             return None
-        reading = lattice.read_table(inside, noise_88)
+        if inside.sum() < lattice.free.sum():
+            reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
@@ -332,6 +348,7 @@ class _Lattice:
 
     def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region]) -> None:
         self._height, self._width = pixels.shape[:2]
+        self._grid = grid
         rows, columns = (self._height - grid.row) // BLOCK, (self._width - grid.column) // BLOCK
         stride = max(1, round((rows * columns / _BLOCKS) ** 0.5))
         self._pitch = stride * BLOCK
@@ -365,6 +382,8 @@ class _Lattice:
             [bins[among] for bins in self._off_bins_N6],
             noise_88.ravel(),
             _standard_tables().reshape(-1, BLOCK * BLOCK),
+            self._grid.tables,
+            self._grid.may_be_own,
         )
 
     def fitting(self, reading: _Reading) -> NDArray[np.int8]:
@@ -384,8 +403,9 @@ class _Lattice:
         return _box_sums(np.clip(each, -20, 20).reshape(self.shape), 1)
 
     def rectangle(self, fits: NDArray[np.int8]) -> tuple[int, int, int, int] | None:
-        """Top, left, height and width of the largest region that fits, grown to the picture's edges where nothing
-        speaks against it.
+        """Top, left, height and width of the largest region that fits.
+
+        It grows to the picture's edges where nothing speaks against it.
         """
         found = _largest_patch(fits)
         if found is None:
@@ -444,6 +464,8 @@ def _read_table(
     off_bins_N6: Sequence[NDArray[np.int64]],
     noise_6: NDArray[np.float64],
     tables_Q6: NDArray[np.int64],
+    among: NDArray[np.int64],
+    may_be_own: bool,
 ) -> _Reading:
     """The table that blocks show best.
 
@@ -451,32 +473,39 @@ def _read_table(
         bins_N6: of the coefficients of blocks on the grid.
         off_bins_N6: of the same places off the grid, some times.
         tables_Q6: the standard tables of qualities 1 to 100, and further hundreds of variants.
+        among: which of them may be the one.
+        may_be_own: whether it may be none of them.
     """
     on = _histograms(bins_N6)
     off = [_histograms(bins) for bins in off_bins_N6]
     density_6B = _smooth_density(np.sum(off, axis=0))
     excess = on - np.mean(off, axis=0, dtype=np.float32)  # so what is wrong with the model cancels out
-    totals = np.zeros(len(tables_Q6))
+    totals = np.zeros(len(among))
     free_steps = np.ones(BLOCK * BLOCK, np.int64)
-    known = np.zeros(BLOCK * BLOCK, np.bool_)
     free_gain = 0.0
+    scores_of: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     for number in range(BLOCK * BLOCK):
-        steps, of_table = np.unique(tables_Q6[:, number], return_inverse=True)
-        filled = on[number].nonzero()[0]
-        top = int(filled[filled < _BINS - 1][-1]) if len(filled) and filled[0] < _BINS - 1 else 0
-        ratios_SB = _log_ratios(density_6B[number : number + 1], steps, noise_6[number : number + 1], _EARLIER_SHARE)[0]
-        scores = ratios_SB @ excess[number]
+        one = slice(number, number + 1)
+        steps, of_table = np.unique(tables_Q6[among, number], return_inverse=True)
+        scores = _log_ratios(density_6B[one], steps, noise_6[one], _EARLIER_SHARE)[0] @ excess[number]
         totals += scores[of_table]
+        scores_of.append((steps, scores))
         best = int(scores.argmax())
-        if scores[best] > 6 and top > steps[best]:  # a multiple beyond 0 has been seen
-            free_steps[number], known[number] = steps[best], True
+        if may_be_own and scores[best] > 6:
+            free_steps[number] = steps[best]
             free_gain += float(scores[best]) - 6
-    chosen = int(totals.argmax())
+    chosen = int(among[totals.argmax()])
     # Own tables must pay for their freedom; what blurs a comb can favour a wrong step.
-    is_standard = totals[chosen] >= free_gain * OWN_TABLE_GAIN - 40
+    is_standard = bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
     steps_6 = tables_Q6[chosen].copy()
-    if not is_standard:
-        steps_6[known] = free_steps[known]
+    known = np.zeros(BLOCK * BLOCK, np.bool_)
+    for number, (steps, scores) in enumerate(scores_of):
+        filled = on[number, : _BINS - 1].nonzero()[0]
+        step = steps_6[number] if is_standard or free_steps[number] == 1 else free_steps[number]
+        # That no multiple but 0 is there says only that the step is large.
+        known[number] = len(filled) > 0 and filled[-1] > step and scores[np.searchsorted(steps, step)] > 6
+        if known[number]:
+            steps_6[number] = step
     ratios_6B = np.concatenate(
         [
             _log_ratios(density_6B[n : n + 1], steps_6[n : n + 1], noise_6[n : n + 1], _EARLIER_SHARE)[0]
@@ -489,7 +518,7 @@ def _read_table(
         steps_6.reshape(BLOCK, BLOCK),
         known.reshape(BLOCK, BLOCK),
         chosen % 100 + 1,
-        bool(is_standard),
+        is_standard,
         chosen >= 100,
         ratios_6B,
         (here - elsewhere) / len(bins_N6),
@@ -593,7 +622,9 @@ def _luma(values: NDArray[np.uint8], axis: int) -> NDArray[np.float32]:
     if values.ndim == 3:
         return values.astype(np.float32) - np.float32(128)
     red, green, blue = (values.take(i, axis=axis).astype(np.float32) for i in range(3))
-    return RGB_TO_YCC[0, 0] * red + RGB_TO_YCC[0, 1] * green + RGB_TO_YCC[0, 2] * blue - np.float32(128)
+    weights = RGB_TO_YCC[0]
+    out: NDArray[np.float32] = weights[0] * red + weights[1] * green + weights[2] * blue - np.float32(128)
+    return out
 
 
 def _cosines() -> NDArray[np.float64]:
@@ -629,7 +660,8 @@ def _sliding_histograms(windows_NSS: NDArray[np.float32]) -> NDArray[np.float32]
 
 
 def _bins_of(coefficients: NDArray[np.floating]) -> NDArray[np.int64]:
-    return np.minimum(np.abs(coefficients) * np.float32(2) + np.float32(0.5), _BINS - 1).astype(np.int64)
+    out: NDArray[np.int64] = np.minimum(np.abs(coefficients) * 2 + np.float32(0.5), _BINS - 1).astype(np.int64)
+    return out
 
 
 def _smooth_density(counts_FB: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -720,20 +752,78 @@ def _search_steps() -> NDArray[np.int64]:
     return np.union1d(np.arange(2, 33), steps[(steps > 1) & (steps <= 200)])
 
 
-def score_places(windows_NSS: NDArray[np.float32], noise_F: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Nats in favour of a grid at each of the 64 places, ``(64,)``: the best of the standard and of free tables."""
+class _Places(NamedTuple):
+    """What speaks for a grid at each of the 64 places, and with which steps.
+
+    Attributes:
+        scores_O: nats per window, of the best of the standard tables and of free steps.
+        standard_OQ: nats in all, of the standard tables as in ``_standard_tables``.
+        free_O: nats in all, of free steps, less what their freedom costs.
+        free_OF: the free steps; 1 where none is better than none.
+    """
+
+    scores_O: NDArray[np.float32]
+    standard_OQ: NDArray[np.float32]
+    free_O: NDArray[np.float32]
+    free_OF: NDArray[np.int64]
+
+    def may_be_own(self, place: int) -> bool:
+        """Whether free steps fit clearly better than standard ones."""
+        return bool(self.free_O[place] * OWN_TABLE_GAIN - 40 > self.standard_OQ[place].max())
+
+    def steps(self, place: int) -> NDArray[np.int64]:
+        """The steps that fit best, ``(F,)``."""
+        if self.may_be_own(place):
+            free_F: NDArray[np.int64] = self.free_OF[place]
+            return free_F
+        standard_F: NDArray[np.int64] = _standard_tables()[int(self.standard_OQ[place].argmax())][_V, _U]
+        return standard_F
+
+    def tables(self, place: int) -> NDArray[np.int64]:
+        """Indices of the standard tables that are worth a closer look: all, if none fits well."""
+        if self.may_be_own(place):
+            return np.arange(200)
+        likely = np.argsort(-self.standard_OQ[place])[:4]
+        beside = [min(max(table % 100 + by, 0), 99) + table // 100 * 100 for table in likely for by in (-1, 0, 1)]
+        turned = [(table + 100) % 200 for table in likely[:1]]
+        return np.unique([*beside, *turned])
+
+
+def _score_places(windows_NSS: NDArray[np.float32], noise_F: NDArray[np.float64]) -> _Places:
     counts_FOB = _sliding_histograms(windows_NSS)
     density_FB = _smooth_density(counts_FOB.sum(axis=1))
     steps = _search_steps()
     ratios_FSB = _log_ratios(density_FB, steps, noise_F, _EARLIER_SHARE)
     scores_FOS = np.matmul(counts_FOB, ratios_FSB.swapaxes(1, 2))
-    place = np.clip(np.searchsorted(steps, np.maximum(_standard_tables()[:, _V, _U], 2)), 0, len(steps) - 1)
-    standard_OQ = np.zeros((BLOCK * BLOCK, len(place)), np.float32)
+    column_QF = np.clip(np.searchsorted(steps, np.maximum(_standard_tables()[:, _V, _U], 2)), 0, len(steps) - 1)
+    standard_OQ = np.zeros((BLOCK * BLOCK, len(column_QF)), np.float32)
     for number in range(len(_FREQUENCIES)):
-        standard_OQ += scores_FOS[number][:, place[:, number]]
-    free_O = np.maximum(scores_FOS.max(axis=2) - 6, 0).sum(axis=0)
-    out: NDArray[np.float32] = np.maximum(standard_OQ.max(axis=1), free_O)
-    return out
+        standard_OQ += scores_FOS[number][:, column_QF[:, number]]
+    gains_FO = scores_FOS.max(axis=2) - 6
+    free_O = np.maximum(gains_FO, 0).sum(axis=0)
+    free_OF = np.where(gains_FO > 0, steps[scores_FOS.argmax(axis=2)], 1).T
+    scores_O = np.maximum(standard_OQ.max(axis=1), free_O) / len(windows_NSS)
+    return _Places(scores_O, standard_OQ, free_O, free_OF)
+
+
+def _exact_shares(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> tuple[float, float]:
+    """``_exact_share`` at a place, and half a block away from it."""
+    half = BLOCK // 2
+    beside = (place // BLOCK + half) % BLOCK * BLOCK + (place + half) % BLOCK
+    return _exact_share(windows_NSS, place, steps_F), _exact_share(windows_NSS, beside, steps_F)
+
+
+def _exact_share(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> float:
+    """Of the blocks with something in them, those whose low coefficients are multiples of the steps but for rounding."""
+    row, column = divmod(place, BLOCK)
+    blocks = np.ascontiguousarray(windows_NSS[:, row : row + BLOCK, column : column + BLOCK])
+    coefficients_NF = dct_blocks(blocks)[:, _V, _U]
+    active = np.square(coefficients_NF[:, 1:]).sum(axis=1) > BLOCK * BLOCK * ACTIVE_POWER
+    if active.sum() < _MIN_WINDOWS // 2:
+        return 0.0
+    steps = steps_F.astype(np.float32)
+    off = coefficients_NF[active] - steps * np.rint(coefficients_NF[active] / steps)
+    return float((np.square(off).mean(axis=1) < EXACT_POWER).mean())
 
 
 # --- The noise that a JPEG's quantisation leaves ----------------------------------------------------------------------
@@ -770,8 +860,103 @@ def _shift_power(shift: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (cosines @ first) ** 2, (cosines @ second) ** 2
 
 
+_SAME_GRID_BLOCKS = 12000
+
+
 def _same_grid(jpeg: JpegImage) -> Earlier | None:
-    return None
+    """An earlier JPEG of lower quality on the same grid, from the comb in the file's own coefficients."""
+    reading = _aligned_reading(jpeg)
+    if reading is None:
+        return None
+    quality, is_transposed, evidence = reading
+    luma_88 = standard_table(quality)
+    if is_transposed:
+        luma_88 = luma_88.T
+    is_colour = len(jpeg.components) == 3
+    return Earlier(
+        top=0,
+        left=0,
+        luma_88=luma_88.astype(np.uint16),
+        chroma_88=standard_table(quality, chroma=True).astype(np.uint16) if is_colour else None,
+        known_88=luma_88 > jpeg.components[0].table_88,
+        chroma_scale=jpeg.components[1].scale if is_colour else (1, 1),
+        upsampling="triangle" if is_colour and jpeg.components[1].scale != (1, 1) else "none",
+        quality=quality,
+        is_standard=True,
+        is_transposed=is_transposed,
+        is_same_grid=True,
+        is_proven=False,
+        noise_88=np.full((BLOCK, BLOCK), PIXEL_NOISE, np.float32),
+        evidence=evidence,
+    )
+
+
+ALIGNED_EVIDENCE = 0.3
+_MOST_STEPS = 200
+
+
+def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
+    """Quality of the earlier luma table, whether it is transposed, and nats per block."""
+    totals, blocks = _aligned_totals(jpeg.components[0])
+    best = int(totals.argmax())
+    evidence = float(totals[best]) / max(blocks, 1)
+    if evidence < ALIGNED_EVIDENCE or totals[best] < 100:
+        return None
+    return best % 100 + 1, best >= 100, evidence
+
+
+def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
+    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+    rows, columns = component.coefficients_VU88.shape[:2]
+    stride = max(1, round((rows * columns / _SAME_GRID_BLOCKS) ** 0.5))
+    sample = component.coefficients_VU88[::stride, ::stride].reshape(-1, BLOCK * BLOCK)
+    magnitudes = np.minimum(np.abs(sample), _MOST_STEPS).astype(np.int64)
+    own_6 = component.table_88.ravel().astype(np.float64)
+    counts_6K = np.bincount(
+        (magnitudes + np.arange(BLOCK * BLOCK) * (_MOST_STEPS + 1)).ravel(),
+        minlength=BLOCK * BLOCK * (_MOST_STEPS + 1),
+    ).reshape(BLOCK * BLOCK, -1)
+    tables = _standard_tables().reshape(-1, BLOCK * BLOCK)
+    totals = np.zeros(len(tables))
+    for number in range(BLOCK * BLOCK):
+        counts = counts_6K[number, :_MOST_STEPS].astype(np.float64)
+        if counts[2:].sum() < 20:
+            continue
+        steps, of_table = np.unique(tables[:, number], return_inverse=True)
+        scores = np.array([_aligned_score(counts, own_6[number], float(step)) for step in steps])
+        totals += scores[of_table]
+    return totals, len(sample)
+
+
+def _aligned_score(counts_K: NDArray[np.float64], own: float, step: float) -> float:
+    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0."""
+    if step < 1.3 * own:
+        return 0.0
+    last = min(int(counts_K.nonzero()[0][-1]), len(counts_K) - 2)
+    levels = np.arange(1, last + 2)
+    smooth = _unimodal(counts_K[1 : last + 2])
+    # Where multiples of the step fall.
+    multiples = np.arange(1, int((last + 1.5) * own / step) + 2) * step
+    spread = np.sqrt(PIXEL_NOISE**2 + 1 / 12)
+    edges = (np.arange(0, last + 2) + 0.5) * own
+    share_KM = np.diff(1 / (1 + np.exp(np.clip(-1.702 * (edges[:, None] - multiples) / spread, -50, 50))), axis=0)
+    # The smooth density says how many there are of each multiple.
+    density = np.interp(multiples, levels * own, smooth, right=0.0)
+    expected = share_KM @ density
+    expected *= smooth.sum() / max(expected.sum(), 1e-9)
+    ratio = 0.85 * expected / np.maximum(smooth, 1e-9) + 0.15
+    return float((counts_K[1 : last + 2] * np.log(ratio)).sum())
+
+
+def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts of magnitudes without combs: averaged over neighbours in proportion to the magnitude."""
+    levels = np.arange(1, len(counts) + 1)
+    reach = np.maximum(levels * 0.5, 2.0)
+    sums = np.concatenate([[0.0], np.cumsum(counts)])
+    low = np.maximum(np.floor(levels - reach).astype(np.int64), 1)
+    high = np.minimum(np.ceil(levels + reach).astype(np.int64), len(counts))
+    out: NDArray[np.float64] = (sums[high] - sums[low - 1] + 0.05) / (high - low + 1)
+    return out
 
 
 # --- Chroma -----------------------------------------------------------------------------------------------------------
@@ -840,6 +1025,8 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
             [_bins_of(one).reshape(-1, 64) for one in off],
             noise_88.ravel().astype(np.float64),
             _chroma_tables(),
+            np.arange(100),
+            True,
         )
         if best is None or reading.evidence > best[0]:
             best = reading.evidence, phase, reading.steps_88
@@ -869,14 +1056,14 @@ def _chroma_blocks(
 
 
 def _misfit(blocks_N88: NDArray[np.float32], steps_88: NDArray[np.int64], noise_88: NDArray[np.float32]) -> float:
-    """Mean square distance from multiples of the steps, against the noise's; what is far off counts as 3 of it."""
+    """Mean square distance from multiples of the steps, of what is not near zero: 1 where there is no comb."""
     steps = steps_88.astype(np.float32)
-    off = (blocks_N88 - steps * np.rint(blocks_N88 / steps)) / noise_88
-    coarse = steps > 3 * noise_88
-    return float(np.minimum(np.square(off[:, coarse]), 9).mean()) if coarse.any() and len(off) else 0.0
+    counted = (np.abs(blocks_N88) > 0.3 * steps) & (steps > 4 * noise_88)
+    off = (blocks_N88 / steps - np.rint(blocks_N88 / steps))[counted]
+    return 12 * float(np.square(off).mean()) if off.size else 0.0
 
 
-CHROMA_MISFIT = 1.6
+CHROMA_MISFIT = 0.6
 CHROMA_EVIDENCE = 0.05
 
 
@@ -888,7 +1075,7 @@ def _chroma_patches(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, i
     side = min(_PATCH, room[0] // 16 * 16, room[1] // 16 * 16)
     if side < 64:
         return []
-    across = [np.linspace(0, (room[axis] - side) // BLOCK, 4).astype(int) * BLOCK for axis in (0, 1)]
+    across = [np.linspace(0, (room[axis] - side) // 16, 4).astype(int) * 16 for axis in (0, 1)]
     places = sorted({(first[0] + int(row), first[1] + int(column)) for row in across[0] for column in across[1]})
     squares = [pixels[row : row + side, column : column + side] for row, column in places]
     squares.sort(key=lambda square: float(((square == 0) | (square == 255)).mean()))

@@ -1,4 +1,4 @@
-"""What a JPEG file says about itself, and whether a picture could have produced it."""
+"""What a file says about itself and its pixels say of earlier ones, and whether a picture could have produced it."""
 
 from __future__ import annotations
 
@@ -9,41 +9,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import BadImageError, TooLargeError
+from unjpeg.history import History, Verdict, read_history
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
-from unjpeg.picture import FileSource, read_bytes, read_picture
+from unjpeg.layers import EarlierJpeg, describe_history
+from unjpeg.picture import FileSource, Picture, Source, read_bytes, read_picture
 from unjpeg.projection import Consistency, measure_consistency
-from unjpeg.restorer import looks_compressed_twice, shared_restorer
+from unjpeg.restorer import shared_restorer
 
-__all__ = ["Inspection", "Verification", "inspect", "inspection_of", "verify"]
+__all__ = ["Inspection", "Verification", "inspect", "inspect_picture", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A JPEG file's facts.
+    """A picture file's facts. What only a JPEG says is None, or empty, of others.
 
     Attributes:
+        kind: "JPEG", "PNG", ...
         colour_space: "grey", "YCbCr" or "RGB".
+        components: 1 or 3.
         subsampling: "4:2:0" and the like; "grey" for one component.
         tables: the distinct quantisation tables in use, luma first, 8x8 in natural order.
         stated_quality: quality factor of the nearest standard tables.
         table_distance: mean absolute logarithm of the ratio to them; 0 for standard tables.
         read_quality: the quality that the pixels look like to the network, or None if not asked for.
-        looks_compressed_twice: the pixels look much worse than the tables state.
+        looks_compressed_twice: deprecated, of JPEGs: whether ``earlier`` holds something; None if no network was asked.
+        history: what happened before this file: "compressed", "clean", "scaled" or "undecided".
+        earlier: the JPEGs that the picture, or parts of it, were before.
+        in_words: the same, a sentence each.
     """
 
     name: str
+    kind: str
     width: int
     height: int
     colour_space: str
     components: int
-    subsampling: str
-    progressive: bool
+    subsampling: str | None
+    progressive: bool | None
     orientation: int
     tables: tuple[tuple[tuple[int, ...], ...], ...]
-    stated_quality: int
-    table_distance: float
+    stated_quality: int | None
+    table_distance: float | None
     read_quality: int | None
     looks_compressed_twice: bool | None
+    history: Verdict
+    earlier: tuple[EarlierJpeg, ...]
+    in_words: tuple[str, ...]
     has_exif: bool
     has_icc_profile: bool
     has_xmp: bool
@@ -69,46 +80,57 @@ class Verification:
         return self.consistency.is_consistent
 
 
-def inspect(source: FileSource, *, model: str | Path | None = "default", limits: Limits = DEFAULT_LIMITS) -> Inspection:
-    """Facts about a JPEG.
+def inspect(source: Source, *, model: str | Path | None = "default", limits: Limits = DEFAULT_LIMITS) -> Inspection:
+    """Facts about a picture, above all about a JPEG, and what its pixels say of earlier ones.
 
     Args:
-        source: a path, bytes or a stream.
+        source: a path, bytes, a stream, a Pillow image or an array.
         model: reads the quality from the pixels; None leaves that out and loads no network.
 
     Raises:
-        BadImageError: it is no JPEG, or damaged.
+        BadImageError: it is no picture, or damaged.
         ModelError: the model is not there.
     """
     picture = read_picture(source, limits=limits)
-    if picture.jpeg is None:
-        raise BadImageError(f"{picture.name}: is not a JPEG file, so there is nothing to inspect")
-    read = shared_restorer(str(model)).guide(picture).quality if model is not None else None
-    return inspection_of(picture.name, picture.jpeg, read)
+    return inspect_picture(picture, shared_restorer(str(model)).guide(picture).quality if model is not None else None)
 
 
-def inspection_of(name: str, jpeg: JpegImage, read: int | None) -> Inspection:
-    """Facts about a JPEG that is decoded already, ``read`` being the quality that the network read from it, if any."""
-    quality = jpeg.quality
+def inspect_picture(picture: Picture, read: int | None, history: History | None = None) -> Inspection:
+    """Facts about a picture that is decoded already.
+
+    Args:
+        read: the quality that the network read from it, if any.
+        history: of the picture, where it has been read already.
+    """
+    jpeg, metadata = picture.jpeg, picture.metadata
+    if history is None:
+        history = read_history(picture.pixels, jpeg)
+    height, width = picture.pixels.shape[:2]
+    earlier = tuple(map(EarlierJpeg.of, history.regions))
+    twice = None if read is None or jpeg is None else bool(earlier)
     return Inspection(
-        name=name,
-        width=jpeg.header.width,
-        height=jpeg.header.height,
-        colour_space=jpeg.header.colour_space,
-        components=len(jpeg.header.sampling),
-        subsampling=jpeg.header.subsampling,
-        progressive=jpeg.header.progressive,
-        orientation=jpeg.metadata.orientation,
-        tables=tuple(tuple(tuple(int(n) for n in row) for row in table) for table in jpeg.tables),
-        stated_quality=quality.value,
-        table_distance=quality.distance,
+        name=picture.name,
+        kind=picture.kind,
+        width=width,
+        height=height,
+        colour_space=jpeg.header.colour_space if jpeg else ("grey" if picture.channels == 1 else "RGB"),
+        components=picture.channels,
+        subsampling=jpeg.header.subsampling if jpeg else None,
+        progressive=jpeg.header.progressive if jpeg else None,
+        orientation=metadata.orientation,
+        tables=tuple(tuple(tuple(int(n) for n in row) for row in table) for table in jpeg.tables) if jpeg else (),
+        stated_quality=jpeg.quality.value if jpeg else None,
+        table_distance=jpeg.quality.distance if jpeg else None,
         read_quality=read,
-        looks_compressed_twice=None if read is None else looks_compressed_twice(quality.value, read),
-        has_exif=jpeg.metadata.exif is not None,
-        has_icc_profile=jpeg.metadata.icc_profile is not None,
-        has_xmp=jpeg.metadata.xmp is not None,
-        has_photoshop=jpeg.metadata.photoshop is not None,
-        has_comment=jpeg.metadata.comment is not None,
+        looks_compressed_twice=twice,
+        history=history.verdict,
+        earlier=earlier,
+        in_words=describe_history(history, of_jpeg=jpeg is not None, size=(height, width)),
+        has_exif=metadata.exif is not None,
+        has_icc_profile=metadata.icc_profile is not None,
+        has_xmp=metadata.xmp is not None,
+        has_photoshop=metadata.photoshop is not None,
+        has_comment=metadata.comment is not None,
     )
 
 

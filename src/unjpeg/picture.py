@@ -56,6 +56,7 @@ class Picture:
         jpeg: the file's own knowledge, or None for a blind restoration.
         sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
         notes: what a user should know, one sentence each.
+        kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Picture:
     jpeg: JpegImage | None
     sound_rows: int | None = None
     notes: tuple[str, ...] = ()
+    kind: str = "JPEG"
 
     @property
     def channels(self) -> int:
@@ -201,7 +203,7 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
         raise UnsupportedImageError(f"array: has dtype {array.dtype}; give uint8, range 0..255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)) or 0 in array.shape:
         raise UnsupportedImageError(f"array: has shape {array.shape}; give (H, W) or (H, W, 1..4)")
-    return _split(array, "array", Metadata(), max_pixels)
+    return _split(array, "array", Metadata(), max_pixels, "array")
 
 
 def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
@@ -221,17 +223,17 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
         pixels = np.asarray(image.convert(mode))
     except Exception as error:  # Pillow's decoders of damaged files raise nearly anything
         raise BadImageError(f"{name}: is damaged ({error})") from error
-    return _split(pixels, name, metadata, max_pixels)
+    return _split(pixels, name, metadata, max_pixels, image.format or "image")
 
 
-def _split(pixels: NDArray[np.uint8], name: str, metadata: Metadata, max_pixels: int) -> Picture:
+def _split(pixels: NDArray[np.uint8], name: str, metadata: Metadata, max_pixels: int, kind: str) -> Picture:
     _check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
     alpha = None
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         pixels, alpha = pixels[..., :-1], np.ascontiguousarray(pixels[..., -1])
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    return Picture(name, np.ascontiguousarray(pixels), alpha, metadata, None)
+    return Picture(name, np.ascontiguousarray(pixels), alpha, metadata, None, kind=kind)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

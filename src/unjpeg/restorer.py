@@ -47,7 +47,6 @@ __all__ = [
     "Restoration",
     "Restored",
     "Restorer",
-    "looks_compressed_twice",
     "restore",
     "shared_restorer",
     "upright",
@@ -59,9 +58,6 @@ PROJECTED_ROWS = 64
 """Rows projected at once: a multiple of 32, as a tile's core."""
 
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
-
-DOUBLE_COMPRESSION_RATIO = 0.6
-"""Below this share of the stated quality the pixels look compressed twice: docs/how-it-works.md."""
 
 TTA_NOTE = "tta (--tta) is going away: the model best gives nearly the same for half the work"
 
@@ -598,8 +594,3 @@ def restore(
 def shared_restorer(model: str) -> Restorer:
     """The restorer that the module's functions use for a model, loaded once."""
     return Restorer(model)
-
-
-def looks_compressed_twice(stated: int, read: int) -> bool:
-    """Deprecated: a guess from the quality that the network reads. ``Report.history`` says what the pixels show."""
-    return read < DOUBLE_COMPRESSION_RATIO * stated

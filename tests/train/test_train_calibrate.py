@@ -42,7 +42,7 @@ def test_shares_are_least_squares_over_all_pictures(tiny_restorer: Restorer, cro
         Image.fromarray(crop).save(buffer, "JPEG", quality=90)
         jpeg = JpegImage.decode(buffer.getvalue())
         output = tiny_restorer.run_network(Picture("image", jpeg.pixels, None, jpeg.metadata, jpeg))
-        sums = measure_offsets(output.pixels, crop, jpeg.components, "YCbCr")
+        sums = measure_offsets(output.layers[0], crop, jpeg.components, "YCbCr")
         products, squares = products + sums.products, squares + sums.squares
     of_luma = products[0, :, 1, 2] + products[0, :, 2, 1] + products[0, :, 3, 0] + products[0, :, 0, 3]
     grams = squares[0, :, :, 1, 2] + squares[0, :, :, 2, 1] + squares[0, :, :, 3, 0] + squares[0, :, :, 0, 3]

@@ -28,6 +28,7 @@ from exif_blocks import exif_block
 from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, BusyError, PictureGoneError, TimeLimitError, TooLargeError
 from unjpeg.jpeg import Limits as PictureLimits
+from unjpeg.layers import EarlierJpeg
 from unjpeg.picture import read_picture
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import Report, Restorer
@@ -540,7 +541,7 @@ def fact(facts: list[words.Fact], title: str) -> words.Fact:
 
 def in_words(data: bytes, model: Path) -> list[words.Fact]:
     source = read_picture(data)
-    return words.file_in_words(source, unjpeg.inspect(data, model=model) if source.jpeg else None)
+    return words.file_in_words(source, unjpeg.inspect(data, model=model))
 
 
 def test_a_file_in_words(tiny_model: Path) -> None:
@@ -564,7 +565,8 @@ def test_a_result_in_words(tiny_restorer: Restorer) -> None:
     data = encoded(picture(48, 72), quality=85)
     source = read_picture(data)
     assert source.jpeg is not None
-    report = Report("x", 72, 48, "m", "h", 1.0, 85, 20, 20, False, ("looks like quality 20",))
+    earlier = EarlierJpeg(0, 0, 48, 72, 4, 4, 20, True, "4:2:0", False, False, ())
+    report = Report("x", 72, 48, "m", "h", 1.0, 85, 20, 20, False, history="compressed", earlier=(earlier,))
 
     def said(pixels: NDArray[np.uint8]) -> list[words.Fact]:
         assert source.jpeg is not None
@@ -574,10 +576,10 @@ def test_a_result_in_words(tiny_restorer: Restorer) -> None:
         )
 
     strict = tiny_restorer.restore(data, consistency="strict").pixels
-    true, twice = said(strict.astype(np.uint8))
+    (true,) = said(strict.astype(np.uint8))
     assert (true.tone, true.text[:4]) == ("good", "Yes.")
-    assert twice.text.startswith("It looks like quality 20, but was saved at 85")
-    other, _ = said(source.pixels // 2)
+    other, twice = said(source.pixels // 2)
+    assert twice.text.startswith("The damage was done before this file was saved.")
     assert other.tone == "careful"
     assert re.match(r"Not quite: [\d.]+ % of its details", other.text)
     assert words.check_in_words(report, None)[0].text.startswith("Cannot be said: only a JPEG")

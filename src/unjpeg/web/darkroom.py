@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.errors import PictureGoneError
-from unjpeg.inspection import inspection_of
+from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.picture import Picture, read_picture
 from unjpeg.projection import measure_consistency
@@ -170,13 +170,12 @@ class Darkroom:
 
     def _facts(self, picture: Picture) -> dict[str, Any]:
         read = self._restorer.guide(picture).quality
-        inspection = inspection_of(picture.name, picture.jpeg, read) if picture.jpeg else None
-        height, width = picture.pixels.shape[:2]
+        inspection = inspect_picture(picture, read)
         return {
-            "width": width,
-            "height": height,
+            "width": inspection.width,
+            "height": inspection.height,
             "read_quality": read,
-            "inspection": dataclasses.asdict(inspection) if inspection else None,
+            "inspection": dataclasses.asdict(inspection),
             "facts": _plain(file_in_words(picture, inspection)),
         }
 

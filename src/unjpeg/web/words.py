@@ -47,19 +47,21 @@ class Fact:
     tone: str = "plain"
 
 
-def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]:
-    """About a file as it came. ``inspection`` is None if it is no JPEG, and has a read quality otherwise."""
+def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
+    """About a file as it came. The inspection has a read quality."""
     height, width = picture.pixels.shape[:2]
     facts = [Fact("Size", f"{width} x {height} pixels, {_megapixels(width * height)}.")]
-    if inspection is None:
-        text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
-        facts.append(Fact("Kind of file", text, "careful"))
+    if inspection.stated_quality is None:
+        facts.append(_kind_of_file(inspection))
     else:
+        colour = _COLOUR_DETAIL.get(inspection.subsampling or "", f"Stored as {inspection.subsampling}.")
         facts += [
             Fact("Saved at", _saved_at(inspection)),
-            _looks_like(inspection),
-            Fact("Colour detail", _COLOUR_DETAIL.get(inspection.subsampling, f"Stored as {inspection.subsampling}.")),
+            Fact("Looks like", f"Quality {inspection.read_quality}, judged by the pixels alone."),
+            Fact("Colour detail", colour),
         ]
+    if inspection.earlier or inspection.history == "scaled":
+        facts.append(Fact("Before that", " ".join(f"{_capital(line)}." for line in inspection.in_words), "careful"))
     metadata = picture.metadata
     there = (
         ("camera data (EXIF)", metadata.exif),
@@ -92,28 +94,33 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
     else:
         text = f"Not quite: {_share(1 - consistency.share_inside)} of its details go beyond what your file allows."
         facts.append(Fact("True to the file?", text, "careful"))
-    if not report.projected and report.notes:
+    if report.earlier and consistency is not None and not consistency.is_consistent:
         text = (
-            f"It looks like quality {report.read_quality}, but was saved at {report.stated_quality}: probably "
-            "compressed twice. The file then does not tell the whole truth, so the result is not held to it."
+            "The damage was done before this file was saved. The result is held to that earlier JPEG, and not to your "
+            "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
     return facts
 
 
 def _saved_at(inspection: Inspection) -> str:
-    quality = inspection.stated_quality
+    quality, distance = inspection.stated_quality, inspection.table_distance
+    assert quality is not None
+    assert distance is not None
     words = next(words for below, words in _COMPRESSION if quality < below)
-    about = "about " if inspection.table_distance >= _OTHER_SCALE else ""
+    about = "about " if distance >= _OTHER_SCALE else ""
     return f"JPEG quality {about}{quality} of 100: {words}."
 
 
-def _looks_like(inspection: Inspection) -> Fact:
-    read, stated = inspection.read_quality, inspection.stated_quality
-    if inspection.looks_compressed_twice:
-        text = f"Quality {read}, much worse than the {stated} it was saved at: it was probably compressed before."
-        return Fact("Looks like", text, "careful")
-    return Fact("Looks like", f"Quality {read}, judged by the pixels alone.")
+def _kind_of_file(inspection: Inspection) -> Fact:
+    if inspection.earlier:
+        text = f"{inspection.kind}, but its pixels were a JPEG's. It is restored as that JPEG."
+        return Fact("Kind of file", text)
+    if inspection.history == "clean":
+        text = f"{inspection.kind}, and never compressed as far as the pixels show. It is left as it is."
+        return Fact("Kind of file", text, "good")
+    text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
+    return Fact("Kind of file", text, "careful")
 
 
 def _megapixels(pixels: int) -> str:
@@ -126,4 +133,8 @@ def _share(share: float) -> str:
 
 def _listed(names: list[str]) -> str:
     text = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return _capital(text)
+
+
+def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
