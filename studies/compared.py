@@ -17,9 +17,11 @@ import torch
 import typer
 
 from unjpeg.adapt.carn import Pretraining, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, Pixels, SourceDomain, checksum, compressed, grey
+from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compressed, grey
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
+from unjpeg.evaluate.metrics import psnr_db
+from unjpeg.evaluate.pairs import Pixels
 from unjpeg.models import ArCnnConfig, Backbone, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.config import LearningRate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -110,8 +112,7 @@ def _psnr_db(network: Backbone, originals: Sequence[Pixels], quality: int) -> fl
     found = []
     for original, decoded in zip(originals, compressed(originals, quality), strict=True):
         centre = tuple(slice(max(0, n // 2 - 96) // 8 * 8, n // 2 + 96) for n in original.shape)
-        squared = np.square(restore_pixels(network, decoded[centre]).astype(np.float64) - original[centre]).mean()
-        found.append(-10 * float(np.log10(max(squared, 1e-9) / 255**2)))
+        found.append(psnr_db(restore_pixels(network, decoded[centre]), original[centre]))
     return float(np.mean(found))
 
 

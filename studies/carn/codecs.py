@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,11 +25,13 @@ from unjpeg.adapt.model import DEFAULT_ADAPTATION, AdaptationReport, adapt_model
 from unjpeg.console import run_safely
 from unjpeg.datasets import data_root
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import write_json
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
+from unjpeg.evaluate.method import Method, shaped_as
+from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import Degradation, Pair, Pixels, load_images
+from unjpeg.evaluate.results import put_results
+from unjpeg.files import put_in_place
 from unjpeg.modelfile import ModelFile
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import VALIDATION_FRACTION
@@ -126,7 +127,7 @@ def main(
                 rows[_text(keys[which])] = row
                 figures = ", ".join(f"{method} {row[method]['psnr_db']:.3f} dB" for method in methods)
                 typer.echo(f"{name} on {which}: {figures}")
-    write_json(out / RESULTS, {"rows": [row["key"] | _without(row, "key") for row in rows.values()]})
+    put_results(out / RESULTS, {"rows": [row["key"] | _without(row, "key") for row in rows.values()]})
     if failed:
         raise typer.Exit(1)
 
@@ -191,9 +192,7 @@ def _write_target(originals: Mapping[str, Pixels], degradation: Degradation, fol
     for name, pixels in originals.items():
         file = folder / f"{name}.{suffix}"
         if not file.exists():
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(degradation.apply(pixels).file)
-            os.replace(partial, file)
+            put_in_place(file, degradation.apply(pixels).file, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import typer
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.adapt.carn import restore_pixels, stored
@@ -36,15 +35,16 @@ from unjpeg.adapt.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenari
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.evaluate.pairs import load_images
+from unjpeg.evaluate.pairs import Pixels, load_images
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.evaluate.sheets import crop_sheet, residual_sheet
+from unjpeg.files import placed
 from unjpeg.models import Backbone, make_backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import with_settings
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.pipeline import make_fabric, open_images
-from unjpeg.version import __version__, machine, source_commit
 
 __all__ = ["TARGET_SHARES", "app", "open_pictures", "table1", "table2"]
 
@@ -54,8 +54,6 @@ TRAINING_FOLDERS = ("photos", "cid22", "clic2025")
 TEST_SETS = ("bsd68", "set12")
 TARGET_SHARES = (1, 4, 8)
 """Table 2's 100, 400 and 800 target pictures, in eighths of the training pictures; the source's 400 are four."""
-
-Pixels = NDArray[np.uint8]
 
 RecipeOption = Annotated[str, typer.Option(help=f"One of {', '.join(CARN_RECIPES)}.")]
 SettingsOption = Annotated[
@@ -223,7 +221,7 @@ def probe(
                 rows.append({"seed": one, "network": name, "inputs": inputs, "accuracy": accuracy})
                 typer.echo(f"seed {one}, {name}, {inputs}: {accuracy:.1%} of held-out patches told right")
     record = _described(session) | {"qualities": [low, high], "steps": steps, "rows": rows}
-    _write(out / f"carn-{session.recipe.name}-probe.json", record)
+    put_results(out / f"carn-{session.recipe.name}-probe.json", record)
 
 
 def probe_accuracy(
@@ -293,8 +291,10 @@ def figures(
             decoded = compress_jpeg(original, test)
             shown = {"JPEG": decoded} | {label: restore_pixels(net, decoded) for label, net in networks.items()}
             stem = f"carn-{session.recipe.name}-{name}-q{test}"
-            crop_sheet(original, shown, side).save(out / f"{stem}-crops.png")
-            residual_sheet(original, shown).save(out / f"{stem}-residuals.png")
+            sheets = {"crops": crop_sheet(original, shown, side), "residuals": residual_sheet(original, shown)}
+            for kind, sheet in sheets.items():
+                with placed(out / f"{stem}-{kind}.png", overwrite=True) as file:
+                    sheet.save(file, "PNG")
             typer.echo(f"wrote {out / stem}-crops.png and -residuals.png")
 
 
@@ -337,7 +337,7 @@ class _Results:
             psnr, psnr_b, similarity = (float(np.mean(values)) for values in zip(*found, strict=True))
             row |= {"images": len(pictures), "psnr_db": psnr, "psnr_b_db": psnr_b, "ssim": similarity}
             self._record["rows"].append(row)
-            _write(self._path, self._record)
+            put_results(self._path, self._record)
             which = "" if seed is None else f" seed {seed}"
             more = "".join(f", {value} {key}" for key, value in counts.items())
             typer.echo(f"QF {quality} {method}{which} on {name}{more}: {psnr:.2f} / {psnr_b:.2f} / {similarity:.3f}")
@@ -358,9 +358,7 @@ def _described(session: _Session) -> dict[str, Any]:
             for name, pictures in session.tests.items()
         },
         "training_pictures": len(session.pictures.training),
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
     }
 
 
@@ -372,13 +370,6 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError:  # not JSON, or not text
         pass
     raise TrainingError(f"{path}: is not a readable result file; remove it, or choose another --out")
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f"{path.name}.partial")
-    partial_file.write_text(json.dumps(record, indent=1))
-    os.replace(partial_file, path)
 
 
 def _grey(pixels: Pixels) -> Pixels:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unjpeg.evaluate.printed import CARN_TABLE_1, CARN_TABLE_2
+from studies.printed import CARN_TABLE_1, CARN_TABLE_2
+from unjpeg.evaluate.report import format_markdown
 
 __all__ = ["gap_shares", "tables"]
 
@@ -72,7 +73,7 @@ def _table1(record: Row) -> str:
             printed = CARN_TABLE_1.get(quality, {}).get(method)
             if printed:
                 lines.append([str(quality), f"{method}, as printed", *_printed(printed)])
-    return _table(["test quality", "", *SETS.values()], lines)
+    return format_markdown(["test quality", "", *SETS.values()], lines)
 
 
 def _gap(record: Row) -> str:
@@ -80,7 +81,7 @@ def _gap(record: Row) -> str:
     for quality in _qualities(record):
         cells = [_percent(gap_shares(record["rows"], quality, name)) for name in SETS]
         lines.append([str(quality), *cells])
-    return _table(["test quality", *SETS.values()], lines)
+    return format_markdown(["test quality", *SETS.values()], lines)
 
 
 def _table2(record: Row) -> str:
@@ -97,7 +98,7 @@ def _table2(record: Row) -> str:
                 lines.append([str(quality), method, f"{count} beside {chosen[0]['fixed']}", *cells])
             for count, printed in CARN_TABLE_2.get(quality, {}).get(method, {}).items():
                 lines.append([str(quality), f"{method}, as printed", f"{count} beside 400", *_printed(printed)])
-    return _table(["test quality", "", "pictures", *SETS.values()], lines)
+    return format_markdown(["test quality", "", "pictures", *SETS.values()], lines)
 
 
 def _probe(record: Row) -> str:
@@ -110,7 +111,7 @@ def _probe(record: Row) -> str:
             found = [row["accuracy"] for row in record["rows"] if (row["network"], row["inputs"]) == (name, one)]
             cells.append(_percent(found))
         lines.append([name, *cells])
-    return _table(["features of", *inputs], lines)
+    return format_markdown(["features of", *inputs], lines)
 
 
 def _codecs(record: Row) -> str:
@@ -134,7 +135,7 @@ def _codecs(record: Row) -> str:
         "change, fine-tuned",
         "change, adapted",
     ]
-    return _table([*header, "told right: before, after", "source"], lines)
+    return format_markdown([*header, "told right: before, after", "source"], lines)
 
 
 def _variants(results: Path, method: str, command: str) -> str:
@@ -155,7 +156,7 @@ def _variants(results: Path, method: str, command: str) -> str:
         rows = [row for row in record["rows"] if row["seed"] in (whole or seeds)]
         shares = [gap_shares(rows, *place, method) for place in places]
         lines.append([f"`{recipe}`", str(len(whole or seeds)), *map(_percent, shares)])
-    return _table(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
+    return format_markdown(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
 
 
 def _printed(by_set: Mapping[str, tuple[float, float, float]]) -> list[str]:
@@ -189,8 +190,3 @@ def _percent(values: Sequence[float]) -> str:
         return ""
     spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.1%}{spread}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

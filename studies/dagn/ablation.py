@@ -14,21 +14,23 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 from lightning.fabric import Fabric
+from matplotlib.figure import Figure
 
+from studies.printed import ablation_gains
 from unjpeg.console import run_safely
 from unjpeg.errors import BadImageError, OtherTrainingError, SettingError
-from unjpeg.evaluate.benchmark import Failure, Row, machine, measured, write_json
+from unjpeg.evaluate.benchmark import Failure, Row, measured
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
-from unjpeg.evaluate.printed import ablation_gains
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.evaluate.statistics import interval
+from unjpeg.files import placed
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
 from unjpeg.train.dagn import train_dagn, validation_crops
@@ -36,7 +38,6 @@ from unjpeg.train.encoders import encoder_weights, train_encoders
 from unjpeg.train.export import export_checkpoint, window_crops
 from unjpeg.train.pipeline import new_fabric, open_images, recipe_for
 from unjpeg.train.run import TrainingImages
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "LAMBDAS",
@@ -74,11 +75,8 @@ LAMBDAS = {
 """Fig. 13's settings: lambda_ci of Eq. 3 and lambda_cs of Eq. 7, each varied while the other is 1."""
 
 
-class Study(StrEnum):
-    """Table V or Fig. 13."""
-
-    modules = "modules"
-    lambdas = "lambdas"
+Study = Literal["modules", "lambdas"]
+"""Table V or Fig. 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ class Gain:
 
 def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
     """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
-    if study is Study.modules and recipe.dagn.guidance == "picture":
+    if study == "modules" and recipe.dagn.guidance == "picture":
         raise SettingError(
             f'{recipe.name}: Table V has networks with fusion, which dagn.guidance "picture" knows none of; '
             "add --set dagn.guidance=patch"
@@ -165,7 +163,7 @@ def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Varia
     out = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         seeded, folder = replace(recipe, seed=seed), work / f"seed-{seed}"
-        if study is Study.modules:
+        if study == "modules":
             for name, (insensitive, sensitive, fusion) in MODULES.items():
                 network = replace(
                     recipe.network, insensitive_guidance=insensitive, sensitive_guidance=sensitive, fusion=fusion
@@ -235,7 +233,7 @@ def measure_variant(variant: Variant, trained: Path, images: TrainingImages, sco
                     **{f"jpeg_{metric}": round(decoded.figures[metric], 5) for metric in METRICS},
                 }
             )
-    write_json(record_path, {"asked": asked, "rows": rows})
+    put_results(record_path, {"asked": asked, "rows": rows})
     return rows
 
 
@@ -284,10 +282,9 @@ def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
     """Fig. 13: PSNR against lambda_ci and lambda_cs, as the difference from lambda 1, one line per quality."""
-    from matplotlib import pyplot
-
     sets = record["summary"]
-    figure, axes = pyplot.subplots(len(sets), 2, figsize=(9, 3.4 * len(sets)), squeeze=False, sharey="row")
+    figure = Figure(figsize=(9, 3.4 * len(sets)))
+    axes = figure.subplots(len(sets), 2, squeeze=False, sharey="row")
     for row, (set_name, per_quality) in zip(axes, sets.items(), strict=True):
         for axis, (label, names) in zip(
             row, (("$\\lambda_{ci}$", ("0.1 1", "10 1")), ("$\\lambda_{cs}$", ("1 0.1", "1 10"))), strict=True
@@ -308,8 +305,8 @@ def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
         row[0].legend(fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with placed(path, overwrite=True) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def main(
@@ -334,7 +331,7 @@ def main(
 ) -> None:
     """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
     chosen = recipe_for(recipe, settings, devices)
-    planned = variants(study, chosen, seeds, work / study.value / (name or chosen.name))
+    planned = variants(study, chosen, seeds, work / study / (name or chosen.name))
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     scope = Scope.open(test, quality, limit)
     images = open_images(data, chosen.validation_fraction)
@@ -356,9 +353,9 @@ def main(
     rows: list[dict[str, Any]] = []
     for variant, trained in zip(planned, checkpoints, strict=True):
         rows += measure_variant(variant, trained, images, scope)
-    names = list(MODULES if study is Study.modules else LAMBDAS)
+    names = list(MODULES if study == "modules" else LAMBDAS)
     record: dict[str, Any] = {
-        "study": study.value,
+        "study": study,
         "recipe": chosen.name,
         "settings": settings,
         "config": json.loads(json.dumps(asdict(chosen))),
@@ -367,19 +364,17 @@ def main(
         "training_images": images.manifest,
         "test_pictures": scope.checksums,
         "limit": limit,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "variants": names,
         "summary": summarised(rows, names),
         "rows": rows,
     }
-    path = out / f"ablation-{study.value}-{name or chosen.name}.json"
-    write_json(path, record)
+    path = out / f"ablation-{study}-{name or chosen.name}.json"
+    put_results(path, record, ("set", "quality", "seed", "variant"))
     print(f"wrote {path}")
     for line in _lines(record):
         print(line)
-    if study is Study.lambdas:
+    if study == "lambdas":
         plot_lambdas(record, plot)
         print(f"wrote {plot}")
 
@@ -390,7 +385,7 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     for set_name, per_quality in record["summary"].items():
         for quality, figures in per_quality.items():
             for metric, figure in figures.items():
-                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == Study.modules else {}
+                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == "modules" else {}
                 gains = [
                     f"{name} {_signed(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
                     for name, value in figure["gains"].items()

@@ -14,9 +14,8 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +24,10 @@ import typer
 from studies.compared import COMPARED
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.models import BackboneConfig, Dagn, DagnConfig, RdnConfig, make_backbone
 from unjpeg.train.recipes import RECIPES
-from unjpeg.version import __version__, source_commit
 
 __all__ = ["UNTRAINED", "main", "networks", "timed", "write_untrained"]
 
@@ -38,11 +36,8 @@ UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), 
 72 M parameters), and DAGN as published."""
 
 
-class Device(StrEnum):
-    """Where the networks are timed."""
-
-    cpu = "cpu"
-    cuda = "cuda"
+Device = Literal["cpu", "cuda"]
+"""Where the networks are timed."""
 
 
 def networks() -> dict[str, BackboneConfig]:
@@ -86,18 +81,18 @@ def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, flo
     made, channels = (
         (Dagn(config), 3) if isinstance(config, DagnConfig) else (make_backbone(config), config.image_channels)
     )
-    network = made.eval().to(device.value, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.rand(1, channels, SIDE, SIDE, device=device.value).contiguous(memory_format=torch.channels_last)
-    if device is Device.cuda:
+    network = made.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, channels, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     milliseconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         network(image)
-        if device is Device.cuda:
+        if device == "cuda":
             torch.cuda.synchronize()
         milliseconds.append((time.perf_counter() - start) * 1e3)
-    if device is Device.cuda:
+    if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -118,25 +113,23 @@ def timed_or_not(config: BackboneConfig, device: Device, repeats: int) -> dict[s
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes; the median counts.")] = 5,
     one: Annotated[str | None, typer.Option(hidden=True, help="Time this network and print JSON.")] = None,
 ) -> None:
     """Count and time every network."""
-    if device is Device.cuda and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here; choose --device cpu")
     if one is not None:
         print(json.dumps(timed_or_not(networks()[one], device, repeats)))
         return
     record: dict[str, Any] = {
         "side": SIDE,
-        "device": torch.cuda.get_device_name() if device is Device.cuda else "CPU",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "precision": "float32",
         "threads": torch.get_num_threads(),
         "repeats": repeats,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "networks": {},
     }
     for name, config in networks().items():
@@ -157,8 +150,8 @@ def main(
             else f"{row['milliseconds']:8.1f} ms  {row['peak_mib']:7.0f} MiB"
         )
         print(f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {cost}", flush=True)
-    path = out / f"networks-{device.value}.json"
-    write_json(path, record)
+    path = out / f"networks-{device}.json"
+    put_results(path, record)
     print(f"wrote {path}")
 
 

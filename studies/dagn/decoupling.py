@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
@@ -26,15 +27,15 @@ from torch.nn import functional
 from unjpeg.console import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.pairs import load_image, load_images
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.files import placed
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.encoders import DecoupledEncoders
 from unjpeg.train.run import to_unit_range
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "Observation",
@@ -245,8 +246,6 @@ def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1
 
 def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
     """One plot for each figure, both views in it. Returns the files."""
-    from matplotlib import pyplot
-
     plots: dict[str, tuple[str, tuple[tuple[str, str | None], ...]]] = {
         "quality-error": ("mean absolute error of the quality", (("quality_error", None),)),
         "discriminator": ("share judged original", (("judged_original", None),)),
@@ -256,7 +255,8 @@ def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, (label, series) in plots.items():
-        figure, axis = pyplot.subplots(figsize=(6, 3.6))
+        figure = Figure(figsize=(6, 3.6))
+        axis = figure.subplots()
         for view, figures in record["views"].items():
             per_quality = {int(q): row for q, row in figures["per_quality"].items() if q != "original"}
             for key, kind in series:
@@ -269,8 +269,7 @@ def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
         axis.legend(fontsize="small")
         figure.tight_layout()
         file = folder / f"stage1-{name}.png"
-        figure.savefig(file, dpi=120)
-        pyplot.close(figure)
+        _put_figure(file, figure)
         files.append(file)
     return files
 
@@ -282,11 +281,10 @@ def plot_features(stage: Stage1, name: str, pixels: NDArray[np.uint8], file: Pat
     An answer is the mean over the channels at one position; both pictures of a kind share one scale. The last column is
     the difference.
     """
-    from matplotlib import pyplot
-
     colour = np.asarray(Image.fromarray(pixels).convert("RGB"))
     seen = [prepared(colour, stage, "whole", quality) for quality in (ORIGINAL, SHOWN_QUALITY)]
-    figure, axes = pyplot.subplots(3, 3, figsize=(9, 7))
+    figure = Figure(figsize=(9, 7))
+    axes = figure.subplots(3, 3)
     titles = ("original", f"quality {SHOWN_QUALITY}", "difference")
     difference = np.abs(seen[1].astype(int) - seen[0]).mean(axis=2)
     for axis, shown, title in zip(axes[0], (*seen, difference), titles, strict=True):
@@ -308,8 +306,7 @@ def plot_features(stage: Stage1, name: str, pixels: NDArray[np.uint8], file: Pat
     figure.suptitle(name)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+    _put_figure(file, figure)
 
 
 def main(
@@ -336,20 +333,12 @@ def main(
         "checkpoint": {"step": loaded.step, "config": loaded.config, "training_images": loaded.manifest},
         "pictures": {"name": Path(data).name, "count": len(images), "sha256": digest.hexdigest()},
         "qualities": quality,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "views": {},
     }
-    rows = []
     for view in VIEWS:
-        observations = observe(stage, images, quality, view)
-        record["views"][view] = summary(observations)
-        for observation in observations:
-            row = asdict(observation)
-            del row["pooled"]  # large, and the checkpoint gives it again
-            rows.append(_rounded(row))
-        figures = record["views"][view]
+        # What single pictures gave is left out: it is large, and the checkpoint gives it again.
+        figures = record["views"][view] = summary(observe(stage, images, quality, view))
         probes = ", ".join(f"{kind} {error:.1f}" for kind, error in figures["probe_error"].items() if error is not None)
         print(
             f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f} (class exact "
@@ -357,9 +346,8 @@ def main(
             + (f", linear reading of the features off by: {probes}" if probes else ""),
             flush=True,
         )
-    record["rows"] = rows
     path = out / f"{name}.json"
-    write_json(path, record)
+    put_results(path, record)
     files = plot_figures(record, plots)
     for file, pixels in shown.items():
         files.append(plots / f"stage1-features-{file.stem}.png")
@@ -367,12 +355,9 @@ def main(
     print("wrote " + ", ".join(map(str, (path, *files))))
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Figures to four decimals: there are thousands of rows."""
-    return {
-        key: _rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
-        for key, value in row.items()
-    }
+def _put_figure(file: Path, figure: Figure) -> None:
+    with placed(file, overwrite=True) as out:
+        figure.savefig(out, format="png", dpi=120)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.results import put_results
 
 __all__ = ["drawn", "fingerprint", "main", "training"]
 
@@ -100,7 +101,7 @@ def main(
         if not separator:
             raise SettingError(f"{given}: write it as NAME=DIR,DIR")
         record[name] = record.get(name, []) + [training(Path(folder)) for folder in folders.split(",")]
-    (out / RESULTS).write_text(json.dumps(record, indent=1) + "\n")
+    put_results(out / RESULTS, record)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from unjpeg.evaluate.printed import COSTS, TABLE_1
+from studies.printed import COSTS
+from unjpeg.evaluate.printed import TABLE_1
 
 __all__ = ["OURS", "Point", "drawn", "fingerprint", "points"]
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from studies.carn import tables as carn_tables
 from studies.documents import curves, landscape
-from unjpeg.evaluate.benchmark import load_results
-from unjpeg.evaluate.printed import COSTS, TABLE_1, TABLE_4, ablation_gains
-from unjpeg.evaluate.report import cost_table, metric_table
+from studies.printed import COSTS, TABLE_4, ablation_gains
+from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.evaluate.report import cost_table, format_markdown, metric_table
+from unjpeg.evaluate.results import load_results
+from unjpeg.files import put_in_place
 
 __all__ = ["main", "plots", "tables", "with_tables"]
 
@@ -57,7 +59,7 @@ def tables(results: Path) -> dict[str, str]:
         "mixes-live1": _from_file(results / "live1-mixes.json", _methods),
         "twice-live1": _from_file(results / "live1-twice.json", _methods),
         "grey": _from_file(results / "grey.json", _sets),
-        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
+        "method-costs": cost_table(live1).to_markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _from_file(results / "downstream-contours.json", _contours),
         "text": _from_file(results / "downstream-text.json", _text),
         "detection": _recognition(results / "downstream-detection.json", "map"),
@@ -94,9 +96,9 @@ def main() -> None:
     made = tables(ROOT / "results")
     for document in DOCUMENTS:
         path = ROOT / document
-        path.write_text(with_tables(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+        put_in_place(path, with_tables(path.read_text(encoding="utf-8"), made).encode(), overwrite=True)
     for name, picture in plots(ROOT / "results").items():
-        (ROOT / "docs/images" / name).write_bytes(picture)
+        put_in_place(ROOT / "docs/images" / name, picture, overwrite=True)
 
 
 def plots(results: Path) -> dict[str, bytes]:
@@ -105,11 +107,6 @@ def plots(results: Path) -> dict[str, bytes]:
     if (results / curves.RESULTS).exists():
         out["learning-curves.png"] = curves.drawn(json.loads((results / curves.RESULTS).read_text()))
     return out
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -133,7 +130,7 @@ def _short(record: Mapping[str, Any], ensembles: Path) -> str:
     if beside and "best" not in ours:
         ours["best"] = row("best", beside)
     printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in _QUALITIES]
-    return _table(
+    return format_markdown(
         ["LIVE1, PSNR in dB", *(f"quality {q}" for q in _QUALITIES)],
         [
             ["JPEG", *row("jpeg", found)],
@@ -152,7 +149,7 @@ def _quality(record: Mapping[str, Any]) -> str:
     rows = []
     for quality, figures in _plain_jpegs(record).items():
         rows.append([quality, *_beside_jpeg(figures, _ours(figures))])
-    return _table(["quality", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+    return format_markdown(["quality", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
 
 
 def _beside_jpeg(figures: Mapping[str, Any], models: Sequence[str]) -> list[str]:
@@ -182,7 +179,7 @@ def _projection(record: Mapping[str, Any]) -> str:
                 f"{on['consistent']['mean']:.0%}",
             ]
         )
-    return _table(
+    return format_markdown(
         [
             "quality",
             "PSNR off",
@@ -201,7 +198,7 @@ def _contours(record: Mapping[str, Any]) -> str:
         for method, figures in by_method.items():
             gains = [_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")]
             rows.append([degradation, method, f"{figures['ods']:.3f}", gains[0], f"{figures['ois']:.3f}", gains[1]])
-    return _table([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
+    return format_markdown([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
 
 
 def _text(record: Mapping[str, Any]) -> str:
@@ -211,7 +208,7 @@ def _text(record: Mapping[str, Any]) -> str:
             gain = figures.get("gains", {}).get("character_error_rate")
             more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
             rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
-    return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+    return format_markdown([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
 
 
 def _recognition(path: Path, figure: str) -> str:
@@ -226,7 +223,7 @@ def _recognition(path: Path, figure: str) -> str:
             rows.append([method, *("" if value is None else f"{100 * value:.1f}" for value in values)])
     for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
         rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
-    return _table(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
+    return format_markdown(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
 
 
 def _fuzz(record: Mapping[str, Any]) -> str:
@@ -240,7 +237,7 @@ def _fuzz(record: Mapping[str, Any]) -> str:
         how = f"mutations, seed {run['seed']}" if run["kind"] == "mutations" else "chosen by coverage"
         rows.append([how, str(run["files"]), *fine, *map(str, counts), f"{run['seconds'] / 60:.0f} min"])
     head = ["", "files", "restored", "salvaged", "refused", "crashes", "hangs over 10 s", "errors not our own"]
-    return _table([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
+    return format_markdown([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
 
 
 def _faults(record: Mapping[str, Any]) -> str:
@@ -258,7 +255,7 @@ def _faults(record: Mapping[str, Any]) -> str:
         "unexpected",
         "what came of it",
     ]
-    return _table(head, rows)
+    return format_markdown(head, rows)
 
 
 def _memory(record: Mapping[str, Any]) -> str:
@@ -268,7 +265,7 @@ def _memory(record: Mapping[str, Any]) -> str:
         how += [f"`{run['options']}`"] if run["options"] else []
         how += ["stopped after its first tiles"] if run["stopped"] else []
         rows.append([f"{run['megapixels']:g}", ", ".join(how), str(run["peak_mib"])])
-    return _table(["megapixels", "", "peak, MiB"], rows)
+    return format_markdown(["megapixels", "", "peak, MiB"], rows)
 
 
 def _workers(record: Mapping[str, Any]) -> str:
@@ -278,7 +275,7 @@ def _workers(record: Mapping[str, Any]) -> str:
         [f"{album['pictures']} of {album['megapixels']:g} megapixels", *(f"{album['a_minute'][c]:.1f}" for c in counts)]
         for album in albums
     ]
-    return _table(
+    return format_markdown(
         [f"pictures a minute, {albums[0]['machine']['cores']} cores", *(f"{c} workers" for c in counts)], rows
     )
 
@@ -292,7 +289,7 @@ def _against(record: Mapping[str, Any]) -> str:
                 [f"{found['megapixels']:g}", f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
                 for what, seconds in found["seconds"].items()
             ]
-    return _table(["megapixels", "", "seconds", "times the fastest"], rows)
+    return format_markdown(["megapixels", "", "seconds", "times the fastest"], rows)
 
 
 def _interval(value: Mapping[str, float], digits: int) -> str:
@@ -301,7 +298,7 @@ def _interval(value: Mapping[str, float], digits: int) -> str:
 
 def _methods(record: Mapping[str, Any]) -> str:
     (name,) = record["summary"]
-    return metric_table(record, name).markdown()
+    return metric_table(record, name).to_markdown()
 
 
 def _sets(record: Mapping[str, Any]) -> str:
@@ -309,7 +306,7 @@ def _sets(record: Mapping[str, Any]) -> str:
     for name in record["summary"]:
         for degradation, figures in record["summary"][name].items():
             rows.append([f"{name}, {degradation}", *_beside_jpeg(figures, _ours(figures))])
-    return _table(["set, degradation", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+    return format_markdown(["set, degradation", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
 
 
 NOT_MEASURED = "Not measured yet."
@@ -336,7 +333,7 @@ def _networks(records: Sequence[Mapping[str, Any]]) -> str:
         return NOT_MEASURED
     for name, (multiply_adds, parameters, milliseconds) in COSTS.items():
         rows.append([f"{name}, as printed, Tesla P100", str(multiply_adds), str(parameters), str(milliseconds), ""])
-    return _table(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
+    return format_markdown(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
 
 
 _METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSNR-B", 2)}
@@ -359,7 +356,7 @@ def _ablation(record: Mapping[str, Any]) -> str:
                     ours = _gain(figures[metric]["gains"][name], digits + 1)
                     row.append(f"{ours}; {printed[name]:+.{digits}f}" if printed else ours)
                 rows.append(row)
-    return _table(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
+    return format_markdown(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
 
 
 def _lambdas(record: Mapping[str, Any]) -> str:
@@ -370,7 +367,7 @@ def _lambdas(record: Mapping[str, Any]) -> str:
         for set_name, per_quality in record["summary"].items()
         for quality, figures in per_quality.items()
     ]
-    return _table(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
+    return format_markdown(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
 
 
 def _stage1(record: Mapping[str, Any]) -> str:
@@ -391,7 +388,7 @@ def _stage1(record: Mapping[str, Any]) -> str:
         rows.append(row)
     both = "insensitive / sensitive"
     titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
-    return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
+    return format_markdown(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
 
 
 def _cost(path: Path) -> dict[str, str]:
@@ -420,10 +417,10 @@ def _cost(path: Path) -> dict[str, str]:
         "start": _start(record),
         "ceiling": _ceiling(record),
         "steps": _steps(record["runs"]),
-        "cost": _table(
+        "cost": format_markdown(
             ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
         ),
-        "halo": _table(
+        "halo": format_markdown(
             ["precision", "halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos
         ),
     }
@@ -437,7 +434,7 @@ def _start(record: Mapping[str, Any]) -> str:
     if "start" not in record:
         return NOT_MEASURED
     names = {"help": "`unjpeg --help`", "64x64": f"`unjpeg restore`, 64x64 pixels, `{record['model']}`"}
-    return _table(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
+    return format_markdown(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
 
 
 def _ceiling(record: Mapping[str, Any]) -> str:
@@ -452,7 +449,9 @@ def _ceiling(record: Mapping[str, Any]) -> str:
             rate = network and network["multiply_adds_g_per_second"]
             cells.append(f"{rate:.0f} ({rate / limit:.0%})" if rate else "")
         rows.append([f"`{model}` on a tile of 512x512", *cells])
-    return _table([f"thousand million multiply-adds a second, {record['machine']['processor']}", *ceiling], rows)
+    return format_markdown(
+        [f"thousand million multiply-adds a second, {record['machine']['processor']}", *ceiling], rows
+    )
 
 
 def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -465,7 +464,7 @@ def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
         for run in runs
     ]
     steps = [name if name != "load" else "load the model" for name in runs[0]["seconds"]]
-    return _table(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
+    return format_markdown(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
 
 
 if __name__ == "__main__":

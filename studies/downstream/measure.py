@@ -26,11 +26,11 @@ from studies.downstream.task import DrawnTask, measure_task, task_sheet, telling
 from unjpeg.console import run_safely
 from unjpeg.datasets import data_root, resolved
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.methods import Printed, installed_methods
 from unjpeg.evaluate.pairs import Degradation
 from unjpeg.evaluate.processes import ended_as_interrupted
-from unjpeg.version import __version__, source_commit
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.files import placed
 
 __all__ = ["app"]
 
@@ -153,12 +153,10 @@ def _measure(
         record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
     record |= {
         "methods": {method.name: {"spec": method.spec, "identity": method.identity} for method in methods},
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
     }
     path = out / f"downstream-{task.name}.json"
-    write_json(path, record)
+    put_results(path, record, ("degradation", "method"))
     for degradation, by_method in record["summary"].items():
         for method, figures in by_method.items():
             values = " / ".join(f"{figures[name]:.4f}" for name in task.figures)
@@ -166,7 +164,8 @@ def _measure(
     typer.echo(f"wrote {path}")
     shown = list(show) or telling_pictures(record, task.figures[0], degradations[0].name)
     sheet = work / f"{task.name}.png"
-    task_sheet(task, shown, degradations[0], methods).save(sheet)
+    with placed(sheet, overwrite=True) as file:
+        task_sheet(task, shown, degradations[0], methods).save(file, "PNG")
     typer.echo(f"wrote {sheet}")
     if missing or record["errors"]:
         raise typer.Exit(1)

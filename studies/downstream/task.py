@@ -16,7 +16,7 @@ from PIL import Image
 
 from unjpeg.errors import MeasurementError, UnjpegError
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.methods import Method, shaped_as
+from unjpeg.evaluate.method import Method, shaped_as
 from unjpeg.evaluate.pairs import Degradation, Pixels
 from unjpeg.evaluate.sheets import Panel, fitted, side_by_side, stacked
 

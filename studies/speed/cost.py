@@ -26,14 +26,13 @@ from PIL import Image
 from unjpeg import restorer as restorer_module
 from unjpeg import tiling as tiling_module
 from unjpeg.console import run_safely
-from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.evaluate.processes import own_peak_mib
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
 from unjpeg.tiling import TiledNetwork, Tiling
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "NETWORK",
@@ -78,9 +77,7 @@ def main(
 ) -> None:
     """Measure time, memory, the machine's ceiling and the halo's effect."""
     record: dict[str, Any] = {
-        "machine": machine(),
-        "unjpeg": __version__,
-        "commit": source_commit(),
+        **describe_origin(),
         "model": model,
         "start": start_up(photo, model, repeats),
         "ceiling": ceiling(product, repeats),
@@ -113,8 +110,7 @@ def main(
         for here in _precisions(model):
             record["halo"] += halo_table(model, here, halo_set, halos, limit=halo_pictures)
         record["halo_pictures"] = halo_pictures
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "cost.json").write_text(json.dumps(record, indent=1))
+    put_results(out / "cost.json", record)
 
 
 def _precisions(model: str) -> list[ChosenPrecision]:

@@ -22,8 +22,8 @@ import typer
 
 from studies.speed.cost import enlarged
 from unjpeg.console import run_safely
-from unjpeg.evaluate.benchmark import machine
-from unjpeg.version import __version__, source_commit
+from unjpeg.errors import MeasurementError
+from unjpeg.evaluate.results import describe_origin, put_results
 
 __all__ = ["against", "app", "take_turns", "workers"]
 
@@ -108,7 +108,7 @@ def take_turns(
     """Median seconds of each command; a first turn, which may have graphs to compile, is not counted.
 
     Raises:
-        RuntimeError: one failed.
+        MeasurementError: one failed.
     """
     found: dict[str, list[float]] = {name: [] for name in commands}
     names = list(commands)
@@ -118,7 +118,7 @@ def take_turns(
             start = clock()
             ran = subprocess.run(commands[name], capture_output=True, text=True, check=False)
             if ran.returncode:
-                raise RuntimeError(f"{name} failed: {ran.stderr.strip()[-500:]}")
+                raise MeasurementError(f"{name} failed: {ran.stderr.strip()[-500:]}")
             if turn:
                 found[name].append(clock() - start)
                 print(f"{name}: {found[name][-1]:.1f} s", flush=True)
@@ -126,11 +126,10 @@ def take_turns(
 
 
 def _keep(out: Path, name: str, measured: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "throughput.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    record[name] = {"machine": machine(), "unjpeg": __version__, "commit": source_commit(), **measured}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    record[name] = {**describe_origin(), **measured}
+    put_results(path, record)
     print(json.dumps(record[name]), flush=True)
 
 

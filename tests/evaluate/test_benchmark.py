@@ -30,10 +30,12 @@ from unjpeg.cli import app
 from unjpeg.console import run_safely
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
 from unjpeg.evaluate import methods
-from unjpeg.evaluate.benchmark import Failure, Row, load_results, measured, run
-from unjpeg.evaluate.methods import Command, Decoder, Method, Printed, UnjpegModel, method_by_name, shaped_as
+from unjpeg.evaluate.benchmark import Failure, Row, measured, run
+from unjpeg.evaluate.method import Method, shaped_as
+from unjpeg.evaluate.methods import Command, Decoder, Printed, UnjpegModel, method_by_name
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db
 from unjpeg.evaluate.pairs import Degradation, EncoderName, Pixels, TestSet, decode, encode_jpeg, load_images
+from unjpeg.evaluate.results import load_results
 from unjpeg.evaluate.statistics import difference, interval
 from unjpeg.inspection import inspect, verify
 from unjpeg.restorer import ConsistencyPolicy, Restorer
@@ -397,10 +399,10 @@ def test_a_run_measures_every_picture_with_every_method(originals: Path, tmp_pat
     rows = record["rows"]
     assert [(row["image"], row["degradation"], row["method"]) for row in rows[:5]] == [
         ("0.png", "jpeg-10", "jpeg"),
-        ("0.png", "jpeg-10", "darker"),
-        ("0.png", "webp-40", "jpeg"),
-        ("0.png", "webp-40", "darker"),
         ("1.png", "jpeg-10", "jpeg"),
+        ("2.png", "jpeg-10", "jpeg"),
+        ("0.png", "jpeg-10", "darker"),
+        ("1.png", "jpeg-10", "darker"),
     ]
     assert len(rows) == 3 * 2 * 2
     original = np.asarray(Image.open(originals / "0.png"))
@@ -408,7 +410,7 @@ def test_a_run_measures_every_picture_with_every_method(originals: Path, tmp_pat
     assert rows[0]["psnr_db"] == pytest.approx(psnr_db(jpeg, original), abs=1e-6)
     assert rows[0]["psnr_b_db"] == pytest.approx(psnr_b_db(jpeg, original), abs=1e-6)
     assert (rows[0]["share_inside"], rows[0]["consistent"]) == (1, 1)
-    assert "share_inside" not in rows[2]  # WebP has no such cells
+    assert "share_inside" not in rows[6]  # WebP has no such cells
     at_10 = record["summary"]["originals"]["jpeg-10"]
     values = {
         m: [r["psnr_db"] for r in rows if (r["degradation"], r["method"]) == ("jpeg-10", m)] for m in ("jpeg", "darker")
@@ -670,8 +672,9 @@ def test_infinite_figures_are_null_and_read_back(originals: Path, tmp_path: Path
     for _ in range(2):  # also from the journal
         result = command(*options, "--out", out)
         assert result.stdout.splitlines()[1].split() == ["jpeg", "inf"]
-        record = json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
-        assert [row["psnr_db"] is None for row in record["rows"]] == [True, True, False, False, False, False]
+        json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
+        record = load_results(out / "results.json")
+        assert [row["psnr_db"] is None for row in record["rows"]] == [True, False, False] * 2
         assert record["summary"]["given"]["given"]["methods"]["jpeg"]["psnr_db"]["mean"] is None
         assert record["summary"]["given"]["given"]["differences"]["again - jpeg"]["psnr_db"]["mean"] == 0
         for line in (out / "rows.jsonl").read_text().splitlines():

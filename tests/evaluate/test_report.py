@@ -29,10 +29,12 @@ from matplotlib.figure import Figure
 from unjpeg.cli import app
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate import plots
-from unjpeg.evaluate.benchmark import load_results, run
-from unjpeg.evaluate.methods import Command, Complexity, Decoder, Method, Printed
+from unjpeg.evaluate.benchmark import run
+from unjpeg.evaluate.method import Complexity, Method
+from unjpeg.evaluate.methods import Command, Decoder, Printed
 from unjpeg.evaluate.pairs import Degradation, Pixels, TestSet, decode
 from unjpeg.evaluate.report import Section, Table, cost_table, difference_table, metric_table, sections, write_report
+from unjpeg.evaluate.results import load_results
 from unjpeg.evaluate.sheets import (
     PAGE,
     RESIDUAL_WIDTH,
@@ -40,7 +42,6 @@ from unjpeg.evaluate.sheets import (
     Panel,
     before_after_sheet,
     crop_sheet,
-    heading,
     most_changed,
     residual_map,
     residual_sheet,
@@ -174,15 +175,6 @@ def test_residuals_have_a_scale() -> None:
     assert (sheet[-18:, :RESIDUAL_WIDTH] == 0).any()
 
 
-def test_headings_are_wrapped_whatever_they_hold() -> None:
-    words, one_word = heading("many words " * 200), heading("x" * 5000)
-    for image in (words, one_word):
-        assert image.width <= PAGE
-        assert image.height > 100
-        assert (np.asarray(image)[-20:] < 100).any()  # its last line is there, too
-    assert heading("short").height < 40
-
-
 def test_lines_below_pictures_are_wrapped() -> None:
     long = side_by_side([Panel(("a method of a very long name " * 5,), Image.new("L", (300, 10)))])
     assert long.width <= 302
@@ -211,6 +203,14 @@ def test_before_and_after_stand_in_rows() -> None:
     many = before_after_sheet(pictures * 20, 16)
     assert many.width <= PAGE
     assert many.height > 2 * one.height
+
+
+@pytest.mark.parametrize("text", ["many words " * 200, "x" * 5000])
+def test_lines_are_wrapped_whatever_they_hold(text: str) -> None:
+    sheet = side_by_side([Panel((text,), Image.new("RGB", (60, 40), "white"))])
+    assert sheet.width <= PAGE
+    assert sheet.height > 100
+    assert (np.asarray(sheet)[-20:] < 100).any()  # its last line is there, too
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_tables_hold_what_was_measured_and_what_is_printed(
     assert re.fullmatch(r"-0\.\d\d \(-\d\.\d\d \.\. -\d\.\d\d\)", table.rows[1][-2])
     assert table.rows[2][2:] == ("27.62", "0.804", "27.43", "", "", "")
     assert cost_table(record).rows == (("jpeg", "0.01", "", "", ""), ("later", "0.50", "", "1.50", "20.0"))
-    assert Table(("a", "b"), (("x", "1"),)).markdown() == "| a | b |\n| --- | ---: |\n| x | 1 |"
+    assert Table(("a", "b"), (("x", "1"),)).to_markdown() == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
 def test_the_report_is_one_file_that_holds_everything(
@@ -302,8 +302,6 @@ def test_the_report_is_one_file_that_holds_everything(
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "real &lt;b&gt;" in page
     assert "What is printed is of whole sets, and left out." in page
-    with Image.open(tmp_path / "out" / "report.png") as image:
-        assert image.height > sum(size[1] for size in shown)
 
 
 def test_every_method_stands_against_every_other(live1: Path, tmp_path: Path) -> None:
@@ -512,6 +510,4 @@ def test_the_command_writes_the_report(live1: Path, tmp_path: Path, tiny_model: 
     assert record["costs"]["jpeg"]["seconds_per_megapixel"] > 0
     gain = record["summary"]["live1"]["jpeg-10"]["differences"]["again - jpeg"]["psnr_db"]
     assert abs(gain["mean"]) < 0.1  # its own decoder's rounding
-    with Image.open(tmp_path / "out" / "report.png") as sheet:
-        assert sheet.width <= PAGE + 2 * 24
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

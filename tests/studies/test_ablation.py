@@ -21,7 +21,6 @@ from studies.dagn.ablation import (
     LAMBDAS,
     MODULES,
     Scope,
-    Study,
     gain,
     measure_variant,
     plot_lambdas,
@@ -29,8 +28,10 @@ from studies.dagn.ablation import (
     train_variant,
     variants,
 )
+from studies.printed import ABLATION
 from unjpeg.errors import OtherTrainingError, SettingError, UnjpegError
-from unjpeg.evaluate.printed import ABLATION, TABLE_1
+from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.evaluate.results import load_results
 from unjpeg.train.config import Recipe
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.recipes import tiny
@@ -53,7 +54,7 @@ def rows_of(values: dict[tuple[str, int, str], float]) -> list[dict[str, Any]]:
 
 
 def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
-    planned = variants(Study.modules, toy_recipe(), 2, tmp_path)
+    planned = variants("modules", toy_recipe(), 2, tmp_path)
     assert [v.name for v in planned] == [*MODULES, *MODULES]
     assert len({v.stage1 for v in planned}) == 2
     assert len({v.stage2 for v in planned}) == 10
@@ -67,7 +68,7 @@ def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
 
 
 def test_variants_of_fig_13_have_their_own_stage_1(tmp_path: Path) -> None:
-    planned = variants(Study.lambdas, toy_recipe(), 1, tmp_path)
+    planned = variants("lambdas", toy_recipe(), 1, tmp_path)
     assert len({v.stage1 for v in planned}) == len(planned) == len(LAMBDAS)
     factors = {(v.recipe.encoders.lambda_insensitive, v.recipe.encoders.lambda_sensitive) for v in planned}
     assert factors == {(1, 1), (0.1, 1), (10, 1), (1, 0.1), (1, 10)}
@@ -94,7 +95,7 @@ def test_wrong_usage_is_said_before_any_training(
     monkeypatch.setattr(ablation, "train_variant", never)
     options: dict[str, Any] = {"recipe": "tiny", "test": ["here"], "accelerator": "cpu", **changes}
     with pytest.raises(SettingError, match=says) as raised:
-        ablation.main(Study.modules, ["here"], **options)
+        ablation.main("modules", ["here"], **options)
     assert "\n" not in str(raised.value)
 
 
@@ -116,7 +117,7 @@ def test_pictures_that_cannot_be_measured_are_said_before_any_training(
     ]
     with pytest.raises(UnjpegError, match=says):
         ablation.main(
-            Study.modules,
+            "modules",
             [str(image_folder)],
             recipe="tiny",
             settings=settings,
@@ -233,7 +234,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
     monkeypatch.setattr(ablation, "train_variant", lambda *_, **__: live1)
     monkeypatch.setattr(ablation, "measure_variant", rows_by_variant)
     ablation.main(
-        Study.modules,
+        "modules",
         [str(live1)],
         recipe="tiny",
         settings=["validation_fraction=0.5"],
@@ -246,7 +247,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         accelerator="cpu",
         precision="32-true",
     )
-    record = json.loads((tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json").read_text())
+    record = load_results(tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json")
     assert len(record["rows"]) == 2 * 5 * 2 * 2 * 2
     assert record["seeds"] == [0, 1]
     assert record["test_pictures"].keys() == {"live1", "own"}
@@ -270,7 +271,7 @@ def test_another_studys_folder_is_refused_with_the_cure(
     monkeypatch.setattr(ablation, "train_variant", other)
     with pytest.raises(OtherTrainingError, match=r"choose another folder \(another --name or --work\)$"):
         ablation.main(
-            Study.modules, [str(image_folder)], recipe="tiny", test=[str(image_folder)], accelerator="cpu", limit=1
+            "modules", [str(image_folder)], recipe="tiny", test=[str(image_folder)], accelerator="cpu", limit=1
         )
 
 
@@ -294,7 +295,7 @@ def test_a_variant_is_trained_measured_and_taken_up_again(
 ) -> None:
     images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.5, cache_dir=tmp_path / "cache")
     fabric = Fabric(accelerator="cpu", devices=1)
-    variant = variants(Study.modules, toy_recipe(), 1, tmp_path / "work")[2]
+    variant = variants("modules", toy_recipe(), 1, tmp_path / "work")[2]
     assert variant.name == "CSGM"
 
     def run(folder: Path = image_folder, *, limit: int = 2, seed: int = 0) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from conftest import synthetic_photo
 from studies.carn import codecs
 from studies.carn import scenarios as commands
 from studies.carn import tables as carn_tables
+from studies.printed import CARN_TABLE_1, CARN_TABLE_2
 from unjpeg.adapt import carn
 from unjpeg.adapt.domains import checksum
 from unjpeg.adapt.model import AdaptationReport
@@ -27,7 +28,6 @@ from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation
-from unjpeg.evaluate.printed import CARN_TABLE_1, CARN_TABLE_2
 from unjpeg.modelfile import ModelFile
 from unjpeg.train.degrade import compress_jpeg
 

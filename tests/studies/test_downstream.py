@@ -27,7 +27,8 @@ from studies.downstream.measure import app
 from studies.downstream.reading import Reading, page
 from studies.downstream.task import Task, measure_task, telling_pictures
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
-from unjpeg.evaluate.methods import Decoder, Method
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.pairs import Degradation, Pixels, decode
 
 # --- contours -----------------------------------------------------------------------------------------------------

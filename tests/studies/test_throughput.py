@@ -14,6 +14,7 @@ from PIL import Image
 from jpegs import picture
 from studies.documents.tables import tables
 from studies.speed import memory, throughput
+from unjpeg.errors import MeasurementError
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ def test_turns_are_rotated_and_the_median_counts(tmp_path: Path) -> None:
     times = iter(np.cumsum([0] + [1] * 100).tolist())
     assert throughput.take_turns(commands, 2, clock=lambda: next(times)) == {"a": 1, "b": 1, "c": 1}
     assert log.read_text() == "abc" + "bca" + "cab"
-    with pytest.raises(RuntimeError, match=r"^bad failed: no$"):
+    with pytest.raises(MeasurementError, match=r"^bad failed: no$"):
         throughput.take_turns({"bad": [sys.executable, "-c", "raise SystemExit('no')"]}, 1)
 
 

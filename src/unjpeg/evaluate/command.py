@@ -9,16 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from unjpeg.datasets import image_files
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.benchmark import RESULTS, run, write_json
-from unjpeg.evaluate.methods import Method, Printed, installed_methods
+from unjpeg.evaluate.benchmark import GROUPS, RESULTS, run
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Printed, installed_methods
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Subject, TestSet
 from unjpeg.evaluate.processes import ended_as_interrupted
 from unjpeg.evaluate.report import sections, write_report
+from unjpeg.evaluate.results import put_results
 from unjpeg.evaluate.timing import costs
 
 __all__ = ["benchmark"]
@@ -46,7 +46,7 @@ def benchmark(
     show: Say,
     say: Say,
     bar: Bar,
-) -> None:
+) -> list[str]:
     """Measure what the command line names, and write the report.
 
     Args:
@@ -57,11 +57,13 @@ def benchmark(
         say: takes what went wrong, a line each.
         bar: shows how far the work is.
 
+    Returns:
+        What went wrong: a method is not installed, a picture has failed. The others are measured.
+
     Raises:
         SettingError: a name means nothing.
         TrainingDataError: a folder holds no pictures, or a data set is not whole.
         MeasurementError: nothing could be measured.
-        typer.Exit: with code 1, if a method is not installed or a picture has failed.
     """
     problems: list[str] = []
 
@@ -90,13 +92,12 @@ def benchmark(
         if rounds:
             record["options"]["rounds"] = rounds
             record["costs"] = _costs(record, sets[0], chosen, runnable, rounds, complain, bar)
-            write_json(out / RESULTS, record)
+            put_results(out / RESULTS, record, GROUPS)
         for line in _lines(record):
             show(line)
         made = list(sections(record, sets, chosen, found, show=pictures, real=real, say=complain))
         write_report(made, record, out)
-    if problems:
-        raise typer.Exit(1)
+    return problems
 
 
 def _check_shown(

@@ -23,15 +23,15 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
+import PIL
 
 from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.method import Complexity, Method
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.evaluate.processes import run_whole
@@ -45,14 +45,11 @@ from unjpeg.version import source_hash
 __all__ = [
     "PROGRAMS",
     "Command",
-    "Complexity",
     "Decoder",
-    "Method",
     "Printed",
     "UnjpegModel",
     "installed_methods",
     "method_by_name",
-    "shaped_as",
     "suffix_of",
 ]
 
@@ -78,47 +75,10 @@ _OUTPUT = re.compile(r"\{output(\.[a-z0-9]+)?\}")
 _PLAIN_WORD = re.compile(r"[\w./+-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Complexity:
-    """What a network is, whatever it runs on.
-
-    Attributes:
-        parameters_m: millions.
-        multiply_adds_g: thousand millions, for one colour picture of 512x512.
-    """
-
-    parameters_m: float
-    multiply_adds_g: float
-
-
-class Method(ABC):
-    """Something that makes a picture of a compressed file.
-
-    Attributes:
-        name: in tables.
-        spec: what ``method_by_name`` makes it of.
-        identity: changes whenever its results may.
-    """
-
-    name: str
-    spec: str
-    identity: str
-
-    @abstractmethod
-    def restore(self, file: bytes) -> Pixels:
-        """The restored picture, ``(H, W)`` or ``(H, W, 3)``. Raises UnjpegError."""
-
-    def complexity(self) -> Complexity | None:
-        """What it computes with, if it is a network and torch is there to count it."""
-        return None
-
-
 class Decoder(Method):
     """The file as decoded: what every gain is counted from."""
 
     def __init__(self) -> None:
-        import PIL
-
         self.name = self.spec = "jpeg"
         self.identity = f"Pillow {PIL.__version__}"
 
@@ -310,22 +270,6 @@ def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
         except MeasurementError as error:
             missing.append(str(error))
     return found, missing
-
-
-def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:
-    """A result as grey or RGB as its original. Raises MeasurementError if the sizes differ."""
-    if pixels.shape[:2] != original.shape[:2]:
-        raise MeasurementError(f"made {_size(pixels)} pixels of {_size(original)}")
-    if pixels.ndim == original.ndim:
-        return pixels
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    grey: Pixels = np.rint(pixels.astype(np.float32).mean(axis=2)).astype(np.uint8)
-    return grey
-
-
-def _size(pixels: Pixels) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
 def suffix_of(file: bytes) -> str:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unjpeg.dct import rgb_from_ycc, ycc_from_rgb
 from unjpeg.errors import MeasurementError, TrainingError, UnjpegError
 from unjpeg.evaluate.complexity import SIDE
-from unjpeg.evaluate.methods import Complexity, Method
+from unjpeg.evaluate.method import Complexity, Method
 from unjpeg.evaluate.pairs import Pixels, decode
 from unjpeg.models import BACKBONES, Backbone, make_backbone
 from unjpeg.train.checkpoint import Checkpoint, select
@@ -29,16 +29,8 @@ from unjpeg.version import source_hash
 __all__ = ["BackboneMethod", "SpandrelMethod", "load"]
 
 NETWORKS = (
-    *(
-        "models.arcnn",
-        "models.autoencoder",
-        "models.backbone",
-        "models.backbones",
-        "models.blocks",
-        "models.dagn",
-        "models.dncnn",
-    ),
-    *("models.rdn", "models.split_dagn"),
+    *("models.arcnn", "models.autoencoder", "models.backbone", "models.backbones", "models.blocks", "models.dagn"),
+    *("models.dncnn", "models.rdn", "models.split_dagn"),
 )
 """Modules of this package that our own networks are built of."""
 

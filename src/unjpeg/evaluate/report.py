@@ -1,4 +1,4 @@
-"""A benchmark's report: one HTML file with everything in it, and the same as one PNG.
+"""A benchmark's report: one HTML file with everything in it.
 
 Which pictures are shown is not chosen by hand: of each set, at the first degradation, those where the second method
 gains most, least, and the median, and any that are asked for. What cannot be shown any more is said, and costs itself
@@ -15,34 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
 from unjpeg.datasets import DATA_SETS, data_set, image_files
 from unjpeg.errors import UnjpegError
 from unjpeg.evaluate.benchmark import Failure
-from unjpeg.evaluate.methods import Method, Printed, shaped_as
+from unjpeg.evaluate.method import Method, shaped_as
+from unjpeg.evaluate.methods import Printed
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, TestSet, decode
 from unjpeg.evaluate.plots import gain_against_rate, gain_against_time, lower_than_decoder, rate_quality
 from unjpeg.evaluate.printed import TABLE_1
-from unjpeg.evaluate.sheets import (
-    Panel,
-    before_after_sheet,
-    crop_sheet,
-    heading,
-    residual_sheet,
-    shortened,
-    side_by_side,
-    stacked,
-)
+from unjpeg.evaluate.sheets import Panel, before_after_sheet, crop_sheet, residual_sheet, side_by_side
+from unjpeg.files import put_in_place
 
-__all__ = ["Section", "Table", "cost_table", "difference_table", "metric_table", "sections", "write_report"]
+__all__ = [
+    "Section",
+    "Table",
+    "cost_table",
+    "difference_table",
+    "format_markdown",
+    "metric_table",
+    "sections",
+    "write_report",
+]
 
 REAL_PICTURES = 8
 """Of a folder without originals, at most so many are shown."""
-
-LONGEST_CELL = 48
-"""Characters that a drawn table has room for."""
 
 _FAILURES = (UnjpegError, ValueError, MemoryError)
 """What costs a picture, and not the report."""
@@ -62,11 +61,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """As the documentation has it."""
-        marks = ("---" if column < self.words else "---:" for column in range(len(self.header)))
-        lines = [self.header, tuple(marks), *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return format_markdown(self.header, self.rows, self.words)
+
+
+def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table as the documentation has it: so many columns of words, to the left, then figures, to the right."""
+    marks = ["---"] * words + ["---:"] * (len(header) - words)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,35 +201,28 @@ def sections(
 
 
 def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) -> None:
-    """Write ``report.html``, which needs no other file, and ``report.png``."""
+    """Write ``report.html``, which needs no other file. Raises OutputError."""
     title = f"unjpeg benchmark: {', '.join(record['sets'])}"
     facts = f"unjpeg {record['unjpeg']}, commit {record['commit']}, {record['machine']['processor']}"
     specs = {name: facts["spec"] for name, facts in record["methods"].items() if name not in record["printed"]}
     identities = [f"{name} is {spec.removeprefix(f'{name}=')}" for name, spec in specs.items() if spec != name]
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(facts)}</p>"]
     body += ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in identities), "</ul>"]
-    images = [heading(title, 26), *(heading(line, 14) for line in (facts, *identities))]
     for section in made:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
-        images.append(heading(section.title))
         if section.text:
             body.append(f"<p>{html.escape(section.text)}</p>")
-            images.append(heading(section.text, 14))
         if isinstance(section.content, Table):
             body.append(_html_table(section.content))
-            images.append(_drawn(section.content))
         elif section.content is not None:
             source, kind = f"data:image/png;base64,{_base64(section.content)}", " class=pixels" * section.enlarged
             body.append(f'<img{kind} src="{source}" alt="{html.escape(section.title)}">')
-            images.append(section.content)
     failed = [str(Failure(**error)) for error in record["errors"]]
     if failed:
         body += ["<h2>Failed</h2><ul>", *(f"<li>{html.escape(line)}</li>" for line in failed), "</ul>"]
-        images += [heading("Failed"), *(heading(line, 14) for line in failed)]
     page = _PAGE.replace("TITLE", html.escape(title)).replace("BODY", "\n".join(body))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    ImageOps.expand(stacked(images), 24, "white").save(out / "report.png")
+    put_in_place(out / "report.html", page.encode(), overwrite=True)
 
 
 _PAGE = """<!doctype html>
@@ -396,23 +392,6 @@ def _grouped(table: Table) -> list[tuple[str, ...]]:
     """Rows without the first word where it is the one above."""
     above = ("", *(row[0] for row in table.rows))
     return [("" if row[0] == last else row[0], *row[1:]) for last, row in zip(above, table.rows, strict=False)]
-
-
-def _drawn(table: Table, size: int = 14) -> Image.Image:
-    font = ImageFont.load_default(size)
-    lines = [tuple(shortened(cell, LONGEST_CELL) for cell in line) for line in (table.header, *_grouped(table))]
-    widths = [max(int(font.getlength(line[i])) for line in lines) + 20 for i in range(len(table.header))]
-    image = Image.new("RGB", (sum(widths), len(lines) * (size + 8)), "white")
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        left, top = 0, number * (size + 8)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            indent = 0 if column < table.words else width - 16 - int(font.getlength(cell))
-            draw.text((left + indent, top), cell, fill="black", font=font)
-            left += width
-        if line[0] and number:  # a new group
-            draw.line((0, top - 3, image.width, top - 3), fill="grey" if number == 1 else "lightgrey")
-    return image
 
 
 def _base64(image: Image.Image) -> str:

@@ -18,7 +18,6 @@ __all__ = [
     "before_after_sheet",
     "crop_sheet",
     "fitted",
-    "heading",
     "most_changed",
     "residual_map",
     "residual_sheet",
@@ -149,18 +148,6 @@ def fitted(image: Image.Image, width: int) -> Image.Image:
     if image.width <= width:
         return image
     return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
-
-
-def heading(text: str, size: int = 20) -> Image.Image:
-    """Text as an image, in as many lines as a page's width asks for."""
-    font = ImageFont.load_default(size)
-    lines = _wrapped(text, font, PAGE - 4)
-    width = max(int(font.getlength(line)) for line in lines) + 4
-    image = Image.new("RGB", (width, len(lines) * (size + 4) + 6), "white")
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        draw.text((0, 2 + number * (size + 4)), line, fill="black", font=font)
-    return image
 
 
 def shortened(text: str, most: int) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unjpeg.evaluate.methods import Command, Method, method_by_name, suffix_of
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Command, method_by_name, suffix_of
 from unjpeg.evaluate.processes import own_peak_mib, peak_of, run_whole
 
 __all__ = ["Cost", "costs", "peak_mib"]
