@@ -21,7 +21,7 @@ from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compressed, gr
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
 from unjpeg.evaluate.metrics import psnr_db
-from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.pairs import Pixels8
 from unjpeg.models import ArCnnConfig, Backbone, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.config import LearningRate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -101,13 +101,13 @@ def train_compared(
     manifest = {"images": images.manifest, "sha256": checksum(originals)}
 
     def validate(network: Backbone) -> dict[str, float]:
-        return {f"psnr_db_q{quality}": _psnr_db(network, held_out, quality) for quality in qualities}
+        return {f"psnr_db_q{quality}": _measure_psnr_db(network, held_out, quality) for quality in qualities}
 
     out.parent.mkdir(parents=True, exist_ok=True)
     return pretrain(fabric, network, config, source, validate, out, identity=identity, manifest=manifest)
 
 
-def _psnr_db(network: Backbone, originals: Sequence[Pixels], quality: int) -> float:
+def _measure_psnr_db(network: Backbone, originals: Sequence[Pixels8], quality: int) -> float:
     """Mean over the centres of held-out pictures."""
     found = []
     for original, decoded in zip(originals, compressed(originals, quality), strict=True):

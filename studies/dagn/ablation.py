@@ -22,14 +22,14 @@ import typer
 from lightning.fabric import Fabric
 from matplotlib.figure import Figure
 
-from studies.printed import ablation_gains
+from studies.printed import compute_ablation_gains
 from unjpeg.console import run_safely
 from unjpeg.errors import BadImageError, OtherTrainingError, SettingError
-from unjpeg.evaluate.benchmark import Failure, Row, measured
+from unjpeg.evaluate.benchmark import Failure, Row, measure
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
 from unjpeg.evaluate.results import describe_origin, put_results
-from unjpeg.evaluate.statistics import interval
+from unjpeg.evaluate.statistics import estimate_mean
 from unjpeg.files import placed
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
@@ -46,12 +46,12 @@ __all__ = [
     "Scope",
     "Study",
     "Variant",
-    "gain",
+    "estimate_gain",
     "main",
     "measure_variant",
+    "plan_variants",
     "plot_lambdas",
     "train_variant",
-    "variants",
 ]
 
 METRICS = ("psnr_db", "ssim", "psnr_b_db")
@@ -129,7 +129,7 @@ class Scope:
             if test_set.name in checksums:
                 raise SettingError(f"{text}: another test set is called {test_set.name}, too; rename the folder")
             digest = hashlib.sha256()
-            for subject in test_set.subjects((), limit):
+            for subject in test_set.list_subjects((), limit):
                 digest.update(f"{subject.name}\0{subject.checksum}\n".encode())
             checksums[test_set.name] = digest.hexdigest()
         return cls(sets, tuple(dict.fromkeys(qualities)), limit, checksums)
@@ -151,7 +151,7 @@ class Gain:
     seed_deviation: float | None
 
 
-def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
+def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
     """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
     if study == "modules" and recipe.dagn.guidance == "picture":
         raise SettingError(
@@ -216,7 +216,7 @@ def measure_variant(variant: Variant, trained: Path, images: TrainingImages, sco
     rows = []
     for test_set in scope.sets:
         good = list[Row]()
-        for row in measured(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
+        for row in measure(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
             if isinstance(row, Failure):
                 raise BadImageError(str(row))
             good.append(row)
@@ -237,7 +237,7 @@ def measure_variant(variant: Variant, trained: Path, images: TrainingImages, sco
     return rows
 
 
-def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
+def estimate_gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
     """The gain of one variant over another.
 
     Args:
@@ -256,12 +256,12 @@ def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
         [[table[variant][seed, image] - table[base][seed, image] for image in images] for seed in seeds]
     )
     per_image = difference_SI.mean(axis=0)
-    whole = interval(per_image.tolist())
+    whole = estimate_mean(per_image.tolist())
     deviation = float(difference_SI.mean(axis=1).std(ddof=1)) if len(seeds) > 1 else None
     return Gain(whole.mean, whole.low, whole.high, deviation)
 
 
-def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """``[set][quality][metric]``: the base's mean, the decoded JPEG's, and every other variant's gain over the base."""
     base, *others = names
     out: dict[str, Any] = {}
@@ -274,7 +274,7 @@ def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
             figures[metric] = {
                 "jpeg": float(np.mean([row[f"jpeg_{metric}"] for row in of_base])),
                 "base": float(np.mean([row[metric] for row in of_base])),
-                "gains": {name: asdict(gain(values, name, base)) for name in others},
+                "gains": {name: asdict(estimate_gain(values, name, base)) for name in others},
             }
         out.setdefault(set_name, {})[str(quality)] = figures
     return out
@@ -331,7 +331,7 @@ def main(
 ) -> None:
     """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
     chosen = recipe_for(recipe, settings, devices)
-    planned = variants(study, chosen, seeds, work / study / (name or chosen.name))
+    planned = plan_variants(study, chosen, seeds, work / study / (name or chosen.name))
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     scope = Scope.open(test, quality, limit)
     images = open_images(data, chosen.validation_fraction)
@@ -366,35 +366,35 @@ def main(
         "limit": limit,
         **describe_origin(),
         "variants": names,
-        "summary": summarised(rows, names),
+        "summary": summarise(rows, names),
         "rows": rows,
     }
     path = out / f"ablation-{study}-{name or chosen.name}.json"
     put_results(path, record, ("set", "quality", "seed", "variant"))
     print(f"wrote {path}")
-    for line in _lines(record):
+    for line in _format_lines(record):
         print(line)
     if study == "lambdas":
         plot_lambdas(record, plot)
         print(f"wrote {plot}")
 
 
-def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+def _format_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The base's figures, and every other variant's gains with what the paper prints for it, if it does."""
     base = record["variants"][0]
     for set_name, per_quality in record["summary"].items():
         for quality, figures in per_quality.items():
             for metric, figure in figures.items():
-                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == "modules" else {}
+                printed = compute_ablation_gains(set_name, int(quality), metric) if record["study"] == "modules" else {}
                 gains = [
-                    f"{name} {_signed(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
+                    f"{name} {_format_gain(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
                     for name, value in figure["gains"].items()
                 ]
                 parts = "; ".join((f"{base} {figure['base']:.3f}", *gains))
                 yield f"{set_name} QF {quality} {metric:9s} {parts}"
 
 
-def _signed(value: Mapping[str, Any]) -> str:
+def _format_gain(value: Mapping[str, Any]) -> str:
     seeds = "" if value["seed_deviation"] is None else f" ±{value['seed_deviation']:.3f}"
     return f"{value['mean']:+.3f}{seeds} [{value['low']:+.3f}, {value['high']:+.3f}]"
 

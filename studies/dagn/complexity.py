@@ -29,7 +29,7 @@ from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.models import BackboneConfig, Dagn, DagnConfig, RdnConfig, make_backbone
 from unjpeg.train.recipes import RECIPES
 
-__all__ = ["UNTRAINED", "main", "networks", "timed", "write_untrained"]
+__all__ = ["UNTRAINED", "list_networks", "main", "time_network", "write_untrained"]
 
 UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), "published": DagnConfig()}
 """Networks that nobody has trained here, for times: one of nearly FBCNN's multiply-adds (665 G; FBCNN has 729 G and
@@ -40,7 +40,7 @@ Device = Literal["cpu", "cuda"]
 """Where the networks are timed."""
 
 
-def networks() -> dict[str, BackboneConfig]:
+def list_networks() -> dict[str, BackboneConfig]:
     """Every DAGN that a recipe trains, each once, under the first recipe's name that has it; then the others.
 
     Those are one of FBCNN's size, and ARCNN, DnCNN and RDN as the benchmark trains them, RDN also as published.
@@ -73,7 +73,7 @@ def write_untrained(name: str, path: Path) -> None:
 
 
 @torch.no_grad()
-def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
+def time_network(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
     """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
 
     Run it in a fresh process. The first pass warms up and is not counted.
@@ -99,10 +99,10 @@ def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, flo
     return {"milliseconds": float(np.median(milliseconds[1:])), "peak_mib": peak}
 
 
-def timed_or_not(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float | None]:
-    """``timed``, or ``DOES_NOT_FIT`` where torch finds no memory for it."""
+def time_if_it_fits(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float | None]:
+    """``time_network``, or ``DOES_NOT_FIT`` where torch finds no memory for it."""
     try:
-        return {**timed(config, device, repeats)}
+        return {**time_network(config, device, repeats)}
     except (torch.OutOfMemoryError, MemoryError):
         return DOES_NOT_FIT
     except RuntimeError as error:
@@ -121,7 +121,7 @@ def main(
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here; choose --device cpu")
     if one is not None:
-        print(json.dumps(timed_or_not(networks()[one], device, repeats)))
+        print(json.dumps(time_if_it_fits(list_networks()[one], device, repeats)))
         return
     record: dict[str, Any] = {
         "side": SIDE,
@@ -132,7 +132,7 @@ def main(
         **describe_origin(),
         "networks": {},
     }
-    for name, config in networks().items():
+    for name, config in list_networks().items():
         command = [sys.executable, "-m", __spec__.name, "--one", name, "--device", device, "--repeats", str(repeats)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode == -signal.SIGKILL:  # by the kernel, for its memory

@@ -42,11 +42,11 @@ __all__ = [
     "Stage1",
     "View",
     "main",
+    "measure_probe_error",
     "observe",
     "plot_features",
     "plot_figures",
-    "probe_error",
-    "summary",
+    "summarise",
 ]
 
 View = Literal["training", "whole"]
@@ -114,7 +114,7 @@ class Observation:
     pooled: dict[str, NDArray[np.float32]]
 
 
-def prepared(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) -> NDArray[np.uint8]:
+def prepare(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) -> NDArray[np.uint8]:
     """A picture as the encoders get to see it, ``(H, W, 3)``, sides multiples of 16."""
     height, width = pixels.shape[:2]
     if view == "training" and stage.resize:
@@ -141,7 +141,7 @@ def observe(
             raise TrainingError(f"{name}: is smaller than {TOTAL_STRIDE} pixels; leave it out")
         original_maps: dict[str, torch.Tensor] = {}
         for quality in (ORIGINAL, *qualities):
-            seen = prepared(colour, stage, view, quality)
+            seen = prepare(colour, stage, view, quality)
             image = to_unit_range(torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None])
             content_error, content_psnr, movement, pooled = {}, {}, {}, {}
             for kind in KINDS:
@@ -171,54 +171,55 @@ def observe(
     return out
 
 
-def summary(observations: Sequence[Observation]) -> dict[str, Any]:
+def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
     """The figures of one view, per quality (as text, ``"original"`` included) and over all qualities.
 
     ``pooled_movement`` is how far the averaged features of a picture move from the original's, over how far the
     features of different originals lie apart: at 1, compression moves a picture as far as another picture would be.
-    ``probe_error`` is what a linear reading of either kind of features tells of the quality: see ``probe_error``.
+    ``probe_error`` is what a linear reading of either kind of features tells of the quality: see
+    ``measure_probe_error``.
     """
     qualities = sorted({o.quality for o in observations} - {ORIGINAL})
     originals = [o for o in observations if o.quality == ORIGINAL]
-    apart = {kind: _mean_distance(np.stack([o.pooled[kind] for o in originals])) for kind in KINDS}
+    apart = {kind: _measure_distance(np.stack([o.pooled[kind] for o in originals])) for kind in KINDS}
     of_original = {o.image: o for o in originals}
     per_quality: dict[str, Any] = {}
     for quality in (*qualities, ORIGINAL):
         here = [o for o in observations if o.quality == quality]
         figures: dict[str, Any] = {
-            "judged_original": _mean(o.verdict > 0 for o in here),
-            "content_error": {kind: _mean(o.content_error[kind] for o in here) for kind in KINDS},
-            "content_psnr_db": {kind: _mean(o.content_psnr_db[kind] for o in here) for kind in KINDS},
+            "judged_original": _take_mean(o.verdict > 0 for o in here),
+            "content_error": {kind: _take_mean(o.content_error[kind] for o in here) for kind in KINDS},
+            "content_psnr_db": {kind: _take_mean(o.content_psnr_db[kind] for o in here) for kind in KINDS},
         }
         if quality == ORIGINAL:
-            figures["read_as_original"] = _mean(o.read_class == QUALITY_CLASSES for o in here)
+            figures["read_as_original"] = _take_mean(o.read_class == QUALITY_CLASSES for o in here)
         else:
-            figures["quality_error"] = _mean(abs(o.read_quality - quality) for o in here)
-            figures["class_error"] = _mean(abs(o.read_class - quality) for o in here)
-            figures["class_accuracy"] = _mean(o.read_class == quality for o in here)
-            figures["map_movement"] = {kind: _mean(o.map_movement[kind] for o in here) for kind in KINDS}
+            figures["quality_error"] = _take_mean(abs(o.read_quality - quality) for o in here)
+            figures["class_error"] = _take_mean(abs(o.read_class - quality) for o in here)
+            figures["class_accuracy"] = _take_mean(o.read_class == quality for o in here)
+            figures["map_movement"] = {kind: _take_mean(o.map_movement[kind] for o in here) for kind in KINDS}
             figures["pooled_movement"] = {
-                kind: _ratio(
-                    _mean(float(np.linalg.norm(o.pooled[kind] - of_original[o.image].pooled[kind])) for o in here),
+                kind: _divide(
+                    _take_mean(float(np.linalg.norm(o.pooled[kind] - of_original[o.image].pooled[kind])) for o in here),
                     apart[kind],
                 )
                 for kind in KINDS
             }
         per_quality["original" if quality == ORIGINAL else str(quality)] = figures
     compressed = [per_quality[str(quality)] for quality in qualities]
-    told = _mean(1 - figures["judged_original"] for figures in compressed)
+    told = _take_mean(1 - figures["judged_original"] for figures in compressed)
     return {
         "per_quality": per_quality,
-        "quality_error": _mean(figures["quality_error"] for figures in compressed),
-        "class_error": _mean(figures["class_error"] for figures in compressed),
-        "class_accuracy": _mean(figures["class_accuracy"] for figures in compressed),
+        "quality_error": _take_mean(figures["quality_error"] for figures in compressed),
+        "class_error": _take_mean(figures["class_error"] for figures in compressed),
+        "class_accuracy": _take_mean(figures["class_accuracy"] for figures in compressed),
         "discriminator_accuracy": (told + per_quality["original"]["judged_original"]) / 2,
-        "content_error": {kind: _mean(f["content_error"][kind] for f in per_quality.values()) for kind in KINDS},
-        "probe_error": {kind: probe_error(observations, kind) for kind in KINDS},
+        "content_error": {kind: _take_mean(f["content_error"][kind] for f in per_quality.values()) for kind in KINDS},
+        "probe_error": {kind: measure_probe_error(observations, kind) for kind in KINDS},
     }
 
 
-def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1e-2) -> float | None:
+def measure_probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1e-2) -> float | None:
     """Mean absolute error of the quality as a linear function of the averaged features, fitted on other pictures.
 
     The pictures are divided by their order into two halves, and each is predicted from the other. ``None`` for fewer
@@ -232,13 +233,13 @@ def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1
     halves = [[o for o in compressed if (o.image in first) is wanted] for wanted in (True, False)]
     errors: list[NDArray[np.float64]] = []
     for fitted, tested in (halves, halves[::-1]):
-        features, qualities = _matrix(fitted, kind)
+        features, qualities = _stack_features(fitted, kind)
         mean, scale = features.mean(0), features.std(0) + 1e-6
         centred = (features - mean) / scale
         middle = qualities.mean()
         gram = centred.T @ centred / len(centred) + ridge * np.eye(centred.shape[1])
         weights = np.linalg.solve(gram, centred.T @ (qualities - middle) / len(centred))
-        others, truth = _matrix(tested, kind)
+        others, truth = _stack_features(tested, kind)
         read = np.clip(((others - mean) / scale) @ weights + middle, 1, 100)
         errors.append(np.abs(read - truth))
     return float(np.concatenate(errors).mean())
@@ -282,7 +283,7 @@ def plot_features(stage: Stage1, name: str, pixels: NDArray[np.uint8], file: Pat
     the difference.
     """
     colour = np.asarray(Image.fromarray(pixels).convert("RGB"))
-    seen = [prepared(colour, stage, "whole", quality) for quality in (ORIGINAL, SHOWN_QUALITY)]
+    seen = [prepare(colour, stage, "whole", quality) for quality in (ORIGINAL, SHOWN_QUALITY)]
     figure = Figure(figsize=(9, 7))
     axes = figure.subplots(3, 3)
     titles = ("original", f"quality {SHOWN_QUALITY}", "difference")
@@ -338,7 +339,7 @@ def main(
     }
     for view in VIEWS:
         # What single pictures gave is left out: it is large, and the checkpoint gives it again.
-        figures = record["views"][view] = summary(observe(stage, images, quality, view))
+        figures = record["views"][view] = summarise(observe(stage, images, quality, view))
         probes = ", ".join(f"{kind} {error:.1f}" for kind, error in figures["probe_error"].items() if error is not None)
         print(
             f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f} (class exact "
@@ -360,15 +361,15 @@ def _put_figure(file: Path, figure: Figure) -> None:
         figure.savefig(out, format="png", dpi=120)
 
 
-def _mean(values: Iterable[float]) -> float:
+def _take_mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _ratio(value: float, reference: float) -> float | None:
+def _divide(value: float, reference: float) -> float | None:
     return value / reference if reference > 0 else None
 
 
-def _mean_distance(features: NDArray[np.float32]) -> float:
+def _measure_distance(features: NDArray[np.float32]) -> float:
     """Mean distance of two different rows; 0 for a single one."""
     count = len(features)
     if count < 2:
@@ -377,7 +378,7 @@ def _mean_distance(features: NDArray[np.float32]) -> float:
     return float(np.sum(distances) / (count * (count - 1) / 2))
 
 
-def _matrix(observations: Sequence[Observation], kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _stack_features(observations: Sequence[Observation], kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     features = np.stack([o.pooled[kind] for o in observations]).astype(np.float64)
     return features, np.array([o.quality for o in observations], np.float64)
 

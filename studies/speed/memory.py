@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.speed.cost import enlarged
+from studies.speed.cost import enlarge
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError
-from unjpeg.evaluate.processes import peak_of
+from unjpeg.evaluate.processes import measure_peak
 from unjpeg.evaluate.results import put_results
 from unjpeg.version import machine
 
@@ -45,7 +45,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             source, target = Path(folder, "large.jpg"), Path(folder, f"restored{suffix}")
-            source.write_bytes(enlarged(photo, size, sampling))
+            source.write_bytes(enlarge(photo, size, sampling))
             run = measure_restoration(source, target, model, options.split(), stop_after)
             record["runs"].append(
                 {"megapixels": size, "sampling": sampling, "model": Path(model).stem, "output": suffix, **run}
@@ -65,7 +65,7 @@ def measure_restoration(
     """
     command = [sys.executable, "-m", "unjpeg", "restore", str(source), "-o", str(target), "--model", model, *options]
     start = time.perf_counter()
-    peak = peak_of(command, stop_after=None if stop_after == float("inf") else stop_after)
+    peak = measure_peak(command, stop_after=None if stop_after == float("inf") else stop_after)
     if peak is None:
         raise MeasurementError("the peak memory of a process cannot be read here")
     if peak.code and not peak.stopped:

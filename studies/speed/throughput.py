@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from studies.speed.cost import enlarged
+from studies.speed.cost import enlarge
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate.results import describe_origin, put_results
@@ -53,7 +53,7 @@ def workers(
         album = Path(folder, "album")
         album.mkdir()
         for number in range(pictures):
-            (album / f"{number}.jpg").write_bytes(enlarged(photo, megapixels))
+            (album / f"{number}.jpg").write_bytes(enlarge(photo, megapixels))
 
         def command(count: int) -> list[str]:
             where = [str(album), "-o", str(Path(folder, "out")), "--overwrite", "--model", model]
@@ -82,7 +82,7 @@ def against(
     """Seconds of whole processes on one file."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "large.jpg")
-        source.write_bytes(enlarged(photo, megapixels))
+        source.write_bytes(enlarge(photo, megapixels))
         commands = {}
         for given in programs:
             name, _, line = given.partition("=")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jpegs import picture
-from studies.documents.tables import tables
+from studies.documents.tables import make_tables
 from studies.speed import memory, throughput
 from unjpeg.errors import MeasurementError
 
@@ -46,7 +46,7 @@ def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Pat
     assert record["against-0.01"]["seconds"].keys() == {tiny_model.stem, "copy"}
     for name in ("live1.json", "cost.json"):
         (out / name).write_bytes((ROOT / "results" / name).read_bytes())
-    made = tables(out)
+    made = make_tables(out)
     assert made["workers"].splitlines()[0] == f"| pictures a minute, {os.cpu_count()} cores | 1 workers | 2 workers |"
     assert made["against"].splitlines()[3].endswith("| 1.0 |")  # copying is the fastest
 

@@ -19,12 +19,12 @@ from typing import Any
 
 from unjpeg.errors import MeasurementError, SettingError, UnjpegError
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.method import Method, shaped_as
+from unjpeg.evaluate.method import Method, shape_like
 from unjpeg.evaluate.methods import Printed
 from unjpeg.evaluate.metrics import METRICS
-from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
+from unjpeg.evaluate.pairs import Degradation, FilePair, Subject, TestSet
 from unjpeg.evaluate.results import describe_origin, group, load_results, make_finite, put_results
-from unjpeg.evaluate.statistics import difference, interval
+from unjpeg.evaluate.statistics import estimate_difference, estimate_mean
 from unjpeg.inspection import verify
 from unjpeg.version import source_hash
 
@@ -33,9 +33,9 @@ __all__ = [
     "RESULTS",
     "Failure",
     "Row",
-    "measured",
+    "measure",
     "run",
-    "summarised",
+    "summarise",
 ]
 
 JOURNAL = "rows.jsonl"
@@ -111,7 +111,7 @@ class Failure:
         return f"{', '.join(part for part in where if part is not None)}: {self.error}"
 
 
-def measured(
+def measure(
     test_set: TestSet,
     degradations: Sequence[Degradation],
     methods: Sequence[Method],
@@ -132,15 +132,15 @@ def measured(
         known: rows that need not be measured again.
         progress: takes the number of pictures that are done.
     """
-    for number, subject in enumerate(test_set.subjects(degradations, limit)):
+    for number, subject in enumerate(test_set.list_subjects(degradations, limit)):
         cells = len(subject.degradations) * len(methods)
-        for done, row in enumerate(_of_one(test_set.name, subject, methods, metrics, known or {}), 1):
+        for done, row in enumerate(_measure_picture(test_set.name, subject, methods, metrics, known or {}), 1):
             yield row
             progress(number + min(done / cells, 1))
         progress(number + 1)
 
 
-def _of_one(
+def _measure_picture(
     set_name: str,
     subject: Subject,
     methods: Sequence[Method],
@@ -150,14 +150,14 @@ def _of_one(
     try:
         checksum = subject.checksum
     except _FAILURES as error:
-        yield Failure(set_name, subject.name, None, None, _reason(error))
+        yield Failure(set_name, subject.name, None, None, _explain(error))
         return
     measured_by = source_hash(*MEASURING)
     for degradation in subject.degradations:
         try:
-            pair = subject.pair(degradation)
+            pair = subject.make_pair(degradation)
         except _FAILURES as error:
-            yield Failure(set_name, subject.name, degradation, None, _reason(error))
+            yield Failure(set_name, subject.name, degradation, None, _explain(error))
             continue
         file_checksum = hashlib.sha256(pair.file).hexdigest()[:16]
         megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
@@ -167,14 +167,14 @@ def _of_one(
             row: Row | Failure | None = known.get(what)
             if not isinstance(row, Row) or not set(metrics) <= row.figures.keys():
                 try:
-                    row = Row(*what, _figures(pair, method, metrics), len(pair.file), megapixels)
+                    row = Row(*what, _compare(pair, method, metrics), len(pair.file), megapixels)
                 except _FAILURES as error:
-                    row = Failure(*where, _reason(error).removeprefix(f"{method.name}: "))  # said once
+                    row = Failure(*where, _explain(error).removeprefix(f"{method.name}: "))  # said once
             yield row
 
 
-def _figures(pair: Pair, method: Method, metrics: Sequence[str]) -> dict[str, float]:
-    pixels = shaped_as(method.restore(pair.file), pair.original)
+def _compare(pair: FilePair, method: Method, metrics: Sequence[str]) -> dict[str, float]:
+    pixels = shape_like(method.restore(pair.file), pair.original)
     figures = {name: round(METRICS[name](pixels, pair.original), DECIMALS) for name in metrics}
     if pair.file[:2] == b"\xff\xd8":
         verification = verify(pair.file, pixels)
@@ -185,7 +185,7 @@ def _figures(pair: Pair, method: Method, metrics: Sequence[str]) -> dict[str, fl
     return figures
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -208,7 +208,7 @@ def run(
 
     Returns:
         What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``options``,
-        ``summary`` (see ``summarised``), ``rows`` and ``errors``. None stands for a figure that is not finite.
+        ``summary`` (see ``summarise``), ``rows`` and ``errors``. None stands for a figure that is not finite.
 
     Raises:
         TrainingDataError: a set is not there.
@@ -225,10 +225,10 @@ def run(
     rows: list[Row] = []
     failures: list[Failure] = []
     with Journal(out / JOURNAL) as journal:
-        known = _rows(journal.found)
-        counts = (sum(1 for _ in test_set.subjects(degradations, limit)) for test_set in sets)
+        known = _read_rows(journal.found)
+        counts = (sum(1 for _ in test_set.list_subjects(degradations, limit)) for test_set in sets)
         for test_set, before in zip(sets, itertools.accumulate(counts, initial=0), strict=False):
-            found = measured(
+            found = measure(
                 test_set,
                 degradations,
                 runnable,
@@ -247,11 +247,11 @@ def run(
                     journal.add(make_finite(asdict(row)))
     if not rows:
         raise MeasurementError(f"nothing could be measured; the first reason: {failures[0].error}")
-    put_results(out / RESULTS, _record(sets, methods, metrics, rows, failures, limit), GROUPS)
+    put_results(out / RESULTS, _make_record(sets, methods, metrics, rows, failures, limit), GROUPS)
     return load_results(out / RESULTS)
 
 
-def _record(
+def _make_record(
     sets: Sequence[TestSet],
     methods: Sequence[Method],
     metrics: Sequence[str],
@@ -261,7 +261,7 @@ def _record(
 ) -> dict[str, Any]:
     kept = ("set", "image", "degradation", "method", "checksum", "file_checksum", "size_bytes", "megapixels")
     plain = [
-        {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _of(row, metrics)}
+        {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _list_figures(row, metrics)}
         for row in rows
     ]
     return {
@@ -272,17 +272,17 @@ def _record(
         "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
         "degradations": list(dict.fromkeys(row.degradation for row in rows)),
         "metrics": list(metrics),
-        "summary": summarised(plain, [m.name for m in methods]),
+        "summary": summarise(plain, [m.name for m in methods]),
         "rows": plain,
         "errors": [asdict(failure) for failure in failures],
     }
 
 
-def _of(row: Row, metrics: Sequence[str]) -> list[str]:
+def _list_figures(row: Row, metrics: Sequence[str]) -> list[str]:
     return [name for name in (*metrics, *CONSISTENCY) if name in row.figures]
 
 
-def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, Any]:
     """Means, intervals and paired differences, over the pictures that every method has restored.
 
     A method that has restored none of a set's pictures at a degradation is left out there.
@@ -312,11 +312,15 @@ def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dic
             method: {name: [_restore_infinity(of_one[image][name]) for image in images] for name in names}
             for method, of_one in by_method.items()
         }
-        means = {method: {name: asdict(interval(of_one[name])) for name in names} for method, of_one in values.items()}
+        means = {
+            method: {name: asdict(estimate_mean(of_one[name])) for name in names} for method, of_one in values.items()
+        }
         first = next(iter(by_method.values()))
         size_bits = sum(8 * first[image]["size_bytes"] for image in images)
         differences = {
-            f"{ours} - {theirs}": {name: asdict(difference(values[ours][name], values[theirs][name])) for name in names}
+            f"{ours} - {theirs}": {
+                name: asdict(estimate_difference(values[ours][name], values[theirs][name])) for name in names
+            }
             for theirs, ours in itertools.combinations(values, 2)
         }
         out.setdefault(set_name, {})[degradation] = {
@@ -332,7 +336,7 @@ def _restore_infinity(figure: float | None) -> float:
     return math.inf if figure is None else float(figure)
 
 
-def _rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
+def _read_rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
     """What earlier runs have measured; what is no row of this version's is left out."""
     rows: dict[tuple[str, ...], Row] = {}
     for record in records:

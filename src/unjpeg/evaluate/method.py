@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unjpeg.errors import MeasurementError
-from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.pairs import Pixels8
 
-__all__ = ["Complexity", "Method", "shaped_as"]
+__all__ = ["Complexity", "Method", "shape_like"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +40,25 @@ class Method(ABC):
     identity: str
 
     @abstractmethod
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         """The restored picture, ``(H, W)`` or ``(H, W, 3)``. Raises UnjpegError."""
 
-    def complexity(self) -> Complexity | None:
+    def count_complexity(self) -> Complexity | None:
         """What it computes with, if it is a network and torch is there to count it."""
         return None
 
 
-def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:
+def shape_like(pixels: Pixels8, original: Pixels8) -> Pixels8:
     """A result as grey or RGB as its original. Raises MeasurementError if the sizes differ."""
     if pixels.shape[:2] != original.shape[:2]:
-        raise MeasurementError(f"made {_size(pixels)} pixels of {_size(original)}")
+        raise MeasurementError(f"made {_format_size(pixels)} pixels of {_format_size(original)}")
     if pixels.ndim == original.ndim:
         return pixels
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
-    grey: Pixels = np.rint(pixels.astype(np.float32).mean(axis=2)).astype(np.uint8)
+    grey: Pixels8 = np.rint(pixels.astype(np.float32).mean(axis=2)).astype(np.uint8)
     return grey
 
 
-def _size(pixels: Pixels) -> str:
+def _format_size(pixels: Pixels8) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"

@@ -6,6 +6,7 @@ each figure, one value where all pictures of the group share it, nothing where t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,8 +79,8 @@ def _pack(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> Iterator[
     before: dict[str, Any] = {}
     for of_one in group(rows, fields).values():
         # Among files that were given, some have figures that others lack.
-        for alike in group(({**row, "": tuple(row)} for row in of_one), [""]).values():
-            columns = {name: _shorten([row[name] for row in alike]) for name in alike[0] if name}
+        for alike in (list(run) for _, run in itertools.groupby(of_one, key=lambda row: row.keys())):
+            columns = {name: _shorten([row[name] for row in alike]) for name in alike[0]}
             lacking = dict.fromkeys(before.keys() - columns.keys())
             yield lacking | {name: column for name, column in columns.items() if before.get(name) != column}
             before = columns
