@@ -29,7 +29,7 @@ from unjpeg.evaluate.benchmark import Failure, Row, measure
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
 from unjpeg.evaluate.results import describe_origin, put_results
-from unjpeg.evaluate.statistics import estimate_mean
+from unjpeg.evaluate.statistics import Interval, estimate_mean
 from unjpeg.files import placed
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
@@ -136,18 +136,13 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """How much better a variant is than the base, over the same pictures.
+class Gain(Interval):
+    """How much better a variant is than the base, over the same pictures and all seeds.
 
     Attributes:
-        mean: over pictures and seeds.
-        low, high: 95 % interval of that mean, by a bootstrap over the pictures.
         seed_deviation: standard deviation of the seeds' means; ``None`` for a single seed.
     """
 
-    mean: float
-    low: float
-    high: float
     seed_deviation: float | None
 
 

@@ -25,19 +25,14 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Interval):
     """How much more one method has than another, picture by picture.
 
     Attributes:
-        mean: over the pictures.
-        low, high: its 95 % interval.
         lower: pictures where it has less.
         pictures: that both were measured on.
     """
 
-    mean: float
-    low: float
-    high: float
     lower: int
     pictures: int
 
