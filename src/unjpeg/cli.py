@@ -576,7 +576,7 @@ def benchmark(
     with needing_extra("evaluate"):
         from unjpeg.evaluate.command import benchmark as measure
     try:
-        measure(
+        problems = measure(
             data,
             method,
             degradation or [_jpeg_degradation(q, sampling) for q in quality.split(",")],
@@ -593,6 +593,8 @@ def benchmark(
     except KeyboardInterrupt:
         complain(UnjpegError("interrupted; the same command goes on with what is measured"))
         raise typer.Exit(130) from None
+    if problems:
+        raise typer.Exit(1)
 
 
 def _jpeg_degradation(quality: str, sampling: str) -> str:
