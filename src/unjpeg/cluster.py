@@ -49,6 +49,7 @@ from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
 from unjpeg.batch.workers import CORES_PER_WORKER
 from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
 from unjpeg.files import placed
+from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.restorer import Restorer
@@ -295,7 +296,13 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here = {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES} if address == "local" else {}
+    here: dict[str, Any] = {}
+    if address == "local":
+        here = {
+            "include_dashboard": False,
+            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+            "num_cpus": allowed_cores(),
+        }
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # a plain one where Ray did not start in time

@@ -32,6 +32,9 @@ def run_safely(command: Callable[[], object]) -> None:
     except OSError as error:  # standard output on a full disk, say
         complain(OutputError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
         sys.exit(1)
+    except ImportError as error:  # a library that cannot be opened: too few file descriptors, say
+        complain(UnjpegError(f"a part of the program cannot be loaded ({error})"))
+        sys.exit(1)
 
 
 def complain(error: BaseException) -> None:

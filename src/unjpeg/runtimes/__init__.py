@@ -6,6 +6,7 @@ engines are large, and not all are installed.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -20,15 +21,20 @@ from unjpeg.modelfile import ModelFile
 
 __all__ = [
     "BF16_FEATURES",
+    "NO_TORCH_GPU",
     "Arrays",
     "ChosenPrecision",
     "Graph",
     "Precision",
     "Runtime",
+    "check_engine",
     "choose_engine",
     "compile_graphs",
     "processor_features",
 ]
+
+_NO_TORCH = "the torch runtime needs the extra: pip install 'unjpeg[train]'"
+NO_TORCH_GPU = 'this torch finds no GPU; check the driver, or use device="cpu"'
 
 BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
 """Of a processor that multiplies 16-bit brain floats, by Linux's names."""
@@ -83,6 +89,28 @@ def choose_engine(
     return chosen, precision
 
 
+def check_engine(runtime: Runtime, device: str) -> None:
+    """Find out now, not with the first picture, whether the engine is there. Loads it for a GPU only.
+
+    Raises:
+        ModelError: it is not installed, or has no such device.
+    """
+    if runtime == "torch":
+        if importlib.util.find_spec("torch") is None:
+            raise ModelError(_NO_TORCH)
+        if device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ModelError(NO_TORCH_GPU)
+    elif runtime == "onnxruntime" and device == "cuda":
+        from unjpeg.runtimes.onnxruntime import check_onnxruntime
+
+        check_onnxruntime(device)
+    elif importlib.util.find_spec(runtime) is None:
+        raise ModelError(f"the {runtime} runtime is not installed; try: pip install {runtime}")
+
+
 def compile_graphs(
     file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
 ) -> tuple[Graph, Graph]:
@@ -95,7 +123,7 @@ def compile_graphs(
         try:
             from unjpeg.runtimes.torch import compile_torch
         except ImportError as error:
-            raise ModelError("the torch runtime needs the extra: pip install 'unjpeg[train]'") from error
+            raise ModelError(_NO_TORCH) from error
         return compile_torch(file, device, threads)
     if runtime == "onnxruntime":
         from unjpeg.runtimes.onnxruntime import compile_onnxruntime
