@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unjpeg.console import complain, describe_error, escape_line, needing_extra, progress_bar, run_safely, say
+from unjpeg.console import (
+    complain,
+    describe_error,
+    escape_line,
+    in_options,
+    needing_extra,
+    progress_bar,
+    run_safely,
+    say,
+)
 from unjpeg.errors import ModelError, OutputError, UnjpegError
 from unjpeg.version import __version__
 
@@ -84,7 +93,10 @@ QualityOption = Annotated[
 ConsistencyOption = Annotated[
     Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
 ]
-BitDepthOption = Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")]
+BitDepthOption = Annotated[
+    BitDepth | None,
+    typer.Option(help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]"),
+]
 SalvageOption = Annotated[
     bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
 ]
@@ -124,7 +136,7 @@ def restore(
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
     consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = "8",
+    bit_depth: BitDepthOption = None,
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -179,7 +191,7 @@ def restore(
         strength=strength,
         quality=quality,
         consistency=consistency,
-        bit_depth=16 if bit_depth == "16" else 8,
+        bit_depth={"8": 8, "16": 16, None: None}[bit_depth],
         output_quality=output_quality,
         salvage=salvage,
         tta=tta,
@@ -194,7 +206,7 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted({job.format for job in todo.jobs if settings.bit_depth not in FORMATS[job.format].bit_depths})
+    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
     if unfit:
         holds = f"{', '.join(unfit)} holds no {settings.bit_depth}-bit pixels"
         raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
@@ -244,7 +256,7 @@ def cluster(
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
     consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = "8",
+    bit_depth: BitDepthOption = None,
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -275,14 +287,14 @@ def cluster(
         strength=strength,
         quality=quality,
         consistency=consistency,
-        bit_depth=16 if bit_depth == "16" else 8,
+        bit_depth={"8": 8, "16": 16, None: None}[bit_depth],
         output_quality=output_quality,
         salvage=salvage,
         tta=tta,
         strip=strip,
         overwrite=overwrite,
     )
-    if settings.bit_depth not in FORMATS[format].bit_depths:
+    if settings.bit_depth is not None and settings.bit_depth not in FORMATS[format].bit_depths:
         raise typer.BadParameter(f"{format} holds no {settings.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
     counts = {"restored": 0, "done earlier": 0, "failed": 0}
     for result in restore_on_cluster(
@@ -700,7 +712,9 @@ def _verdict(verification: Verification) -> str:
 
 def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
     if as_json:
-        typer.echo(json.dumps({"input": source, "ok": False, "error": str(error), "kind": type(error).__name__}))
+        typer.echo(
+            json.dumps({"input": source, "ok": False, "error": in_options(str(error)), "kind": type(error).__name__})
+        )
     else:
         complain(error)
 
