@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.modelfile import ModelFile
-from unjpeg.output import without_place
+from unjpeg.output import FORMATS, without_place
 from unjpeg.picture import Source
 from unjpeg.restorer import ConsistencyPolicy, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
@@ -31,7 +31,7 @@ class Settings:
     strength: float = 1.0
     quality: int | None = None
     consistency: ConsistencyPolicy = "auto"
-    bit_depth: Literal[8, 16] = 8
+    bit_depth: Literal[8, 16] | None = None
     output_quality: int | None = None
     salvage: bool = False
     tta: bool = False
@@ -54,14 +54,17 @@ class Settings:
             del relevant[elsewhere]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
-    def begin(self, restorer: Restorer, source: Source, progress: Callable[[float], None] | None = None) -> Restoration:
-        """``Restorer.begin`` as these settings say; the same errors."""
+    def begin(
+        self, restorer: Restorer, source: Source, format: str, progress: Callable[[float], None] | None = None
+    ) -> Restoration:
+        """``Restorer.begin`` as these settings say, for a file of that format; the same errors."""
+        only_8 = 16 not in FORMATS[format].bit_depths
         return restorer.begin(
             source,
             strength=self.strength,
             quality=self.quality,
             consistency=self.consistency,
-            bit_depth=self.bit_depth,
+            bit_depth=8 if self.bit_depth is None and only_8 else self.bit_depth,
             salvage=self.salvage,
             tta=self.tta,
             progress=progress,
@@ -89,7 +92,7 @@ class Settings:
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report
-        lost = without_place(work.metadata, format)
+        lost = without_place(work.metadata, format, work.channels)
         if not lost:
             return report
         return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))
