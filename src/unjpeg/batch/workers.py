@@ -5,6 +5,7 @@ Native code that a broken file takes down costs that file alone.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import queue
@@ -23,7 +24,9 @@ from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import Limits
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import shorten_reason
+from unjpeg.picture import NamedBytes, read_bytes
 from unjpeg.restorer import Report, Restorer
+from unjpeg.runtimes import check_engine, default_runtime
 from unjpeg.settings import Settings
 
 __all__ = ["CORES_PER_WORKER", "Outcome", "restore_batch", "resumed", "worker_count"]
@@ -71,6 +74,7 @@ def restore_batch(
         KeyboardInterrupt: the pictures at work were dropped, without traces.
     """
     journal = Journal(settings.fingerprint, beside_inputs=resume)
+    check_engine(settings.runtime or default_runtime(settings.device), settings.device)
     waiting = []
     for job, done in journal.resumed(jobs) if resume else ((job, False) for job in jobs):
         if done:
@@ -136,7 +140,7 @@ class _Worker:
 
     def __init__(self, settings: Settings, journal: Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
-        self._by_memory = limits != settings.limits
+        self._by_memory, self._limits = limits != settings.limits, limits
         self._restorer = Restorer(
             settings.model,
             runtime=settings.runtime,
@@ -170,7 +174,11 @@ class _Worker:
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
         self._journal.check(job)
-        work = settings.begin(self._restorer, job.source, progress)
+        data, name = read_bytes(job.source, self._limits.file_bytes)
+        # Of what was read: the file may be another one before the result is there.
+        source_sha256 = hashlib.sha256(data).hexdigest()
+        work = settings.begin(self._restorer, NamedBytes(data, name), job.format, progress)
+        del data
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)
@@ -179,7 +187,7 @@ class _Worker:
         def about_to_place() -> None:
             nonlocal begun
             begun = True
-            self._journal.begin(job)
+            self._journal.begin(job, source_sha256)
 
         try:
             report = settings.save(work, target, job.format, overwrite=overwrite, about_to_place=about_to_place)

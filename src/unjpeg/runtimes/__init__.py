@@ -30,6 +30,7 @@ __all__ = [
     "check_engine",
     "choose_engine",
     "compile_graphs",
+    "default_runtime",
     "processor_features",
 ]
 
@@ -69,7 +70,7 @@ def choose_engine(
         raise ModelError(f"device must be cpu or cuda, got {device!r}")
     if precision not in get_args(Precision):
         raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    chosen: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
+    chosen = runtime or default_runtime(device)
     if device != "cpu" and chosen == "openvino":
         raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
     if precision == "auto":
@@ -87,6 +88,11 @@ def choose_engine(
     if precision == "bf16" and not processor_features() & BF16_FEATURES:
         raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
     return chosen, precision
+
+
+def default_runtime(device: str) -> Runtime:
+    """What runs on a device unless something else is asked for."""
+    return "openvino" if device == "cpu" else "onnxruntime"
 
 
 def check_engine(runtime: Runtime, device: str) -> None:
