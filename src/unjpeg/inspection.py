@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,9 @@ class Verification:
         return self.consistency.is_consistent
 
 
-def inspect(source: FileSource, *, model: str | Path | None = "default", limits: Limits = DEFAULT_LIMITS) -> Inspection:
+def inspect(
+    source: FileSource, *, model: str | os.PathLike[str] | None = "default", limits: Limits = DEFAULT_LIMITS
+) -> Inspection:
     """Facts about a JPEG.
 
     Args:
@@ -83,7 +85,7 @@ def inspect(source: FileSource, *, model: str | Path | None = "default", limits:
     picture = read_picture(source, limits=limits)
     if picture.jpeg is None:
         raise BadImageError(f"{picture.name}: is not a JPEG file, so there is nothing to inspect")
-    read = shared_restorer(str(model)).guide(picture).quality if model is not None else None
+    read = shared_restorer(os.fspath(model)).guide(picture).quality if model is not None else None
     return inspection_of(picture.name, picture.jpeg, read)
 
 

@@ -61,6 +61,11 @@ def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]
             Fact("Colour detail", _COLOUR_DETAIL.get(inspection.subsampling, f"Stored as {inspection.subsampling}.")),
         ]
     metadata = picture.metadata
+    if picture.deep is not None:
+        text = f"{picture.bits} bits for each colour. Choose 16 bits, as PNG or TIFF, to keep them in the download."
+        facts.append(Fact("Depth", text, "careful"))
+    if picture.left_alone:
+        facts.append(Fact("Left alone", f"{picture.left_alone[0].upper()}{picture.left_alone[1:]}.", "careful"))
     there = (
         ("camera data (EXIF)", metadata.exif),
         ("colour profile", metadata.icc_profile),
@@ -92,7 +97,7 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
     else:
         text = f"Not quite: {_share(1 - consistency.share_inside)} of its details go beyond what your file allows."
         facts.append(Fact("True to the file?", text, "careful"))
-    if not report.projected and report.notes:
+    if not report.projected and report.notes and report.stated_quality is not None and report.read_quality is not None:
         text = (
             f"It looks like quality {report.read_quality}, but was saved at {report.stated_quality}: probably "
             "compressed twice. The file then does not tell the whole truth, so the result is not held to it."
