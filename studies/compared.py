@@ -17,9 +17,11 @@ import torch
 import typer
 
 from unjpeg.adapt.carn import Pretraining, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, Pixels, SourceDomain, checksum, compressed, grey
+from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compressed, grey
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
+from unjpeg.evaluate.metrics import psnr_db
+from unjpeg.evaluate.pairs import Pixels8
 from unjpeg.models import ArCnnConfig, Backbone, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.config import LearningRate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -99,19 +101,18 @@ def train_compared(
     manifest = {"images": images.manifest, "sha256": checksum(originals)}
 
     def validate(network: Backbone) -> dict[str, float]:
-        return {f"psnr_db_q{quality}": _psnr_db(network, held_out, quality) for quality in qualities}
+        return {f"psnr_db_q{quality}": _measure_psnr_db(network, held_out, quality) for quality in qualities}
 
     out.parent.mkdir(parents=True, exist_ok=True)
     return pretrain(fabric, network, config, source, validate, out, identity=identity, manifest=manifest)
 
 
-def _psnr_db(network: Backbone, originals: Sequence[Pixels], quality: int) -> float:
+def _measure_psnr_db(network: Backbone, originals: Sequence[Pixels8], quality: int) -> float:
     """Mean over the centres of held-out pictures."""
     found = []
     for original, decoded in zip(originals, compressed(originals, quality), strict=True):
         centre = tuple(slice(max(0, n // 2 - 96) // 8 * 8, n // 2 + 96) for n in original.shape)
-        squared = np.square(restore_pixels(network, decoded[centre]).astype(np.float64) - original[centre]).mean()
-        found.append(-10 * float(np.log10(max(squared, 1e-9) / 255**2)))
+        found.append(psnr_db(restore_pixels(network, decoded[centre]), original[centre]))
     return float(np.mean(found))
 
 

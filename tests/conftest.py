@@ -165,3 +165,13 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no data sets in {root}; set UNJPEG_DATA to their folder")
     return root
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> Path:
+    """A folder of three small pictures, to be measured."""
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    for number, size in enumerate(((48, 64), (40, 56), (64, 48))):
+        Image.fromarray(synthetic_photo(*size, number)).save(folder / f"{number}.png")
+    return folder

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unjpeg.console import complain, describe_error, escape_line, needing_extra, progress_bar, run_safely, say
+from unjpeg.console import (
+    complain,
+    describe_error,
+    escape_line,
+    in_options,
+    needing_extra,
+    progress_bar,
+    run_safely,
+    say,
+)
 from unjpeg.errors import ModelError, OutputError, UnjpegError
 from unjpeg.version import __version__
 
@@ -39,6 +48,7 @@ app = typer.Typer(
 
 OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
 BitDepth = Literal["8", "16"]
+_BITS: dict[str | None, Literal[8, 16] | None] = {None: None, "8": 8, "16": 16}
 Device = Literal["cpu", "cuda"]
 # As in ``unjpeg.restorer`` and ``unjpeg.runtimes``, which help and usage errors do not wait for.
 Consistency = Literal["auto", "strict", "off"]
@@ -84,7 +94,10 @@ QualityOption = Annotated[
 ConsistencyOption = Annotated[
     Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
 ]
-BitDepthOption = Annotated[BitDepth, typer.Option(help="Bits per channel of PNG and TIFF output.")]
+BitDepthOption = Annotated[
+    BitDepth | None,
+    typer.Option(help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]"),
+]
 SalvageOption = Annotated[
     bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
 ]
@@ -124,7 +137,7 @@ def restore(
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
     consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = "8",
+    bit_depth: BitDepthOption = None,
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -181,7 +194,7 @@ def restore(
             strength=strength,
             quality=quality,
             consistency=consistency,
-            bit_depth=16 if bit_depth == "16" else 8,
+            bit_depth=_BITS[bit_depth],
             salvage=salvage,
             tta=tta,
         ),
@@ -197,11 +210,9 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted(
-        {job.format for job in todo.jobs if settings.options.bit_depth not in FORMATS[job.format].bit_depths}
-    )
+    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
     if unfit:
-        holds = f"{', '.join(unfit)} holds no {settings.options.bit_depth}-bit pixels"
+        holds = f"{', '.join(unfit)} holds no 16-bit pixels"
         raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
@@ -249,7 +260,7 @@ def cluster(
     strength: StrengthOption = 1.0,
     quality: QualityOption = None,
     consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = "8",
+    bit_depth: BitDepthOption = None,
     salvage: SalvageOption = False,
     tta: TtaOption = False,
     strip: StripOption = False,
@@ -282,7 +293,7 @@ def cluster(
             strength=strength,
             quality=quality,
             consistency=consistency,
-            bit_depth=16 if bit_depth == "16" else 8,
+            bit_depth=_BITS[bit_depth],
             salvage=salvage,
             tta=tta,
         ),
@@ -290,10 +301,8 @@ def cluster(
         strip=strip,
         overwrite=overwrite,
     )
-    if settings.options.bit_depth not in FORMATS[format].bit_depths:
-        raise typer.BadParameter(
-            f"{format} holds no {settings.options.bit_depth}-bit pixels; choose png or tiff, or 8 bits"
-        )
+    if bit_depth == "16" and 16 not in FORMATS[format].bit_depths:
+        raise typer.BadParameter(f"{format} holds no 16-bit pixels; choose png or tiff, or 8 bits")
     counts = {"restored": 0, "done earlier": 0, "failed": 0}
     for result in restore_on_cluster(
         inputs,
@@ -576,7 +585,7 @@ def benchmark(
     with needing_extra("evaluate"):
         from unjpeg.evaluate.command import benchmark as measure
     try:
-        measure(
+        problems = measure(
             data,
             method,
             degradation or [_jpeg_degradation(q, sampling) for q in quality.split(",")],
@@ -593,6 +602,8 @@ def benchmark(
     except KeyboardInterrupt:
         complain(UnjpegError("interrupted; the same command goes on with what is measured"))
         raise typer.Exit(130) from None
+    if problems:
+        raise typer.Exit(1)
 
 
 def _jpeg_degradation(quality: str, sampling: str) -> str:
@@ -721,7 +732,9 @@ def _verdict(verification: Verification) -> str:
 
 def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
     if as_json:
-        typer.echo(json.dumps({"input": source, "ok": False, "error": str(error), "kind": type(error).__name__}))
+        typer.echo(
+            json.dumps({"input": source, "ok": False, "error": in_options(str(error)), "kind": type(error).__name__})
+        )
     else:
         complain(error)
 

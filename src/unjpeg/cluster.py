@@ -48,9 +48,11 @@ import ray.exceptions
 from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
 from unjpeg.batch.workers import CORES_PER_WORKER
 from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
-from unjpeg.files import placed
+from unjpeg.files import placed, same_file_key
+from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
+from unjpeg.picture import NamedBytes
 from unjpeg.settings import Settings
 from unjpeg.version import __version__
 
@@ -156,18 +158,19 @@ def plan(inputs: Sequence[str], output: str, format: str) -> ClusterPlan:
             failures.append(Result(given, None, "failed", error=f"{given}: no pictures in this folder"))
         else:
             found += [(str(place / name), PurePosixPath(name)) for name in below]
-    sources = {source for source, _ in found}
+    sources = {_Location.of(source).key for source, _ in found}
     taken: dict[str, str] = {}
     todo = []
     names = output_names([relative for _, relative in found], FORMATS[format].suffix)
     for (source, _), name in zip(found, map(str, names), strict=True):
         target = str(folder / name)
-        if target in sources or target in taken:
-            clash = "is an input itself" if target in sources else f"is where {taken[target]} goes"
+        key = (folder / name).key
+        if key in sources or key in taken:
+            clash = "is an input itself" if key in sources else f"is where {taken[key]} goes"
             problem = f"{source}: would be written to {target}, which {clash}; choose another output"
             failures.append(Result(source, None, "failed", error=problem))
             continue
-        taken[target] = source
+        taken[key] = source
         todo.append(Input(source, name))
     return ClusterPlan(tuple(todo), tuple(failures))
 
@@ -294,7 +297,13 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here = {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES} if address == "local" else {}
+    here: dict[str, Any] = {}
+    if address == "local":
+        here = {
+            "include_dashboard": False,
+            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+            "num_cpus": allowed_cores(),
+        }
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # a plain one where Ray did not start in time
@@ -429,7 +438,7 @@ class _Worker:
         record.write(JournalEntry(begun=True), run=order.run, tries=tries + 1, process=os.getpid())
         encoded = io.BytesIO()
         try:
-            work = self._restorer.begin(_Named(data, str(source)), settings.options)
+            work = self._restorer.begin(NamedBytes(data, str(source)), settings.options_for(order.format))
             settings.save(work, encoded, order.format)
         except Exception:  # nothing was put there; once writing has begun, something may have been
             with suppress(UnjpegError):
@@ -453,14 +462,6 @@ class _Worker:
         entry = JournalEntry(False, source_sha256, output_sha256, order.fingerprint)
         record.write(entry, run=order.run, row=asdict(result))
         return result
-
-
-class _Named(io.BytesIO):
-    """A stream that messages call by the source's name."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 class _Record:
@@ -510,6 +511,11 @@ class _Location:
 
     def __str__(self) -> str:
         return self.path if self._is_local else str(self.store.unstrip_protocol(self.path))
+
+    @property
+    def key(self) -> str:
+        """Equal for places that may be one file."""
+        return same_file_key(self.path) if self._is_local else str(self)
 
     @property
     def _is_local(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -13,7 +14,19 @@ import typer
 
 from unjpeg.errors import BadImageError, ModelError, OutputError, SettingError, UnjpegError
 
-__all__ = ["complain", "describe_error", "escape_line", "needing_extra", "progress_bar", "run_safely", "say"]
+__all__ = [
+    "complain",
+    "describe_error",
+    "escape_line",
+    "in_options",
+    "needing_extra",
+    "progress_bar",
+    "run_safely",
+    "say",
+]
+
+
+_KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth)=(?:True|\"?(\w+)\"?)")
 
 
 def run_safely(command: Callable[[], object]) -> None:
@@ -32,11 +45,21 @@ def run_safely(command: Callable[[], object]) -> None:
     except OSError as error:  # standard output on a full disk, say
         complain(OutputError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
         sys.exit(1)
+    except ImportError as error:  # a library that cannot be opened: too few file descriptors, say
+        complain(UnjpegError(f"a part of the program cannot be loaded ({error})"))
+        sys.exit(1)
 
 
 def complain(error: BaseException) -> None:
     """One line on standard error."""
-    say(" ".join(str(error).split()))
+    say(" ".join(in_options(str(error)).split()))
+
+
+def in_options(message: str) -> str:
+    """A message of the library as the command says it: its keywords are options here."""
+    return _KEYWORDS.sub(
+        lambda found: f"--{found[1].replace('_', '-')}" + (f" {found[2]}" if found[2] else ""), message
+    )
 
 
 def say(line: str) -> None:

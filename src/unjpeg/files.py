@@ -7,18 +7,99 @@ so that a full disk or a kill at any moment leaves no half file.
 from __future__ import annotations
 
 import errno
+import filecmp
 import json
 import os
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from unjpeg.errors import OutputError
 
-__all__ = ["check_target", "placed", "put_in_place", "put_json", "reported"]
+__all__ = [
+    "check_target",
+    "folded",
+    "ignores_case",
+    "is_same_file",
+    "placed",
+    "put_in_place",
+    "put_json",
+    "reported",
+    "same_file_key",
+]
+
+_NAMES_PROBED = 1000
+"""Of a folder, to find one with letters."""
+
+
+def ignores_case(folder: str) -> bool | None:
+    """Whether names that differ in case alone are one file in a folder, or in the nearest above it that exists.
+
+    Asked of the folder itself: a mount, and with some file systems each folder, has its own answer. None where it
+    cannot be told, because no name in it has letters.
+    """
+    while not os.path.isdir(folder):
+        above = os.path.dirname(folder)
+        if above == folder:
+            return None
+        folder = above
+    try:
+        with os.scandir(folder) as entries:
+            names = {entry.name for entry in islice(entries, _NAMES_PROBED)}
+        name = next((name for name in sorted(names) if name.swapcase() != name), None)
+        if name is not None:
+            return _is_spelled_also(os.path.join(folder, name), os.path.join(folder, name.swapcase()))
+        above, name = os.path.split(folder)  # empty: as the folder that it lies in, if that is of the same disk
+        if name.swapcase() == name or os.path.ismount(folder):
+            return None
+        return _is_spelled_also(folder, os.path.join(above, name.swapcase()))
+    except OSError:
+        return None
+
+
+def _is_spelled_also(path: str, other: str) -> bool:
+    """Whether the second name, which differs in case alone, leads to the same file.
+
+    Not by inode numbers alone: exFAT by FUSE makes them up, one for each spelling. There both spellings exist, and the
+    folder lists one of them.
+    """
+    if not os.path.lexists(other):
+        return False
+    if os.path.samefile(path, other):
+        return True
+    return os.path.basename(other) not in os.listdir(os.path.dirname(other))
+
+
+def same_file_key(path: str | os.PathLike[str]) -> str:
+    """Equal for paths that may be one file by their names: links followed, case ignored unless the folder tells it."""
+    real = os.path.realpath(path)
+    return real if ignores_case(os.path.dirname(real)) is False else folded(real)
+
+
+def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file that exists: by links, mounts, or another spelling of its name."""
+    try:
+        if os.path.samefile(first, second):
+            return True
+        if folded(os.path.realpath(first)) != folded(os.path.realpath(second)):
+            return False
+        return same_file_key(first) == same_file_key(second) or _holds_the_same(first, second)
+    except OSError:  # one is not there
+        return False
+
+
+def folded(path: str) -> str:
+    """Equal for spellings that some file system takes for one: in case, in how an accent is composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _holds_the_same(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    return os.path.isfile(first) and os.path.isfile(second) and filecmp.cmp(first, second, shallow=False)
 
 
 @contextmanager
@@ -27,7 +108,7 @@ def reported(name: str) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise OutputError(f"{name}: exists already; pass --overwrite to replace it") from error
+        raise OutputError(f"{name}: exists already; pass overwrite=True to replace it") from error
     except OSError as error:
         raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,9 @@ class Verification:
         return self.consistency.is_consistent
 
 
-def inspect(source: Source, *, model: str | Path | None = "default", limits: Limits = DEFAULT_LIMITS) -> Inspection:
+def inspect(
+    source: Source, *, model: str | os.PathLike[str] | None = "default", limits: Limits = DEFAULT_LIMITS
+) -> Inspection:
     """Facts about a picture, above all about a JPEG, and what its pixels say of earlier ones.
 
     Args:
@@ -92,7 +94,8 @@ def inspect(source: Source, *, model: str | Path | None = "default", limits: Lim
         ModelError: the model is not there.
     """
     picture = read_picture(source, limits=limits)
-    return inspect_picture(picture, shared_restorer(str(model)).guide(picture).quality if model is not None else None)
+    read = shared_restorer(os.fspath(model)).guide(picture).quality if model is not None else None
+    return inspect_picture(picture, read)
 
 
 def inspect_picture(picture: Picture, read: int | None, history: History | None = None) -> Inspection:

@@ -426,7 +426,7 @@ def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) 
     for code, start, end in _segments(data, name):
         scans += code == _START_OF_SCAN
         metadata_bytes += end - start if _is_metadata(code) else 0
-        exif_bytes += end - start if code == _APP1 and data[start + 4 : start + 10] == b"Exif\0\0" else 0
+        exif_bytes += end - start if code == _APP1 and data[start + 4 : start + 9] == b"Exif\0" else 0
     passes = LARGE_PICTURE_SCANS * limits.pixels // (header.width * header.height)
     if exif_bytes > MAX_EXIF_BYTES:
         raise UnsupportedImageError(
@@ -530,14 +530,23 @@ def _path_of(data: bytes) -> Iterator[str]:
 
 
 def _header_of(data: bytes, name: str) -> bytes:
-    """The file up to its first scan, without fill bytes: Pillow steps over each of those."""
-    kept = [_START_OF_IMAGE]
+    """The file up to its first scan, for Pillow: all metadata first, wherever they are, since it looks no further.
+
+    Without fill bytes, each of which it steps over; EXIF with the padding that it knows.
+    """
+    metadata: list[bytes] = []
+    frame: list[bytes] = []
     for code, start, end in _segments(data, name):
-        if code == _START_OF_SCAN:
-            kept.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
-            break
-        kept.append(data[start:end])
-    return b"".join(kept)
+        if code == _APP1 and data[start + 4 : start + 9] == b"Exif\0":
+            metadata.append(data[start : start + 9] + b"\0" + data[start + 10 : end])
+        elif _is_metadata(code):
+            metadata.append(data[start:end])
+        elif code == _START_OF_SCAN:
+            if not frame or frame[-1][1] != _START_OF_SCAN:
+                frame.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
+        elif not frame or frame[-1][1] != _START_OF_SCAN:
+            frame.append(data[start:end])
+    return b"".join((_START_OF_IMAGE, *metadata, *frame))
 
 
 def _without_metadata(data: bytes, name: str) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from unjpeg.picture import Picture
 from unjpeg.recovery import recover
 
 __all__ = ["EarlierJpeg", "Layer", "Layout", "describe_history", "lay_out", "merge_strips", "name_sampling"]
+
+Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 ENOUGH_FITS = 0.95
 """Share of a JPEG's blocks that follow the older comb, from which on all are restored on the older grid: the rest is
@@ -41,6 +44,7 @@ class Layer:
         top, left: where its first row and column lie in the picture: negative where the edge was repeated before it.
         compression: what compressed it; None is blind.
         fits_VU: which of its 8x8 blocks are restored; None: all.
+        deep: the pixels at full depth, where there is more than 8 bits; see ``Picture.deep``.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,6 +52,7 @@ class Layer:
     top: int = 0
     left: int = 0
     fits_VU: NDArray[np.bool_] | None = None
+    deep: NDArray[np.uint16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -
         insist: restore also what was never compressed.
     """
     pixels = picture.pixels[: picture.sound_rows]
-    whole = Layer(pixels, picture.jpeg.compression if picture.jpeg else None)
+    whole = Layer(pixels, picture.jpeg.compression if picture.jpeg else None, deep=picture.deep)
     if not look_back or picture.sound_rows is not None:
         return Layout((whole,))
     history = read_history(pixels, picture.jpeg)
@@ -143,34 +148,38 @@ def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -
 
 def _layer_of(picture: Picture, region: Region) -> Layer:
     recovered = recover(picture.pixels, region, picture.jpeg)
-    part = picture.pixels[region.top : region.top + region.height, region.left : region.left + region.width]
-    pad = [(recovered.pad_top, 0), (recovered.pad_left, 0)]
-    pixels = np.pad(part, pad + [(0, 0)] * (part.ndim - 2), mode="edge") if any(before for before, _ in pad) else part
-    earlier = region.earlier
-    compression = Compression(
-        recovered.components,
-        "grey" if earlier.chroma_88 is None else "YCbCr",
-        earlier.quality,
-        recovered.stated,
-    )
-    fits = recovered.fits_VU
+    pad = (recovered.pad_top, recovered.pad_left)
+    earlier, fits = region.earlier, recovered.fits_VU
     enough = ENOUGH_FITS if picture.jpeg is not None else 1.0
     return Layer(
-        np.ascontiguousarray(pixels),
-        compression,
+        _cut_out(picture.pixels, region, pad),
+        Compression(
+            recovered.components,
+            "grey" if earlier.chroma_88 is None else "YCbCr",
+            earlier.quality,
+            recovered.stated,
+        ),
         region.top - recovered.pad_top,
         region.left - recovered.pad_left,
         None if fits.mean() >= enough else fits,
+        None if picture.deep is None else _cut_out(picture.deep, region, pad),
     )
 
 
+def _cut_out(pixels: NDArray[Depth], region: Region, pad: tuple[int, int]) -> NDArray[Depth]:
+    """A region, its edge repeated so many rows and columns before it."""
+    part = pixels[region.top : region.top + region.height, region.left : region.left + region.width]
+    before = [(count, 0) for count in pad] + [(0, 0)] * (part.ndim - 2)
+    return np.pad(part, before, mode="edge") if any(pad) else np.ascontiguousarray(part)
+
+
 def merge_strips(
-    decoded: NDArray[np.uint8], layers: Sequence[tuple[Layer, Iterator[Pixels]]], rows: int, bit_depth: int
+    decoded: Pixels, layers: Sequence[tuple[Layer, Iterator[Pixels]]], rows: int, bit_depth: int
 ) -> Iterator[Pixels]:
     """The picture's rows from top to bottom, every layer's finished pixels over what lies below it.
 
     Args:
-        decoded: the picture, ``(H, W)`` or ``(H, W, 3)``.
+        decoded: the picture, ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16.
         layers: each with its pixels, strips of consecutive rows at that bit depth.
         rows: of a strip, at most.
         bit_depth: 8 or 16.
@@ -179,8 +188,9 @@ def merge_strips(
     height, width = decoded.shape[:2]
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        strip: Pixels = decoded[top:bottom]
-        strip = strip.copy() if bit_depth == 8 else strip.astype(np.uint16) * np.uint16(257)
+        strip: Pixels = decoded[top:bottom].copy()
+        if bit_depth == 16 and strip.dtype == np.uint8:
+            strip = strip.astype(np.uint16) * np.uint16(257)
         for layer, reader in readers:
             end = layer.top + layer.pixels.shape[0]
             first, last = max(top, layer.top), min(bottom, end)

@@ -13,7 +13,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
@@ -24,7 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 __all__ = ["PIXEL_LAYOUT_TAGS", "ExifBlock", "IfdEntry", "Metadata", "photoshop_of_iptc"]
 
-_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT = 0x0112, 0x011A, 0x0128
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _IMAGE_WIDTH, _IMAGE_LENGTH = 0x0100, 0x0101
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
@@ -36,6 +37,16 @@ _EXTENDED_XMP_HEADER, _PHOTOSHOP_HEADER = b"http://ns.adobe.com/xmp/extension/\0
 _RDF, _XMP_NOTE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://ns.adobe.com/xmp/note/"
 _EXTENSION_NAME = re.compile(rb"HasExtendedXMP\W+([0-9A-Fa-f]{32})")
 _IPTC_RESOURCE, _THUMBNAIL_RESOURCES = 0x0404, frozenset({0x0409, 0x040C})
+
+_OWN_SEGMENTS = (
+    # What has a field of its own,
+    *(("APP0", b"JFIF\0"), ("APP1", b"Exif\0"), ("APP1", b"http://ns.adobe.com/xap/1.0/\0")),
+    *(("APP1", _EXTENDED_XMP_HEADER), ("APP2", b"ICC_PROFILE\0"), ("APP13", _PHOTOSHOP_HEADER)),
+    # and what would not be true of a restored picture: how the old file was coded, further pictures, thumbnails,
+    # signatures of the old bytes.
+    *(("APP0", b"JFXX\0"), ("APP0", b"AVI1"), ("APP8", b"SPIFF\0"), ("APP12", b"Ducky"), ("APP14", b"Adobe")),
+    *(("APP2", b"MPF\0"), ("APP2", b"urn:iso:std:iso:ts:21496"), ("APP11", b"JP")),
+)
 
 _SHORT, _LONG = 3, 4
 # Bytes per value of each TIFF field type: BYTE, ASCII, SHORT, LONG, RATIONAL, then the signed, undefined and float
@@ -152,6 +163,11 @@ class Metadata:
         dpi: horizontal and vertical resolution in pixels per inch.
         extended_xmp: what a JPEG keeps of its XMP in further segments, because one segment ends at 64 KiB.
         photoshop: Photoshop's image resources (``8BIM``), IPTC among them.
+        earlier_comments: the comments before ``comment``, if there are several.
+        aspect: dots per length across and down, of pixels that are not square, where no unit is stated.
+        colour: PNG's chunks that give pixels their meaning (cICP, gAMA, cHRM, sRGB): name and content.
+        texts: a PNG's other texts: chunk's name and content.
+        segments: a JPEG's other application segments (a thermal camera's data): number, 0..15, and content.
     """
 
     exif: bytes | None = None
@@ -161,6 +177,31 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     extended_xmp: bytes | None = None
     photoshop: bytes | None = None
+    earlier_comments: tuple[bytes, ...] = ()
+    aspect: tuple[int, int] | None = None
+    colour: tuple[tuple[bytes, bytes], ...] = ()
+    texts: tuple[tuple[bytes, bytes], ...] = ()
+    segments: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def comments(self) -> tuple[bytes, ...]:
+        """All comments, in the file's order."""
+        return (*self.earlier_comments, *([self.comment] if self.comment else []))
+
+    @property
+    def hdr(self) -> str | None:
+        """The transfer function's name of a picture for bright displays, whose pixels mean nothing without it."""
+        code = dict(self.colour).get(b"cICP", b"")
+        return {16: "PQ", 18: "HLG"}.get(code[1]) if len(code) == 4 else None
+
+    @property
+    def profile_channels(self) -> int | None:
+        """1 or 3 if the ICC profile is for grey or RGB pixels; None where it is for others, or does not say."""
+        space = (self.icc_profile or b"")[16:20]
+        signature = (self.icc_profile or b"")[36:40]
+        if signature != b"acsp":  # no profile in truth: carried as it is
+            return None
+        return {b"GRAY": 1, b"RGB ": 3}.get(space)
 
     def resolution_below(self, limit: int) -> tuple[float, float] | None:
         """The resolution if there is one that a field ending at ``limit`` can state."""
@@ -279,7 +320,11 @@ class Metadata:
         while exif is not None and exif.startswith(b"Exif\0\0"):  # some writers put it twice
             exif = exif[6:] or None
         xmp = _as_bytes(info.get("xmp")) or _as_bytes(info.get("XML:com.adobe.xmp"))
+        comments = [body for kind, body in getattr(image, "applist", ()) if kind == "COM" and body]
         return cls(
+            earlier_comments=tuple(comments[:-1]),
+            aspect=_aspect(image),
+            segments=tuple(_other_segments(image)),
             exif=exif,
             icc_profile=_as_bytes(info.get("icc_profile")),
             xmp=xmp,
@@ -426,6 +471,30 @@ def _resolution(image: Image.Image, exif: bytes | None) -> tuple[float, float] |
         return None
     usable = all(math.isfinite(number) and number > 0 for number in (horizontal, vertical))
     return (horizontal, vertical) if usable else None
+
+
+def _aspect(image: Image.Image) -> tuple[int, int] | None:
+    """Of pixels that are not square, where the file states no unit."""
+    stated: Any = None
+    if isinstance(image, JpegImageFile) and image.info.get("jfif_unit") == 0:
+        stated = image.info.get("jfif_density")
+    elif isinstance(image, PngImageFile):
+        stated = image.info.get("aspect")
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_RESOLUTION_UNIT) == 1:
+        stated = image.tag_v2.get(_X_RESOLUTION), image.tag_v2.get(_Y_RESOLUTION)
+    try:
+        across, down = stated
+        ratio = (Fraction(float(across)) / Fraction(float(down))).limit_denominator(10_000)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    usable = 0 < ratio != 1 and max(ratio.numerator, ratio.denominator) < 2**16
+    return (ratio.numerator, ratio.denominator) if usable else None
+
+
+def _other_segments(image: Image.Image) -> Iterator[tuple[int, bytes]]:
+    for kind, body in getattr(image, "applist", ()):
+        if kind.startswith("APP") and not any(kind == app and body.startswith(start) for app, start in _OWN_SEGMENTS):
+            yield int(kind[3:]), body
 
 
 def _tiff_exif(image: TiffImageFile) -> bytes | None:

@@ -134,13 +134,13 @@ class ModelFile:
     restore_int8: bytes | None = None
 
     @classmethod
-    def read(cls, name_or_path: str | Path) -> ModelFile:
+    def read(cls, name_or_path: str | os.PathLike[str]) -> ModelFile:
         """Open a shipped model by name, or any model file by path.
 
         Raises:
             ModelError: it does not exist, is damaged, or was made for another version of this program.
         """
-        name = str(name_or_path)
+        name = os.fspath(name_or_path)
         shipped, passes = SELF_ENSEMBLES.get(name, (name, 1))
         source = shipped_models().get(shipped, Path(name))
         if not os.path.isfile(source):  # Path.is_file raises for names that are too long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import Precision, Runtime, choose_engine, compile_graphs
+from unjpeg.runtimes import Arrays, Graph, Precision, Runtime, choose_engine, compile_graphs
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
 __all__ = ["Guidance", "Model"]
@@ -86,16 +87,36 @@ class Model:
     ) -> None:
         self.runtime, self.precision = choose_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
-        if self.precision == "int8":
-            assert file.restore_int8 is not None
-            file = replace(file, restore=file.restore_int8)
+        attempts = [self.precision]
+        if precision == "auto" and self.precision != "full":
+            # The engine may be kept from instructions that the processor has (ONEDNN_MAX_CPU_ISA, a hypervisor). Not
+            # int8 after bf16: without VNNI its sums saturate.
+            attempts.append("full")
+        for attempt in attempts:
+            self.precision = attempt
+            graphs = file if attempt != "int8" else replace(file, restore=file.restore_int8 or b"")
+            try:
+                self._guide, self._restore = compile_graphs(graphs, self.runtime, device, threads, attempt)
+                break
+            except ModelError:
+                raise
+            except Exception as error:  # the runtimes' own, RuntimeError for most
+                problem = f"{self.runtime} cannot load the model {file.description.name} ({shorten_reason(error)})"
+                if attempt == attempts[-1]:
+                    raise ModelError(problem) from error
+
+    def _run(self, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        """Raises ModelError where the engine fails: instructions that it is kept from, memory, threads."""
         try:
-            self._guide, self._restore = compile_graphs(file, self.runtime, device, threads, self.precision)
-        except ModelError:
+            return graph(inputs)
+        except (MemoryError, ModelError):
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
-            name = file.description.name
-            raise ModelError(f"{self.runtime} cannot load the model {name} ({shorten_reason(error)})") from error
+            name = self.file.description.name
+            hint = '; runtime="onnxruntime" may' if self.runtime == "openvino" else ""
+            raise ModelError(
+                f"{self.runtime} cannot run the model {name} here ({shorten_reason(error)}){hint}"
+            ) from error
 
     @property
     def guide_window(self) -> int:
@@ -121,7 +142,7 @@ class Model:
         if stated is None:
             stated = np.zeros(STATED_FEATURES, np.float32)
         # One window at a time: memory stays flat, and no graph is compiled anew for another count.
-        outputs = [self._guide({"image": window[None]}) for window in windows]
+        outputs = [self._run(self._guide, {"image": window[None]}) for window in windows]
         insensitive, sensitive, fusion, quality = (
             np.stack([output[i] for output in outputs]).mean(axis=0, dtype=np.float32) for i in range(4)
         )
@@ -158,4 +179,4 @@ class Model:
             "fusion": guidance.fusion,
             "stated": guidance.stated,
         }
-        return self._restore(named)[0]
+        return self._run(self._restore, named)[0]

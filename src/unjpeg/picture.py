@@ -6,26 +6,33 @@ else is restored *blind*: same network, no projection.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.output import Pixels
+from unjpeg.pngfile import is_png, read_png
 
-__all__ = ["FileSource", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
+__all__ = ["FileSource", "NamedBytes", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
 
-FileSource = str | os.PathLike[str] | bytes | BinaryIO
+T = TypeVar("T", np.uint8, np.uint16)
+
+FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A file: its path (``-`` for standard input), its bytes, or a binary stream."""
 
 Source = FileSource | Image.Image | NDArray[np.uint8]
@@ -42,6 +49,17 @@ _WORTH_A_NOTE = 1024
 
 _CHUNK_BYTES = 2**24
 
+PIPE_SECONDS = 10.0
+"""How long a named pipe may wait for somebody who writes to it."""
+
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"})
+
+_XYB = "its colours are XYB, in which restoring would do harm: left as it is"
+_XYB_CONES = np.array(
+    [[0.3, 0.622, 0.078], [0.23, 0.692, 0.078], [0.24342268924547819, 0.20476744424496821, 0.5518098665095536]]
+)
+"""Linear sRGB to the cones' responses: JPEG XL, ISO/IEC 18181-1."""
+
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
 
@@ -51,21 +69,28 @@ class Picture:
 
     Attributes:
         name: what to call it in messages.
-        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8.
-        alpha: ``(H, W)`` uint8 or None; never touched.
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8: what the network sees.
+        alpha: ``(H, W)`` uint8, uint16 at full range, or None; never touched.
         jpeg: the file's own knowledge, or None for a blind restoration.
         sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
         notes: what a user should know, one sentence each.
+        deep: the pixels at full depth, uint16 at full range, where the file has more than 8 bits; ``pixels`` is these,
+            rounded.
+        bits: per sample, of the file.
+        left_alone: why the picture is not restored, if it is not.
         kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
     """
 
     name: str
     pixels: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None
+    alpha: NDArray[np.uint8] | NDArray[np.uint16] | None
     metadata: Metadata
     jpeg: JpegImage | None
     sound_rows: int | None = None
     notes: tuple[str, ...] = ()
+    deep: NDArray[np.uint16] | None = None
+    bits: int = 8
+    left_alone: str | None = None
     kind: str = "JPEG"
 
     @property
@@ -78,15 +103,20 @@ class Picture:
         if self.alpha is None:
             return pixels
         alpha = self.alpha[rows]
-        return np.dstack([pixels, alpha if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * np.uint16(257)])
+        if pixels.dtype == np.uint8:
+            eight = alpha if alpha.dtype == np.uint8 else rounded(alpha)
+            return np.dstack([pixels, eight]).astype(np.uint8, copy=False)
+        sixteen = alpha if alpha.dtype == np.uint16 else alpha.astype(np.uint16) * np.uint16(257)
+        return np.dstack([pixels, sixteen]).astype(np.uint16, copy=False)
 
 
 def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_damaged: bool = False) -> Picture:
     """Decode anything that can be restored.
 
     Args:
-        source: a path, the bytes of a file, a binary stream, or (restored blind) a Pillow image or an array
-            ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8.
+        source: a path, the bytes of a file, a binary stream, a Pillow image, or (restored blind) an array ``(H, W)``,
+            ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8, RGB in this order, alpha last. A Pillow image that
+            was opened from a JPEG file and not changed since stands for that file; others are restored blind.
         limits: what asks for more is refused, from the header.
         salvage_damaged: take what decodes of a damaged JPEG, without its cells.
 
@@ -96,7 +126,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     if isinstance(source, np.ndarray):
         return _from_array(source, limits.pixels)
     if isinstance(source, Image.Image):
-        return _from_pillow(source, "image", limits.pixels)
+        return _of_unchanged_jpeg(source, limits) or _from_pillow(source, "image", limits)
     data, name = read_bytes(source, limits.file_bytes)
     if not data:
         raise BadImageError(f"{name}: is empty")
@@ -109,7 +139,18 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             if not salvage_damaged:
                 raise
             return _salvaged(data, name, limits, error)
-        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg, notes=_left_behind(jpeg.trailing_bytes))
+        return Picture(
+            name,
+            jpeg.pixels,
+            None,
+            jpeg.metadata,
+            jpeg,
+            notes=_left_behind(jpeg.trailing_bytes),
+            left_alone=_XYB if jpeg.header.colour_space == "RGB" and _is_xyb(jpeg.pixels) else None,
+        )
+    parts = read_png(data, name, limits.metadata_bytes) if is_png(data) else None
+    if parts is not None:
+        data = parts.plain
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -117,8 +158,23 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
         problem = f"has more than the {most} pixels that a picture other than a JPEG may have"
         raise TooLargeError(f"{name}: {problem}; make it smaller, or cut it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+            raise UnsupportedImageError(f"{name}: is a HEIC picture; convert it to PNG or TIFF first") from error
         raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
-    return _from_pillow(image, name, limits.pixels)
+    if parts is None:
+        return _from_pillow(image, name, limits, data)
+    image.info.update(parts.info)
+    picture = _from_pillow(image, name, limits, data)
+    *earlier, last = parts.comments or [b""]
+    metadata = replace(
+        picture.metadata,
+        comment=last or None,
+        earlier_comments=tuple(comment for comment in earlier if comment),
+        colour=tuple(parts.colour),
+        texts=tuple(parts.texts),
+    )
+    lost = tuple(f"{what} in the file is damaged: lost" for what in parts.lost)
+    return replace(picture, metadata=metadata, notes=(*picture.notes, *lost))
 
 
 def _left_behind(trailing_bytes: int) -> tuple[str, ...]:
@@ -152,16 +208,17 @@ def read_bytes(source: FileSource, max_bytes: int = DEFAULT_LIMITS.file_bytes) -
 
 
 def _read_at_most(source: FileSource, count: int) -> tuple[bytes, str]:
-    if isinstance(source, bytes):
-        return source, "image"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), "image"
     if isinstance(source, str | os.PathLike):
-        if str(source) == "-":
+        source = os.fspath(source)
+        if source == "-":
             if sys.stdin is None:
                 raise BadImageError("standard input: is closed")
             return _read(sys.stdin.buffer, count), "standard input"
         path = Path(source)
         try:
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 return _read(file, count), str(path)
         except FileNotFoundError as error:
             raise BadImageError(f"{path}: no such file") from error
@@ -172,6 +229,31 @@ def _read_at_most(source: FileSource, count: int) -> tuple[bytes, str]:
     if not hasattr(source, "read"):
         raise TypeError(f"cannot restore a {type(source).__name__}: give a path, bytes, a stream, an image or an array")
     return _read(source, count), str(getattr(source, "name", "stream"))
+
+
+def _opened(path: Path) -> BinaryIO:
+    """As ``open``, but that a named pipe waits for a while only. Raises OSError."""
+    if not path.is_fifo():
+        return path.open("rb")
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without, it would wait here for ever
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(PIPE_SECONDS * 1000):
+            raise OSError(errno.EPIPE, "a named pipe that nobody writes to")
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+class NamedBytes(io.BytesIO):
+    """A file's content that has been read, and what messages call it."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 def _read(stream: BinaryIO, count: int) -> bytes:
@@ -188,16 +270,6 @@ def _read(stream: BinaryIO, count: int) -> bytes:
     return b"".join(parts)
 
 
-def bits_per_sample(image: Image.Image) -> int:
-    """Of the file, before its pixels are read: 8 or 16. Pillow cuts 16-bit colour down to 8 without a word."""
-    raw_modes = [str(argument) for *_, arguments in getattr(image, "tile", []) for argument in _as_tuple(arguments)]
-    return 16 if any(";16" in mode for mode in raw_modes) else 8
-
-
-def _as_tuple(arguments: object) -> tuple[object, ...]:
-    return arguments if isinstance(arguments, tuple) else (arguments,)
-
-
 def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
     if array.dtype != np.uint8:
         raise UnsupportedImageError(f"array: has dtype {array.dtype}; give uint8, range 0..255")
@@ -206,13 +278,50 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Picture:
     return _split(array, "array", Metadata(), max_pixels, "array")
 
 
-def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
-    _check_size(image.width, image.height, name, max_pixels)
+def _of_unchanged_jpeg(image: Image.Image, limits: Limits) -> Picture | None:
+    """The file that a Pillow image was opened from, if that is a JPEG which still gives its pixels.
+
+    Pillow lets go of the file when it loads the pixels: then a path leads back to it, and nothing does to a stream.
+    """
+    if not isinstance(image, JpegImageFile) or image.tell() != 0:
+        return None
+    name = os.fspath(image.filename) if image.filename else "image"
+    name = os.fsdecode(name)
+    try:
+        stream = image.fp
+        if stream is not None and not stream.closed:
+            position = stream.tell()
+            stream.seek(0)
+            data = _read(stream, limits.file_bytes + 1)  # type: ignore[arg-type]
+            stream.seek(position)
+        elif os.path.isfile(name):
+            data, _ = read_bytes(name, limits.file_bytes)
+        else:
+            return None
+        if len(data) > limits.file_bytes or not is_jpeg(data):
+            return None
+        again = JpegImageFile(io.BytesIO(data))
+        _check_size(again.width, again.height, name, limits.pixels)
+        if (again.mode, again.size) != (image.mode, image.size) or again.tobytes() != image.tobytes():
+            return None  # changed, turned, made smaller: it still calls itself a JPEG
+        return read_picture(NamedBytes(data, name), limits=limits)
+    except (BadImageError, OSError, SyntaxError, ValueError):
+        return None
+
+
+def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | None = None) -> Picture:
+    """From an opened file, whose content is ``data``, or from what a caller has."""
+    _check_size(image.width, image.height, name, limits.pixels)
     # A phone's JPEG with further pictures behind the first (depth, preview) is MPO to Pillow, and no animation.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnsupportedImageError(f"{name}: is an animation or has several pages; give one picture")
-    if bits_per_sample(image) == 16:
-        raise UnsupportedImageError(f"{name}: has 16 bits per sample; convert it to 8 bits first")
+    bits = bits_per_sample(image) if data is None else sample_bits(data, image)
+    if data is not None and bits > 8:
+        return _deep(image, name, data, bits)
+    if bits > 8:
+        raise UnsupportedImageError(
+            f"{name}: has {bits} bits per sample; give the file itself, or convert it to 8 bits"
+        )
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None:
         raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")
@@ -223,17 +332,52 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
         pixels = np.asarray(image.convert(mode))
     except Exception as error:  # Pillow's decoders of damaged files raise nearly anything
         raise BadImageError(f"{name}: is damaged ({error})") from error
-    return _split(pixels, name, metadata, max_pixels, image.format or "image")
+    return _split(pixels, name, _with_colour_code(metadata, image, data), limits.pixels, image.format or "image")
+
+
+def _deep(image: Image.Image, name: str, data: bytes, bits: int) -> Picture:
+    """A file of more than 8 bits: the network sees it rounded, what it changes is added to the whole depth."""
+    try:
+        metadata = Metadata.from_pillow(image)
+    except Exception as error:  # as above
+        raise BadImageError(f"{name}: is damaged ({error})") from error
+    deep, alpha = _apart(unrounded(data, name, bits, image))
+    metadata, kind = _with_colour_code(metadata, image, data), image.format or "image"
+    return Picture(name, rounded(deep), alpha, metadata, None, deep=deep, bits=bits, kind=kind)
+
+
+def _with_colour_code(metadata: Metadata, image: Image.Image, data: bytes | None) -> Metadata:
+    code = colour_code_of(data) if data is not None and image.format == "AVIF" else None
+    return metadata if code is None else replace(metadata, colour=((b"cICP", code),))
 
 
 def _split(pixels: NDArray[np.uint8], name: str, metadata: Metadata, max_pixels: int, kind: str) -> Picture:
     _check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
+    colours, alpha = _apart(pixels)
+    return Picture(name, colours, alpha, metadata, None, kind=kind)
+
+
+def _apart(pixels: NDArray[T]) -> tuple[NDArray[T], NDArray[T] | None]:
+    """Colours, ``(H, W)`` or ``(H, W, 3)``, and alpha if there is one."""
     alpha = None
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         pixels, alpha = pixels[..., :-1], np.ascontiguousarray(pixels[..., -1])
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    return Picture(name, np.ascontiguousarray(pixels), alpha, metadata, None, kind=kind)
+    return np.ascontiguousarray(pixels), alpha
+
+
+def _is_xyb(pixels: NDArray[np.uint8]) -> bool:
+    """Whether RGB pixels are JPEG XL's XYB in truth, as jpegli writes them, to be seen through a profile.
+
+    Taken for XYB nearly all of them must be colours that there are; of an ordinary picture next to none is.
+    """
+    few = pixels[::4, ::4].reshape(-1, 3).astype(np.float32) / np.float32(255)
+    x, y, b = few[:, 0] / 22.995788804 - 0.015386134, few[:, 1] / 1.183000077, few[:, 2] / 1.502141333 - 0.27770459
+    bias = 0.0037930732552754493
+    cones = (np.stack([y + x, y - x, b + y], axis=1) + np.cbrt(bias)) ** 3 - bias
+    light = cones @ np.linalg.inv(_XYB_CONES).T
+    return bool((np.abs(light - 0.5) < 0.55).all(axis=1).mean() > 0.9)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

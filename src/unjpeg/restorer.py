@@ -15,16 +15,19 @@ only one tile is held in floating point and one strip of the result. ``Restorer.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, TypedDict, Unpack
+from typing import Any, BinaryIO, Final, Literal, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
 
+from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
 from unjpeg.history import Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
@@ -32,10 +35,10 @@ from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out,
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
-from unjpeg.output import Pixels, Rows, format_of, write_image
+from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project
-from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, choose_engine
+from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
 from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
 
 __all__ = [
@@ -72,7 +75,7 @@ class Options:
             default what the network reads from the pixels. Restores also what was never compressed.
         consistency: "auto" moves the result into the quantisation cells of what compressed the picture: of its file, or
             of an earlier JPEG that its pixels still show. "strict" looks at the file alone. "off" moves nothing.
-        bit_depth: of the result, 8 or 16.
+        bit_depth: of the result, 8 or 16; None takes 16 for files of more than 8 bits per sample, 8 for others.
         salvage: restore what decodes of a damaged JPEG, without its cells. Rows that are missing stay grey.
         tta: deprecated: the mean over the eight flips and rotations of every tile, for eight times the network's work.
             Takes precedence over the model's own self-ensemble.
@@ -84,7 +87,7 @@ class Options:
     strength: float = 1.0
     quality: int | None = None
     consistency: ConsistencyPolicy = "auto"
-    bit_depth: Literal[8, 16] = 8
+    bit_depth: Literal[8, 16] | None = None
     salvage: bool = False
     tta: bool = False
 
@@ -95,7 +98,7 @@ class Options:
             raise ValueError(f"quality must be a whole number in 1..100, got {self.quality}")
         if self.consistency not in ("auto", "strict", "off"):
             raise ValueError(f"consistency must be auto, strict or off, got {self.consistency!r}")
-        if self.bit_depth not in _DTYPES:
+        if self.bit_depth is not None and self.bit_depth not in _DTYPES:
             raise ValueError(f"bit_depth must be 8 or 16, got {self.bit_depth}")
 
 
@@ -105,7 +108,7 @@ class OptionKeywords(TypedDict, total=False):
     strength: float
     quality: int | None
     consistency: ConsistencyPolicy
-    bit_depth: Literal[8, 16]
+    bit_depth: Literal[8, 16] | None
     salvage: bool
     tta: bool
 
@@ -152,18 +155,45 @@ class Restored:
     """A restored picture.
 
     Attributes:
-        pixels: ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)``, uint8 or uint16 at full range; alpha last.
+        pixels: ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)``, uint8 or uint16 at full range; RGB in this
+            order, alpha last.
         metadata: as the source had it.
         report: what was done.
+        may_round: nobody asked for 16 bits, the source has them: what holds 8 only is written rounded.
     """
 
     pixels: Pixels
     metadata: Metadata
     report: Report
+    may_round: bool = False
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """``np.asarray(restored)``: the pixels themselves."""
+        return np.array(self.pixels, dtype, copy=copy)
+
+    def to_pil(self) -> Image.Image:
+        """The picture as a Pillow image, with profile, EXIF, XMP and resolution in its ``info``; not turned upright.
+
+        Raises:
+            ValueError: 16-bit colour, which Pillow does not have.
+        """
+        if self.pixels.dtype == np.uint16 and self.pixels.ndim == 3:
+            raise ValueError("Pillow has no 16-bit colour; restore with bit_depth=8, or take the pixels")
+        image = Image.fromarray(self.pixels)
+        facts = self.metadata.with_size(image.width, image.height).without_thumbnail()
+        carried = {
+            "exif": facts.exif,
+            "icc_profile": facts.icc_profile,
+            "xmp": facts.joined_xmp,
+            "comment": facts.comment,
+            "dpi": facts.dpi,
+        }
+        image.info.update({name: value for name, value in carried.items() if value is not None})
+        return image
 
     def save(
         self,
-        target: str | Path | BinaryIO,
+        target: str | os.PathLike[str] | BinaryIO,
         *,
         format: str | None = None,
         quality: int | None = None,
@@ -182,7 +212,8 @@ class Restored:
         Raises:
             OutputError: it cannot be written there, or not in that format.
         """
-        _save(Rows.of(self.pixels), self.metadata, target, format, quality, overwrite, strip, None)
+        rows = Rows.of(self.pixels)
+        _save(rows, self.metadata, target, format, quality, overwrite, strip, None, self.may_round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +250,23 @@ class Restoration:
     metadata: Metadata
     report: Report
 
-    def __init__(self, picture: Picture, rows: Rows, report: Report) -> None:
+    def __init__(self, picture: Picture, rows: Rows, report: Report, may_round: bool = False) -> None:
         self.metadata, self.report = picture.metadata, report
         self._rows: Rows | None = rows
+        self._channels, self._may_round = rows.channels, may_round
+
+    @property
+    def channels(self) -> int:
+        """1 to 4, alpha counted."""
+        return self._channels
 
     def finish(self) -> Restored:
         """The whole picture."""
-        return Restored(self._taken().whole(), self.metadata, self.report)
+        return Restored(self._taken().whole(), self.metadata, self.report, self._may_round)
 
     def save(
         self,
-        target: str | Path | BinaryIO,
+        target: str | os.PathLike[str] | BinaryIO,
         *,
         format: str | None = None,
         quality: int | None = None,
@@ -242,7 +279,8 @@ class Restoration:
         Args:
             about_to_place: called when the file is complete, before it appears under its name.
         """
-        _save(self._taken(), self.metadata, target, format, quality, overwrite, strip, about_to_place)
+        rows = self._taken()
+        _save(rows, self.metadata, target, format, quality, overwrite, strip, about_to_place, self._may_round)
 
     def _taken(self) -> Rows:
         if self._rows is None:
@@ -254,23 +292,28 @@ class Restoration:
 def _save(
     rows: Rows,
     metadata: Metadata,
-    target: str | Path | BinaryIO,
+    target: str | os.PathLike[str] | BinaryIO,
     format: str | None,
     quality: int | None,
     overwrite: bool,
     strip: bool,
     about_to_place: Callable[[], None] | None,
+    may_round: bool,
 ) -> None:
-    if isinstance(target, str):
+    if isinstance(target, str | os.PathLike):
         target = Path(target)
     if format is None:
         format = format_of(target) if isinstance(target, Path) else "png"
     if format is None:
         raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
+    if may_round and rows.dtype == np.uint16 and format in FORMATS and 16 not in FORMATS[format].bit_depths:
+        rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips))
     if strip:
         if metadata.orientation != 1:
             rows = Rows.of(upright(rows.whole(), metadata.orientation))
         metadata = Metadata()
+    if not profile_fits(metadata, format, rows.channels):
+        metadata = replace(metadata, icc_profile=None)
     height, width = rows.shape[:2]
     metadata = metadata.with_size(width, height).without_thumbnail()
     write_image(
@@ -290,11 +333,13 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 class Restorer:
     """A loaded model, ready to restore any number of pictures, also from several threads.
 
+    It can be pickled, for worker processes: there it loads the model again.
+
     Args:
         model: a shipped model's name ("fast", "default", or "best" for the latter's self-ensemble), a model file's
-            path, or a model file that has been read.
+            path, or a model file that has been read (which is kept, to be pickled with the restorer).
         runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
-        device: "cpu", or "cuda" through ONNX Runtime or torch.
+        device: "cpu", or "cuda" through ONNX Runtime or torch. What is not there is said at once, not with a picture.
         threads: CPU threads; None uses all cores.
         precision: "full" computes in float32, "bf16" in 16-bit floats, "int8" most convolutions in 8-bit integers;
             "auto" is what model and processor are made for: see ``unjpeg.runtimes.choose_engine``.
@@ -305,14 +350,14 @@ class Restorer:
         model_file: what the model's file says; its graphs are let go once they are compiled.
 
     Raises:
-        ModelError: the model or the runtime is not there, or does not run at that precision.
+        ModelError: the model, the runtime or the device is not there, or does not run at that precision.
     """
 
     model_file: ModelFile
 
     def __init__(
         self,
-        model: str | Path | ModelFile = "default",
+        model: str | os.PathLike[str] | ModelFile = "default",
         *,
         runtime: Runtime | None = None,
         device: str = "cpu",
@@ -322,13 +367,37 @@ class Restorer:
         tiling: Tiling | None = None,
     ) -> None:
         self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
-        choose_engine(self.model_file, runtime, device, precision)
+        check_engine(choose_engine(self.model_file, runtime, device, precision)[0], device)
         self._limits = limits
+        self._made_of: tuple[str | os.PathLike[str] | ModelFile, dict[str, Any]] = (
+            model,
+            {
+                "runtime": runtime,
+                "device": device,
+                "threads": threads,
+                "precision": precision,
+                "limits": limits,
+                "tiling": tiling,
+            },
+        )
         self._load: Callable[[], TiledNetwork] = lambda: TiledNetwork(
             Model(self.model_file, runtime=runtime, device=device, threads=threads, precision=precision), tiling
         )
         self._network: TiledNetwork | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., Restorer], tuple[Any, ...]]:
+        """Pickled by what it was made of: wherever it is unpickled, it loads its model again, on first use."""
+        model, keywords = self._made_of
+        if not isinstance(model, ModelFile) and os.path.isfile(model):
+            model = os.path.abspath(model)  # other processes may work in other folders
+        return partial(type(self), **keywords), (model,)
+
+    def __copy__(self) -> Restorer:
+        """In one process a copy shares the loaded model."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     @property
     def network(self) -> TiledNetwork:
@@ -355,7 +424,10 @@ class Restorer:
         """Restore one picture.
 
         Args:
-            source: a path, bytes, a stream, or (blind: without what only a JPEG file knows) a Pillow image or an array.
+            source: a path, bytes (also bytearray, memoryview), a stream, a Pillow image or an array. An array holds
+                grey or **RGB**, in this order (OpenCV's is BGR: ``array[..., ::-1]``), alpha last. Only a JPEG file
+                knows what it could have been made from, so arrays are restored blind; so are Pillow images, but for
+                those opened from a JPEG file and not changed since, which are restored as that file.
             options: how.
             progress: called with the finished share, 0..1, after each strip.
             keywords: single options, by the names of ``Options``.
@@ -378,7 +450,7 @@ class Restorer:
         """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         options = replace(options, **keywords)
         picture = read_picture(source, limits=self._limits, salvage_damaged=options.salvage)
-        if options.strength == 0:
+        if options.strength == 0 or picture.left_alone:
             return self._restoration(picture, Layout(()), (), options, None, progress)
         layout = self._lay_out(picture, options)
         guidances, read = self._guide_layers(layout, options)
@@ -426,7 +498,7 @@ class Restorer:
         """
         ran = output.options
         options = replace(replace(options, **keywords), quality=ran.quality, tta=ran.tta)
-        if options.strength == 0:
+        if options.strength == 0 or output.picture.left_alone:
             return self._restoration(output.picture, Layout(()), (), options, None, None).finish()
         if (options.consistency == "strict") != (ran.consistency == "strict"):
             raise ValueError("strict looks at the file alone: run the network for it anew")
@@ -473,6 +545,9 @@ class Restorer:
         """From the network's tiles of each layer; without any the picture stays as decoded."""
         of_file = picture.jpeg is not None and bool(layout.layers)
         projected = of_file and options.consistency != "off" and not layout.earlier
+        bit_depth: Literal[8, 16] = options.bit_depth or (8 if picture.deep is None else 16)
+        may_round = options.bit_depth is None and picture.deep is not None
+        options = replace(options, bit_depth=bit_depth)
         notes = (*picture.notes, *self._notes(picture, layout, options))
         shape = picture.pixels.shape if picture.alpha is None else (*picture.pixels.shape[:2], picture.channels + 1)
         network_ran = bool(layout.layers)
@@ -495,7 +570,7 @@ class Restorer:
             earlier=earlier,
         )
         strips = self._finished_strips(picture, layout, tiles, options, progress)
-        return Restoration(picture, Rows(shape, _DTYPES[options.bit_depth], strips), report)
+        return Restoration(picture, Rows(shape, _DTYPES[bit_depth], strips), report, may_round)
 
     def _notes(self, picture: Picture, layout: Layout, options: Options) -> tuple[str, ...]:
         notes: list[str] = []
@@ -511,6 +586,10 @@ class Restorer:
                 notes.append(
                     "held to the earlier file's cells, not to those of the last one, which came after the damage"
                 )
+        if picture.left_alone:
+            notes.append(picture.left_alone)
+        if picture.deep is not None and options.bit_depth == 8:
+            notes.append(f"has {picture.bits} bits per sample, and the result 8: PNG and TIFF can have 16")
         if options.tta and layout.layers:
             notes.append(TTA_NOTE)
         return tuple(notes)
@@ -530,8 +609,9 @@ class Restorer:
             (layer, self._layer_strips(layer, layer_tiles, options))
             for layer, layer_tiles in zip(layout.layers, tiles, strict=True)
         ]
+        decoded = picture.pixels if picture.deep is None or options.bit_depth == 8 else picture.deep
         top = 0
-        for strip in merge_strips(picture.pixels, layers, core, options.bit_depth):
+        for strip in merge_strips(decoded, layers, core, options.bit_depth or 8):
             rows = slice(top, top + len(strip))
             top = rows.stop
             yield picture.with_alpha(strip, rows)
@@ -541,7 +621,7 @@ class Restorer:
     def _layer_strips(self, layer: Layer, tiles: Callable[[slice], Tiles], options: Options) -> Iterator[Pixels]:
         """A layer's finished rows, from top to bottom."""
         decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
-        dtype = _DTYPES[options.bit_depth]
+        dtype = _DTYPES[options.bit_depth or 8]
         scale = np.float32(np.iinfo(dtype).max) / np.float32(255)
         projected = compression is not None and options.consistency != "off"
         calibration = self.model_file.calibration
@@ -554,6 +634,10 @@ class Restorer:
                 if strength != 1:
                     as_decoded = decoded[rows, columns].astype(np.float32)
                     tile = as_decoded + strength * (tile - as_decoded)
+                if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
+                    tile = tile + (
+                        layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
+                    )
                 if compression and projected:
                     for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
                         some = slice(row, row + PROJECTED_ROWS)
@@ -580,14 +664,14 @@ def restore(
     source: Source,
     options: Options = DEFAULTS,
     *,
-    model: str | Path = "default",
+    model: str | os.PathLike[str] = "default",
     **keywords: Unpack[OptionKeywords],
 ) -> Restored:
     """Restore one picture: ``Restorer.restore`` and ``Options`` say what the arguments mean.
 
     The model stays loaded between calls.
     """
-    return shared_restorer(str(model)).restore(source, options, **keywords)
+    return shared_restorer(os.fspath(model)).restore(source, options, **keywords)
 
 
 @lru_cache(maxsize=2)

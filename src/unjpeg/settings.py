@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.modelfile import ModelFile
-from unjpeg.output import without_place
+from unjpeg.output import FORMATS, without_place
 from unjpeg.restorer import DEFAULTS, Options, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
 from unjpeg.version import __version__
@@ -54,6 +54,12 @@ class Settings:
         relevant |= {"model": model.hash, "version": __version__}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
+    def options_for(self, format: str) -> Options:
+        """The options for a file of that format: without a bit depth, none deeper than it holds."""
+        if self.options.bit_depth is None and 16 not in FORMATS[format].bit_depths:
+            return replace(self.options, bit_depth=8)
+        return self.options
+
     def restorer(
         self, threads: int | None, *, limits: Limits | None = None, model: ModelFile | None = None
     ) -> Restorer:
@@ -93,7 +99,7 @@ class Settings:
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report
-        lost = without_place(work.metadata, format)
+        lost = without_place(work.metadata, format, work.channels)
         if not lost:
             return report
         return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))

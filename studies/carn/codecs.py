@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,11 +25,13 @@ from unjpeg.adapt.model import DEFAULT_ADAPTATION, AdaptationReport, adapt_model
 from unjpeg.console import run_safely
 from unjpeg.datasets import data_root
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import write_json
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.methods import Decoder, Method, UnjpegModel, shaped_as
+from unjpeg.evaluate.method import Method, shape_like
+from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.evaluate.pairs import Degradation, Pair, Pixels, load_images
+from unjpeg.evaluate.pairs import Degradation, FilePair, Pixels8, load_images
+from unjpeg.evaluate.results import put_results
+from unjpeg.files import put_in_place
 from unjpeg.modelfile import ModelFile
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import VALIDATION_FRACTION
@@ -92,13 +93,13 @@ def main(
     }
     failed = False
     with Journal(out / JOURNAL) as journal:
-        rows = {_text(row["key"]): row for row in journal.found}
+        rows = {_serialise(row["key"]): row for row in journal.found}
         for name, degradation in degradations.items():
             keys = {
                 which: {"codec": name, "set": which, **common, "set_sha256": checksum(list(pictures.values()))}
                 for which, pictures in sets.items()
             }
-            missing = [which for which, key in keys.items() if _text(key) not in rows]
+            missing = [which for which, key in keys.items() if _serialise(key) not in rows]
             if not missing:
                 continue
             target = work / f"{name}-target-{common['target_sha256'][:10]}"
@@ -107,7 +108,7 @@ def main(
                 # Without an adversary it is the same, whatever the discriminator.
                 alone = {"strength": 0.0, "discriminator": DEFAULT_ADAPTATION.discriminator.inputs}
                 adapted, tuned = (
-                    _adapted(model, name, target, sources, work, {**common, **settings}, accelerator)
+                    _adapt(model, name, target, sources, work, {**common, **settings}, accelerator)
                     for settings in ({}, alone)
                 )
             except TrainingError as error:
@@ -121,29 +122,29 @@ def main(
                 "adapted": UnjpegModel(adapted.model),
             }
             for which in missing:
-                row = {"key": keys[which], **_measured(sets[which], degradation, methods, adapted)}
+                row = {"key": keys[which], **_measure_set(sets[which], degradation, methods, adapted)}
                 journal.add(row)
-                rows[_text(keys[which])] = row
+                rows[_serialise(keys[which])] = row
                 figures = ", ".join(f"{method} {row[method]['psnr_db']:.3f} dB" for method in methods)
                 typer.echo(f"{name} on {which}: {figures}")
-    write_json(out / RESULTS, {"rows": [row["key"] | _without(row, "key") for row in rows.values()]})
+    put_results(out / RESULTS, {"rows": [row["key"] | _leave_out(row, "key") for row in rows.values()]})
     if failed:
         raise typer.Exit(1)
 
 
-def _text(key: Key) -> str:
+def _serialise(key: Key) -> str:
     return json.dumps(key, sort_keys=True)
 
 
-def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _leave_out(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def _adapted(
+def _adapt(
     model: str, codec: str, target: Path, source: list[str], work: Path, settings: Key, accelerator: str
 ) -> AdaptationReport:
     """One adaptation in a folder of its own: whatever decides about it is in the folder's name."""
-    digest = hashlib.sha256(_text(settings).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(_serialise(settings).encode()).hexdigest()[:10]
     default = DEFAULT_ADAPTATION
     looking = replace(default.discriminator, inputs=settings["discriminator"])
     config = replace(default, steps=settings["steps"], strength=settings["strength"], discriminator=looking)
@@ -159,8 +160,8 @@ def _adapted(
     )
 
 
-def _measured(
-    pictures: Mapping[str, Pixels], degradation: Degradation, methods: Mapping[str, Method], report: AdaptationReport
+def _measure_set(
+    pictures: Mapping[str, Pixels8], degradation: Degradation, methods: Mapping[str, Method], report: AdaptationReport
 ) -> dict[str, Any]:
     files = [degradation.apply(pixels) for pixels in pictures.values()]
     return {
@@ -168,32 +169,30 @@ def _measured(
         **{label: measure(files, method) for label, method in methods.items()},
         "kept_steps": report.steps,
         # But for what the key has already, and names of files.
-        **_without(
+        **_leave_out(
             asdict(report), "left_out", "images", "start", "start_hash", "seed", "strength", "steps_asked", "steps"
         ),
     }
 
 
-def measure(files: Iterable[Pair], method: Method) -> dict[str, float]:
+def measure(files: Iterable[FilePair], method: Method) -> dict[str, float]:
     """Means over the files of the restored pictures' figures."""
     found = []
     for pair in files:
-        pixels = shaped_as(method.restore(pair.file), pair.original)
+        pixels = shape_like(method.restore(pair.file), pair.original)
         found.append((psnr_db(pixels, pair.original), psnr_b_db(pixels, pair.original), ssim(pixels, pair.original)))
     names = ("psnr_db", "psnr_b_db", "ssim")
     return {name: float(np.mean(values)) for name, values in zip(names, zip(*found, strict=True), strict=True)}
 
 
-def _write_target(originals: Mapping[str, Pixels], degradation: Degradation, folder: Path) -> None:
+def _write_target(originals: Mapping[str, Pixels8], degradation: Degradation, folder: Path) -> None:
     """Each original compressed, under its whole name: two may differ in their suffix alone."""
     folder.mkdir(parents=True, exist_ok=True)
     suffix = "jpeg" if degradation.codec == "mozjpeg" else degradation.codec
     for name, pixels in originals.items():
         file = folder / f"{name}.{suffix}"
         if not file.exists():
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(degradation.apply(pixels).file)
-            os.replace(partial, file)
+            put_in_place(file, degradation.apply(pixels).file, overwrite=True)
 
 
 if __name__ == "__main__":

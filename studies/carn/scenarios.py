@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import typer
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.adapt.carn import restore_pixels, stored
@@ -36,15 +35,16 @@ from unjpeg.adapt.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenari
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.evaluate.pairs import load_images
-from unjpeg.evaluate.sheets import crop_sheet, residual_sheet
+from unjpeg.evaluate.pairs import Pixels8, load_images
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.evaluate.sheets import draw_crops, draw_residuals
+from unjpeg.files import placed
 from unjpeg.models import Backbone, make_backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import with_settings
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.pipeline import make_fabric, open_images
-from unjpeg.version import __version__, machine, source_commit
 
 __all__ = ["TARGET_SHARES", "app", "open_pictures", "table1", "table2"]
 
@@ -54,8 +54,6 @@ TRAINING_FOLDERS = ("photos", "cid22", "clic2025")
 TEST_SETS = ("bsd68", "set12")
 TARGET_SHARES = (1, 4, 8)
 """Table 2's 100, 400 and 800 target pictures, in eighths of the training pictures; the source's 400 are four."""
-
-Pixels = NDArray[np.uint8]
 
 RecipeOption = Annotated[str, typer.Option(help=f"One of {', '.join(CARN_RECIPES)}.")]
 SettingsOption = Annotated[
@@ -83,7 +81,7 @@ class _Session:
 
     recipe: CarnRecipe
     pictures: CarnPictures
-    tests: dict[str, list[tuple[str, Pixels]]]
+    tests: dict[str, list[tuple[str, Pixels8]]]
     work: Path
     fabric: Fabric
 
@@ -104,10 +102,10 @@ class _Session:
         pictures = open_pictures(chosen, folders, validation)
         tests = {"validation": [(f"{i}", picture) for i, picture in enumerate(pictures.held_out)]}
         for name in TEST_SETS:
-            tests[name] = [(file, _grey(pixels)) for file, pixels in load_images(data / "test" / name)]
+            tests[name] = [(file, _convert_to_grey(pixels)) for file, pixels in load_images(data / "test" / name)]
         return cls(chosen, pictures, tests, work, fabric)
 
-    def scenarios(self, seed: int) -> Scenarios:
+    def open_scenarios(self, seed: int) -> Scenarios:
         return Scenarios(self.fabric, self.recipe, self.pictures, seed, self.work)
 
 
@@ -151,7 +149,7 @@ def table1(
     for quality in (low, high):
         results.measure("JPEG", None, quality, None)
     for one in seed:
-        scenarios = session.scenarios(one)
+        scenarios = session.open_scenarios(one)
         networks = {q: scenarios.single(q) for q in (low, high)}
         both = scenarios.both()
         for test, other in ((low, high), (high, low)):
@@ -185,7 +183,7 @@ def table2(
     for quality in (low, high):
         results.measure("JPEG", None, quality, None)
     for one in seed:
-        scenarios = session.scenarios(one)
+        scenarios = session.open_scenarios(one)
         for test, other in ((low, high), (high, low)):
             for share in TARGET_SHARES:
                 some = everything[: share * unit]
@@ -216,17 +214,19 @@ def probe(
     low, high = session.recipe.low, session.recipe.high
     rows = []
     for one in seed:
-        for name, network in _probed(session, one, trained):
+        for name, network in _make_probed(session, one, trained):
             network.to(session.fabric.device)
             for inputs in get_args(DiscriminatorInput):
-                accuracy = probe_accuracy(session.recipe, session.pictures, network, inputs, steps=steps, seed=one)
+                accuracy = measure_probe_accuracy(
+                    session.recipe, session.pictures, network, inputs, steps=steps, seed=one
+                )
                 rows.append({"seed": one, "network": name, "inputs": inputs, "accuracy": accuracy})
                 typer.echo(f"seed {one}, {name}, {inputs}: {accuracy:.1%} of held-out patches told right")
-    record = _described(session) | {"qualities": [low, high], "steps": steps, "rows": rows}
-    _write(out / f"carn-{session.recipe.name}-probe.json", record)
+    record = _describe(session) | {"qualities": [low, high], "steps": steps, "rows": rows}
+    put_results(out / f"carn-{session.recipe.name}-probe.json", record)
 
 
-def probe_accuracy(
+def measure_probe_accuracy(
     recipe: CarnRecipe,
     pictures: CarnPictures,
     network: Backbone,
@@ -241,7 +241,7 @@ def probe_accuracy(
     parts = {recipe.low: pictures.training[:half], recipe.high: pictures.training[half:]}
     cutting = partial(Cutting, config.batch, config.patch, config.grid)
 
-    def domain(quality: int, originals: list[Pixels], number: int) -> TargetDomain:
+    def domain(quality: int, originals: list[Pixels8], number: int) -> TargetDomain:
         return TargetDomain(compressed(originals, quality), cutting(seed=number))
 
     training = [domain(q, originals, seed).batch for q, originals in parts.items()]
@@ -274,7 +274,7 @@ def figures(
 ) -> None:
     """Residual maps as in Fig. 1 and crops with their figures as in Figs. 3 and 4, at both qualities."""
     session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
-    scenarios = session.scenarios(seed)
+    scenarios = session.open_scenarios(seed)
     low, high = session.recipe.low, session.recipe.high
     out.mkdir(parents=True, exist_ok=True)
     for test, other in ((low, high), (high, low)):
@@ -293,17 +293,19 @@ def figures(
             decoded = compress_jpeg(original, test)
             shown = {"JPEG": decoded} | {label: restore_pixels(net, decoded) for label, net in networks.items()}
             stem = f"carn-{session.recipe.name}-{name}-q{test}"
-            crop_sheet(original, shown, side).save(out / f"{stem}-crops.png")
-            residual_sheet(original, shown).save(out / f"{stem}-residuals.png")
+            sheets = {"crops": draw_crops(original, shown, side), "residuals": draw_residuals(original, shown)}
+            for kind, sheet in sheets.items():
+                with placed(out / f"{stem}-{kind}.png", overwrite=True) as file:
+                    sheet.save(file, "PNG")
             typer.echo(f"wrote {out / stem}-crops.png and -residuals.png")
 
 
-def _probed(session: _Session, seed: int, trained: bool) -> Iterator[tuple[str, Backbone]]:
+def _make_probed(session: _Session, seed: int, trained: bool) -> Iterator[tuple[str, Backbone]]:
     low, high = session.recipe.low, session.recipe.high
     torch.manual_seed(seed)
     yield "untrained", make_backbone(session.recipe.backbone)
     if trained:
-        scenarios = session.scenarios(seed)
+        scenarios = session.open_scenarios(seed)
         for one, other in ((low, high), (high, low)):
             yield f"trained at {one}", scenarios.single(one)
             yield f"trained at {one}, adapted to {other}", scenarios.adapted(one, other)
@@ -317,7 +319,7 @@ class _Results:
 
     @classmethod
     def open(cls, path: Path, session: _Session) -> _Results:
-        fresh = _described(session) | {"rows": []}
+        fresh = _describe(session) | {"rows": []}
         if path.exists():
             found = _read(path)
             changed = [key for key in ("config", "images", "tests") if found.get(key) != fresh[key]]
@@ -333,22 +335,22 @@ class _Results:
             row: dict[str, Any] = {"method": method, "seed": seed, "quality": quality, "set": name, **counts}
             if any(all(known.get(key) == value for key, value in row.items()) for known in self._record["rows"]):
                 continue
-            found = [_figures(original, compress_jpeg(original, quality), network) for _, original in pictures]
+            found = [_compare(original, compress_jpeg(original, quality), network) for _, original in pictures]
             psnr, psnr_b, similarity = (float(np.mean(values)) for values in zip(*found, strict=True))
             row |= {"images": len(pictures), "psnr_db": psnr, "psnr_b_db": psnr_b, "ssim": similarity}
             self._record["rows"].append(row)
-            _write(self._path, self._record)
+            put_results(self._path, self._record)
             which = "" if seed is None else f" seed {seed}"
             more = "".join(f", {value} {key}" for key, value in counts.items())
             typer.echo(f"QF {quality} {method}{which} on {name}{more}: {psnr:.2f} / {psnr_b:.2f} / {similarity:.3f}")
 
 
-def _figures(original: Pixels, decoded: Pixels, network: Backbone | None) -> tuple[float, float, float]:
+def _compare(original: Pixels8, decoded: Pixels8, network: Backbone | None) -> tuple[float, float, float]:
     restored = decoded if network is None else restore_pixels(network, decoded)
     return psnr_db(restored, original), psnr_b_db(restored, original), ssim(restored, original)
 
 
-def _described(session: _Session) -> dict[str, Any]:
+def _describe(session: _Session) -> dict[str, Any]:
     return {
         "recipe": session.recipe.name,
         "config": stored(0, recipe=session.recipe)["recipe"],
@@ -358,9 +360,7 @@ def _described(session: _Session) -> dict[str, Any]:
             for name, pictures in session.tests.items()
         },
         "training_pictures": len(session.pictures.training),
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
     }
 
 
@@ -374,14 +374,7 @@ def _read(path: Path) -> dict[str, Any]:
     raise TrainingError(f"{path}: is not a readable result file; remove it, or choose another --out")
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f"{path.name}.partial")
-    partial_file.write_text(json.dumps(record, indent=1))
-    os.replace(partial_file, path)
-
-
-def _grey(pixels: Pixels) -> Pixels:
+def _convert_to_grey(pixels: Pixels8) -> Pixels8:
     return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unjpeg.evaluate.printed import CARN_TABLE_1, CARN_TABLE_2
+from studies.printed import CARN_TABLE_1, CARN_TABLE_2
+from unjpeg.evaluate.report import format_markdown
 
-__all__ = ["gap_shares", "tables"]
+__all__ = ["compute_gap_shares", "make_tables"]
 
 Row = Mapping[str, Any]
 
@@ -26,29 +27,29 @@ NO_VARIANTS = ("published", "tiny")
 """Recipes that are no variants of the small one."""
 
 
-def tables(results: Path) -> dict[str, str]:
+def make_tables(results: Path) -> dict[str, str]:
     """Each table's Markdown, by the name that its place in the document has."""
     commands = {
-        "carn-table1": ("carn-small-table1.json", "scenarios table1 --recipe small", _table1),
-        "carn-table1-published": ("carn-published-table1.json", "scenarios table1 --recipe published", _table1),
-        "carn-gap": ("carn-small-table1.json", "scenarios table1 --recipe small", _gap),
-        "carn-gap-published": ("carn-published-table1.json", "scenarios table1 --recipe published", _gap),
-        "carn-table2": ("carn-small-table2.json", "scenarios table2 --recipe small", _table2),
-        "carn-table2-published": ("carn-published-table2.json", "scenarios table2 --recipe published", _table2),
-        "carn-probe": ("carn-small-probe.json", "scenarios probe --recipe small --trained", _probe),
-        "carn-codecs": ("adapt-codecs.json", "codecs", _codecs),
+        "carn-table1": ("carn-small-table1.json", "scenarios table1 --recipe small", _make_table1),
+        "carn-table1-published": ("carn-published-table1.json", "scenarios table1 --recipe published", _make_table1),
+        "carn-gap": ("carn-small-table1.json", "scenarios table1 --recipe small", _make_gap),
+        "carn-gap-published": ("carn-published-table1.json", "scenarios table1 --recipe published", _make_gap),
+        "carn-table2": ("carn-small-table2.json", "scenarios table2 --recipe small", _make_table2),
+        "carn-table2-published": ("carn-published-table2.json", "scenarios table2 --recipe published", _make_table2),
+        "carn-probe": ("carn-small-probe.json", "scenarios probe --recipe small --trained", _make_probe),
+        "carn-codecs": ("adapt-codecs.json", "codecs", _make_codecs),
     }
     made = {}
     for name, (file, command, make) in commands.items():
         path = results / file
-        made[name] = make(json.loads(path.read_text())) if path.exists() else _missing(command)
+        made[name] = make(json.loads(path.read_text())) if path.exists() else _say_missing(command)
     return made | {
-        "carn-variants": _variants(results, "ours", "scenarios table1 --recipe small-lambda-0"),
-        "carn-bound": _variants(results, "bound", "scenarios table1 --recipe small --bound"),
+        "carn-variants": _make_variants(results, "ours", "scenarios table1 --recipe small-lambda-0"),
+        "carn-bound": _make_variants(results, "bound", "scenarios table1 --recipe small --bound"),
     }
 
 
-def gap_shares(rows: Iterable[Row], quality: int, test_set: str, method: str = "ours") -> list[float]:
+def compute_gap_shares(rows: Iterable[Row], quality: int, test_set: str, method: str = "ours") -> list[float]:
     """Per seed, ``method - DQ`` in PSNR, in parts of the mean ``SQ - DQ``.
 
     0 is no better than unadapted, 1 as good as with originals. Their mean is the ratio of the means: a seed whose own
@@ -63,44 +64,49 @@ def gap_shares(rows: Iterable[Row], quality: int, test_set: str, method: str = "
     return [(x[method] - x["DQ"]) / gap for x in complete] if gap else []
 
 
-def _table1(record: Row) -> str:
+def _make_table1(record: Row) -> str:
     lines = []
-    for quality in _qualities(record):
+    for quality in _list_qualities(record):
         for method in ("JPEG", *METHODS):
-            cells = [_cell(_rows(record, method=method, quality=quality, set=name)) for name in SETS]
+            cells = [_format_cell(_find_rows(record, method=method, quality=quality, set=name)) for name in SETS]
             lines.append([str(quality), method, *cells])
             printed = CARN_TABLE_1.get(quality, {}).get(method)
             if printed:
-                lines.append([str(quality), f"{method}, as printed", *_printed(printed)])
-    return _table(["test quality", "", *SETS.values()], lines)
+                lines.append([str(quality), f"{method}, as printed", *_format_printed(printed)])
+    return format_markdown(["test quality", "", *SETS.values()], lines)
 
 
-def _gap(record: Row) -> str:
+def _make_gap(record: Row) -> str:
     lines = []
-    for quality in _qualities(record):
-        cells = [_percent(gap_shares(record["rows"], quality, name)) for name in SETS]
+    for quality in _list_qualities(record):
+        cells = [_format_percent(compute_gap_shares(record["rows"], quality, name)) for name in SETS]
         lines.append([str(quality), *cells])
-    return _table(["test quality", *SETS.values()], lines)
+    return format_markdown(["test quality", *SETS.values()], lines)
 
 
-def _table2(record: Row) -> str:
+def _make_table2(record: Row) -> str:
     lines = []
-    for quality in _qualities(record):
+    for quality in _list_qualities(record):
         lines.append(
-            [str(quality), "JPEG", "", *(_cell(_rows(record, method="JPEG", quality=quality, set=n)) for n in SETS)]
+            [
+                str(quality),
+                "JPEG",
+                "",
+                *(_format_cell(_find_rows(record, method="JPEG", quality=quality, set=n)) for n in SETS),
+            ]
         )
         for method in ("BQ", "ours"):
-            counts = sorted({row["pictures"] for row in _rows(record, method=method, quality=quality)})
+            counts = sorted({row["pictures"] for row in _find_rows(record, method=method, quality=quality)})
             for count in counts:
-                chosen = _rows(record, method=method, quality=quality, pictures=count)
-                cells = [_cell([row for row in chosen if row["set"] == name]) for name in SETS]
+                chosen = _find_rows(record, method=method, quality=quality, pictures=count)
+                cells = [_format_cell([row for row in chosen if row["set"] == name]) for name in SETS]
                 lines.append([str(quality), method, f"{count} beside {chosen[0]['fixed']}", *cells])
             for count, printed in CARN_TABLE_2.get(quality, {}).get(method, {}).items():
-                lines.append([str(quality), f"{method}, as printed", f"{count} beside 400", *_printed(printed)])
-    return _table(["test quality", "", "pictures", *SETS.values()], lines)
+                lines.append([str(quality), f"{method}, as printed", f"{count} beside 400", *_format_printed(printed)])
+    return format_markdown(["test quality", "", "pictures", *SETS.values()], lines)
 
 
-def _probe(record: Row) -> str:
+def _make_probe(record: Row) -> str:
     names = list(dict.fromkeys(row["network"] for row in record["rows"]))
     inputs = list(dict.fromkeys(row["inputs"] for row in record["rows"]))
     lines = []
@@ -108,12 +114,12 @@ def _probe(record: Row) -> str:
         cells = []
         for one in inputs:
             found = [row["accuracy"] for row in record["rows"] if (row["network"], row["inputs"]) == (name, one)]
-            cells.append(_percent(found))
+            cells.append(_format_percent(found))
         lines.append([name, *cells])
-    return _table(["features of", *inputs], lines)
+    return format_markdown(["features of", *inputs], lines)
 
 
-def _codecs(record: Row) -> str:
+def _make_codecs(record: Row) -> str:
     methods = ("decoder", "unadapted", "fine-tuned", "adapted")
     lines = []
     for row in record["rows"]:
@@ -134,47 +140,47 @@ def _codecs(record: Row) -> str:
         "change, fine-tuned",
         "change, adapted",
     ]
-    return _table([*header, "told right: before, after", "source"], lines)
+    return format_markdown([*header, "told right: before, after", "source"], lines)
 
 
-def _variants(results: Path, method: str, command: str) -> str:
+def _make_variants(results: Path, method: str, command: str) -> str:
     """The share of the gap, recipe by recipe, that ``method`` closes."""
     files = {
         path.stem.removeprefix("carn-").removesuffix("-table1"): path for path in results.glob("carn-*-table1.json")
     }
     records = {name: json.loads(files[name].read_text()) for name in sorted(files) if name not in NO_VARIANTS}
-    records = {name: record for name, record in records.items() if _rows(record, method=method)}
+    records = {name: record for name, record in records.items() if _find_rows(record, method=method)}
     if not records:
-        return _missing(command)
-    places = [(quality, name) for quality in _qualities(next(iter(records.values()))) for name in SETS]
+        return _say_missing(command)
+    places = [(quality, name) for quality in _list_qualities(next(iter(records.values()))) for name in SETS]
     lines = []
     for recipe, record in records.items():
         # Half of the seeds that are still being measured would stand beside all of the others.
         seeds = {row["seed"] for row in record["rows"] if row["method"] == method}
-        whole = {seed for seed in seeds if len(_rows(record, method=method, seed=seed)) == len(places)}
+        whole = {seed for seed in seeds if len(_find_rows(record, method=method, seed=seed)) == len(places)}
         rows = [row for row in record["rows"] if row["seed"] in (whole or seeds)]
-        shares = [gap_shares(rows, *place, method) for place in places]
-        lines.append([f"`{recipe}`", str(len(whole or seeds)), *map(_percent, shares)])
-    return _table(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
+        shares = [compute_gap_shares(rows, *place, method) for place in places]
+        lines.append([f"`{recipe}`", str(len(whole or seeds)), *map(_format_percent, shares)])
+    return format_markdown(["recipe", "seeds", *(f"{quality}, {SETS[name]}" for quality, name in places)], lines)
 
 
-def _printed(by_set: Mapping[str, tuple[float, float, float]]) -> list[str]:
+def _format_printed(by_set: Mapping[str, tuple[float, float, float]]) -> list[str]:
     return ["{:.2f} / {:.2f} / {:.2f}".format(*by_set[name]) for name in PRINTED_SETS]
 
 
-def _missing(command: str) -> str:
+def _say_missing(command: str) -> str:
     return f"Not measured yet: `python -m studies.carn.{command}`."
 
 
-def _qualities(record: Row) -> list[int]:
+def _list_qualities(record: Row) -> list[int]:
     return sorted({row["quality"] for row in record["rows"]})
 
 
-def _rows(record: Row, **wanted: Any) -> list[Row]:
+def _find_rows(record: Row, **wanted: Any) -> list[Row]:
     return [row for row in record["rows"] if all(row.get(key) == value for key, value in wanted.items())]
 
 
-def _cell(rows: Sequence[Row]) -> str:
+def _format_cell(rows: Sequence[Row]) -> str:
     """PSNR / PSNR-B / SSIM, means over the seeds, with the PSNR's spread over them."""
     if not rows:
         return ""
@@ -184,13 +190,8 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{means} / {statistics.fmean(similarity):.3f}"
 
 
-def _percent(values: Sequence[float]) -> str:
+def _format_percent(values: Sequence[float]) -> str:
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.1%}{spread}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

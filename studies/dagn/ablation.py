@@ -14,21 +14,23 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 from lightning.fabric import Fabric
+from matplotlib.figure import Figure
 
+from studies.printed import compute_ablation_gains
 from unjpeg.console import run_safely
 from unjpeg.errors import BadImageError, OtherTrainingError, SettingError
-from unjpeg.evaluate.benchmark import Failure, Row, machine, measured, write_json
+from unjpeg.evaluate.benchmark import Failure, Row, measure
 from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
-from unjpeg.evaluate.printed import ablation_gains
-from unjpeg.evaluate.statistics import interval
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.evaluate.statistics import Interval, estimate_mean
+from unjpeg.files import placed
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
 from unjpeg.train.dagn import train_dagn, validation_crops
@@ -36,7 +38,6 @@ from unjpeg.train.encoders import encoder_weights, train_encoders
 from unjpeg.train.export import export_checkpoint, window_crops
 from unjpeg.train.pipeline import new_fabric, open_images, recipe_for
 from unjpeg.train.run import TrainingImages
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "LAMBDAS",
@@ -45,12 +46,12 @@ __all__ = [
     "Scope",
     "Study",
     "Variant",
-    "gain",
+    "estimate_gain",
     "main",
     "measure_variant",
+    "plan_variants",
     "plot_lambdas",
     "train_variant",
-    "variants",
 ]
 
 METRICS = ("psnr_db", "ssim", "psnr_b_db")
@@ -74,11 +75,8 @@ LAMBDAS = {
 """Fig. 13's settings: lambda_ci of Eq. 3 and lambda_cs of Eq. 7, each varied while the other is 1."""
 
 
-class Study(StrEnum):
-    """Table V or Fig. 13."""
-
-    modules = "modules"
-    lambdas = "lambdas"
+Study = Literal["modules", "lambdas"]
+"""Table V or Fig. 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,31 +129,26 @@ class Scope:
             if test_set.name in checksums:
                 raise SettingError(f"{text}: another test set is called {test_set.name}, too; rename the folder")
             digest = hashlib.sha256()
-            for subject in test_set.subjects((), limit):
+            for subject in test_set.list_subjects((), limit):
                 digest.update(f"{subject.name}\0{subject.checksum}\n".encode())
             checksums[test_set.name] = digest.hexdigest()
         return cls(sets, tuple(dict.fromkeys(qualities)), limit, checksums)
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """How much better a variant is than the base, over the same pictures.
+class Gain(Interval):
+    """How much better a variant is than the base, over the same pictures and all seeds.
 
     Attributes:
-        mean: over pictures and seeds.
-        low, high: 95 % interval of that mean, by a bootstrap over the pictures.
         seed_deviation: standard deviation of the seeds' means; ``None`` for a single seed.
     """
 
-    mean: float
-    low: float
-    high: float
     seed_deviation: float | None
 
 
-def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
+def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
     """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
-    if study is Study.modules and recipe.dagn.guidance == "picture":
+    if study == "modules" and recipe.dagn.guidance == "picture":
         raise SettingError(
             f'{recipe.name}: Table V has networks with fusion, which dagn.guidance "picture" knows none of; '
             "add --set dagn.guidance=patch"
@@ -165,7 +158,7 @@ def variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Varia
     out = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         seeded, folder = replace(recipe, seed=seed), work / f"seed-{seed}"
-        if study is Study.modules:
+        if study == "modules":
             for name, (insensitive, sensitive, fusion) in MODULES.items():
                 network = replace(
                     recipe.network, insensitive_guidance=insensitive, sensitive_guidance=sensitive, fusion=fusion
@@ -218,7 +211,7 @@ def measure_variant(variant: Variant, trained: Path, images: TrainingImages, sco
     rows = []
     for test_set in scope.sets:
         good = list[Row]()
-        for row in measured(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
+        for row in measure(test_set, [*map(Degradation.parse, degradations)], methods, METRICS, limit=scope.limit):
             if isinstance(row, Failure):
                 raise BadImageError(str(row))
             good.append(row)
@@ -235,11 +228,11 @@ def measure_variant(variant: Variant, trained: Path, images: TrainingImages, sco
                     **{f"jpeg_{metric}": round(decoded.figures[metric], 5) for metric in METRICS},
                 }
             )
-    write_json(record_path, {"asked": asked, "rows": rows})
+    put_results(record_path, {"asked": asked, "rows": rows})
     return rows
 
 
-def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
+def estimate_gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
     """The gain of one variant over another.
 
     Args:
@@ -258,12 +251,12 @@ def gain(rows: Iterable[Mapping[str, Any]], variant: str, base: str) -> Gain:
         [[table[variant][seed, image] - table[base][seed, image] for image in images] for seed in seeds]
     )
     per_image = difference_SI.mean(axis=0)
-    whole = interval(per_image.tolist())
+    whole = estimate_mean(per_image.tolist())
     deviation = float(difference_SI.mean(axis=1).std(ddof=1)) if len(seeds) > 1 else None
     return Gain(whole.mean, whole.low, whole.high, deviation)
 
 
-def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """``[set][quality][metric]``: the base's mean, the decoded JPEG's, and every other variant's gain over the base."""
     base, *others = names
     out: dict[str, Any] = {}
@@ -276,7 +269,7 @@ def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
             figures[metric] = {
                 "jpeg": float(np.mean([row[f"jpeg_{metric}"] for row in of_base])),
                 "base": float(np.mean([row[metric] for row in of_base])),
-                "gains": {name: asdict(gain(values, name, base)) for name in others},
+                "gains": {name: asdict(estimate_gain(values, name, base)) for name in others},
             }
         out.setdefault(set_name, {})[str(quality)] = figures
     return out
@@ -284,10 +277,9 @@ def summarised(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
     """Fig. 13: PSNR against lambda_ci and lambda_cs, as the difference from lambda 1, one line per quality."""
-    from matplotlib import pyplot
-
     sets = record["summary"]
-    figure, axes = pyplot.subplots(len(sets), 2, figsize=(9, 3.4 * len(sets)), squeeze=False, sharey="row")
+    figure = Figure(figsize=(9, 3.4 * len(sets)))
+    axes = figure.subplots(len(sets), 2, squeeze=False, sharey="row")
     for row, (set_name, per_quality) in zip(axes, sets.items(), strict=True):
         for axis, (label, names) in zip(
             row, (("$\\lambda_{ci}$", ("0.1 1", "10 1")), ("$\\lambda_{cs}$", ("1 0.1", "1 10"))), strict=True
@@ -308,8 +300,8 @@ def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
         row[0].legend(fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with placed(path, overwrite=True) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def main(
@@ -334,7 +326,7 @@ def main(
 ) -> None:
     """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
     chosen = recipe_for(recipe, settings, devices)
-    planned = variants(study, chosen, seeds, work / study.value / (name or chosen.name))
+    planned = plan_variants(study, chosen, seeds, work / study / (name or chosen.name))
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     scope = Scope.open(test, quality, limit)
     images = open_images(data, chosen.validation_fraction)
@@ -356,9 +348,9 @@ def main(
     rows: list[dict[str, Any]] = []
     for variant, trained in zip(planned, checkpoints, strict=True):
         rows += measure_variant(variant, trained, images, scope)
-    names = list(MODULES if study is Study.modules else LAMBDAS)
+    names = list(MODULES if study == "modules" else LAMBDAS)
     record: dict[str, Any] = {
-        "study": study.value,
+        "study": study,
         "recipe": chosen.name,
         "settings": settings,
         "config": json.loads(json.dumps(asdict(chosen))),
@@ -367,39 +359,37 @@ def main(
         "training_images": images.manifest,
         "test_pictures": scope.checksums,
         "limit": limit,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "variants": names,
-        "summary": summarised(rows, names),
+        "summary": summarise(rows, names),
         "rows": rows,
     }
-    path = out / f"ablation-{study.value}-{name or chosen.name}.json"
-    write_json(path, record)
+    path = out / f"ablation-{study}-{name or chosen.name}.json"
+    put_results(path, record, ("set", "quality", "seed", "variant"))
     print(f"wrote {path}")
-    for line in _lines(record):
+    for line in _format_lines(record):
         print(line)
-    if study is Study.lambdas:
+    if study == "lambdas":
         plot_lambdas(record, plot)
         print(f"wrote {plot}")
 
 
-def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+def _format_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The base's figures, and every other variant's gains with what the paper prints for it, if it does."""
     base = record["variants"][0]
     for set_name, per_quality in record["summary"].items():
         for quality, figures in per_quality.items():
             for metric, figure in figures.items():
-                printed = ablation_gains(set_name, int(quality), metric) if record["study"] == Study.modules else {}
+                printed = compute_ablation_gains(set_name, int(quality), metric) if record["study"] == "modules" else {}
                 gains = [
-                    f"{name} {_signed(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
+                    f"{name} {_format_gain(value)}" + (f", printed {printed[name]:+.3f}" if name in printed else "")
                     for name, value in figure["gains"].items()
                 ]
                 parts = "; ".join((f"{base} {figure['base']:.3f}", *gains))
                 yield f"{set_name} QF {quality} {metric:9s} {parts}"
 
 
-def _signed(value: Mapping[str, Any]) -> str:
+def _format_gain(value: Mapping[str, Any]) -> str:
     seeds = "" if value["seed_deviation"] is None else f" ±{value['seed_deviation']:.3f}"
     return f"{value['mean']:+.3f}{seeds} [{value['low']:+.3f}, {value['high']:+.3f}]"
 

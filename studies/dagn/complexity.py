@@ -14,9 +14,8 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,27 +24,23 @@ import typer
 from studies.compared import COMPARED
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.models import BackboneConfig, Dagn, DagnConfig, RdnConfig, make_backbone
 from unjpeg.train.recipes import RECIPES
-from unjpeg.version import __version__, source_commit
 
-__all__ = ["UNTRAINED", "main", "networks", "timed", "write_untrained"]
+__all__ = ["UNTRAINED", "list_networks", "main", "time_network", "write_untrained"]
 
 UNTRAINED = {"fbcnn-sized": DagnConfig(width=56, norm="none", encoder_width=8), "published": DagnConfig()}
 """Networks that nobody has trained here, for times: one of nearly FBCNN's multiply-adds (665 G; FBCNN has 729 G and
 72 M parameters), and DAGN as published."""
 
 
-class Device(StrEnum):
-    """Where the networks are timed."""
-
-    cpu = "cpu"
-    cuda = "cuda"
+Device = Literal["cpu", "cuda"]
+"""Where the networks are timed."""
 
 
-def networks() -> dict[str, BackboneConfig]:
+def list_networks() -> dict[str, BackboneConfig]:
     """Every DAGN that a recipe trains, each once, under the first recipe's name that has it; then the others.
 
     Those are one of FBCNN's size, and ARCNN, DnCNN and RDN as the benchmark trains them, RDN also as published.
@@ -78,7 +73,7 @@ def write_untrained(name: str, path: Path) -> None:
 
 
 @torch.no_grad()
-def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
+def time_network(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float]:
     """Median time of a 512x512 picture in ms, and peak memory in MiB: the device's, or this process's on a CPU.
 
     Run it in a fresh process. The first pass warms up and is not counted.
@@ -86,28 +81,28 @@ def timed(config: BackboneConfig, device: Device, repeats: int) -> dict[str, flo
     made, channels = (
         (Dagn(config), 3) if isinstance(config, DagnConfig) else (make_backbone(config), config.image_channels)
     )
-    network = made.eval().to(device.value, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.rand(1, channels, SIDE, SIDE, device=device.value).contiguous(memory_format=torch.channels_last)
-    if device is Device.cuda:
+    network = made.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, channels, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     milliseconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         network(image)
-        if device is Device.cuda:
+        if device == "cuda":
             torch.cuda.synchronize()
         milliseconds.append((time.perf_counter() - start) * 1e3)
-    if device is Device.cuda:
+    if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"milliseconds": float(np.median(milliseconds[1:])), "peak_mib": peak}
 
 
-def timed_or_not(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float | None]:
-    """``timed``, or ``DOES_NOT_FIT`` where torch finds no memory for it."""
+def time_if_it_fits(config: BackboneConfig, device: Device, repeats: int) -> dict[str, float | None]:
+    """``time_network``, or ``DOES_NOT_FIT`` where torch finds no memory for it."""
     try:
-        return {**timed(config, device, repeats)}
+        return {**time_network(config, device, repeats)}
     except (torch.OutOfMemoryError, MemoryError):
         return DOES_NOT_FIT
     except RuntimeError as error:
@@ -118,28 +113,26 @@ def timed_or_not(config: BackboneConfig, device: Device, repeats: int) -> dict[s
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes; the median counts.")] = 5,
     one: Annotated[str | None, typer.Option(hidden=True, help="Time this network and print JSON.")] = None,
 ) -> None:
     """Count and time every network."""
-    if device is Device.cuda and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here; choose --device cpu")
     if one is not None:
-        print(json.dumps(timed_or_not(networks()[one], device, repeats)))
+        print(json.dumps(time_if_it_fits(list_networks()[one], device, repeats)))
         return
     record: dict[str, Any] = {
         "side": SIDE,
-        "device": torch.cuda.get_device_name() if device is Device.cuda else "CPU",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "precision": "float32",
         "threads": torch.get_num_threads(),
         "repeats": repeats,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "networks": {},
     }
-    for name, config in networks().items():
+    for name, config in list_networks().items():
         command = [sys.executable, "-m", __spec__.name, "--one", name, "--device", device, "--repeats", str(repeats)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode == -signal.SIGKILL:  # by the kernel, for its memory
@@ -157,8 +150,8 @@ def main(
             else f"{row['milliseconds']:8.1f} ms  {row['peak_mib']:7.0f} MiB"
         )
         print(f"{name:15s} {row['parameters_m']:7.2f} M  {row['multiply_adds_g']:7.1f} G  {cost}", flush=True)
-    path = out / f"networks-{device.value}.json"
-    write_json(path, record)
+    path = out / f"networks-{device}.json"
+    put_results(path, record)
     print(f"wrote {path}")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
@@ -26,26 +27,26 @@ from torch.nn import functional
 from unjpeg.console import run_safely
 from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
-from unjpeg.evaluate.benchmark import machine, write_json
 from unjpeg.evaluate.pairs import load_image, load_images
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.files import placed
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.encoders import DecoupledEncoders
 from unjpeg.train.run import to_unit_range
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "Observation",
     "Stage1",
     "View",
     "main",
+    "measure_probe_error",
     "observe",
     "plot_features",
     "plot_figures",
-    "probe_error",
-    "summary",
+    "summarise",
 ]
 
 View = Literal["training", "whole"]
@@ -113,7 +114,7 @@ class Observation:
     pooled: dict[str, NDArray[np.float32]]
 
 
-def prepared(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) -> NDArray[np.uint8]:
+def prepare(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) -> NDArray[np.uint8]:
     """A picture as the encoders get to see it, ``(H, W, 3)``, sides multiples of 16."""
     height, width = pixels.shape[:2]
     if view == "training" and stage.resize:
@@ -140,7 +141,7 @@ def observe(
             raise TrainingError(f"{name}: is smaller than {TOTAL_STRIDE} pixels; leave it out")
         original_maps: dict[str, torch.Tensor] = {}
         for quality in (ORIGINAL, *qualities):
-            seen = prepared(colour, stage, view, quality)
+            seen = prepare(colour, stage, view, quality)
             image = to_unit_range(torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None])
             content_error, content_psnr, movement, pooled = {}, {}, {}, {}
             for kind in KINDS:
@@ -170,54 +171,55 @@ def observe(
     return out
 
 
-def summary(observations: Sequence[Observation]) -> dict[str, Any]:
+def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
     """The figures of one view, per quality (as text, ``"original"`` included) and over all qualities.
 
     ``pooled_movement`` is how far the averaged features of a picture move from the original's, over how far the
     features of different originals lie apart: at 1, compression moves a picture as far as another picture would be.
-    ``probe_error`` is what a linear reading of either kind of features tells of the quality: see ``probe_error``.
+    ``probe_error`` is what a linear reading of either kind of features tells of the quality: see
+    ``measure_probe_error``.
     """
     qualities = sorted({o.quality for o in observations} - {ORIGINAL})
     originals = [o for o in observations if o.quality == ORIGINAL]
-    apart = {kind: _mean_distance(np.stack([o.pooled[kind] for o in originals])) for kind in KINDS}
+    apart = {kind: _measure_distance(np.stack([o.pooled[kind] for o in originals])) for kind in KINDS}
     of_original = {o.image: o for o in originals}
     per_quality: dict[str, Any] = {}
     for quality in (*qualities, ORIGINAL):
         here = [o for o in observations if o.quality == quality]
         figures: dict[str, Any] = {
-            "judged_original": _mean(o.verdict > 0 for o in here),
-            "content_error": {kind: _mean(o.content_error[kind] for o in here) for kind in KINDS},
-            "content_psnr_db": {kind: _mean(o.content_psnr_db[kind] for o in here) for kind in KINDS},
+            "judged_original": _take_mean(o.verdict > 0 for o in here),
+            "content_error": {kind: _take_mean(o.content_error[kind] for o in here) for kind in KINDS},
+            "content_psnr_db": {kind: _take_mean(o.content_psnr_db[kind] for o in here) for kind in KINDS},
         }
         if quality == ORIGINAL:
-            figures["read_as_original"] = _mean(o.read_class == QUALITY_CLASSES for o in here)
+            figures["read_as_original"] = _take_mean(o.read_class == QUALITY_CLASSES for o in here)
         else:
-            figures["quality_error"] = _mean(abs(o.read_quality - quality) for o in here)
-            figures["class_error"] = _mean(abs(o.read_class - quality) for o in here)
-            figures["class_accuracy"] = _mean(o.read_class == quality for o in here)
-            figures["map_movement"] = {kind: _mean(o.map_movement[kind] for o in here) for kind in KINDS}
+            figures["quality_error"] = _take_mean(abs(o.read_quality - quality) for o in here)
+            figures["class_error"] = _take_mean(abs(o.read_class - quality) for o in here)
+            figures["class_accuracy"] = _take_mean(o.read_class == quality for o in here)
+            figures["map_movement"] = {kind: _take_mean(o.map_movement[kind] for o in here) for kind in KINDS}
             figures["pooled_movement"] = {
-                kind: _ratio(
-                    _mean(float(np.linalg.norm(o.pooled[kind] - of_original[o.image].pooled[kind])) for o in here),
+                kind: _divide(
+                    _take_mean(float(np.linalg.norm(o.pooled[kind] - of_original[o.image].pooled[kind])) for o in here),
                     apart[kind],
                 )
                 for kind in KINDS
             }
         per_quality["original" if quality == ORIGINAL else str(quality)] = figures
     compressed = [per_quality[str(quality)] for quality in qualities]
-    told = _mean(1 - figures["judged_original"] for figures in compressed)
+    told = _take_mean(1 - figures["judged_original"] for figures in compressed)
     return {
         "per_quality": per_quality,
-        "quality_error": _mean(figures["quality_error"] for figures in compressed),
-        "class_error": _mean(figures["class_error"] for figures in compressed),
-        "class_accuracy": _mean(figures["class_accuracy"] for figures in compressed),
+        "quality_error": _take_mean(figures["quality_error"] for figures in compressed),
+        "class_error": _take_mean(figures["class_error"] for figures in compressed),
+        "class_accuracy": _take_mean(figures["class_accuracy"] for figures in compressed),
         "discriminator_accuracy": (told + per_quality["original"]["judged_original"]) / 2,
-        "content_error": {kind: _mean(f["content_error"][kind] for f in per_quality.values()) for kind in KINDS},
-        "probe_error": {kind: probe_error(observations, kind) for kind in KINDS},
+        "content_error": {kind: _take_mean(f["content_error"][kind] for f in per_quality.values()) for kind in KINDS},
+        "probe_error": {kind: measure_probe_error(observations, kind) for kind in KINDS},
     }
 
 
-def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1e-2) -> float | None:
+def measure_probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1e-2) -> float | None:
     """Mean absolute error of the quality as a linear function of the averaged features, fitted on other pictures.
 
     The pictures are divided by their order into two halves, and each is predicted from the other. ``None`` for fewer
@@ -231,13 +233,13 @@ def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1
     halves = [[o for o in compressed if (o.image in first) is wanted] for wanted in (True, False)]
     errors: list[NDArray[np.float64]] = []
     for fitted, tested in (halves, halves[::-1]):
-        features, qualities = _matrix(fitted, kind)
+        features, qualities = _stack_features(fitted, kind)
         mean, scale = features.mean(0), features.std(0) + 1e-6
         centred = (features - mean) / scale
         middle = qualities.mean()
         gram = centred.T @ centred / len(centred) + ridge * np.eye(centred.shape[1])
         weights = np.linalg.solve(gram, centred.T @ (qualities - middle) / len(centred))
-        others, truth = _matrix(tested, kind)
+        others, truth = _stack_features(tested, kind)
         read = np.clip(((others - mean) / scale) @ weights + middle, 1, 100)
         errors.append(np.abs(read - truth))
     return float(np.concatenate(errors).mean())
@@ -245,8 +247,6 @@ def probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1
 
 def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
     """One plot for each figure, both views in it. Returns the files."""
-    from matplotlib import pyplot
-
     plots: dict[str, tuple[str, tuple[tuple[str, str | None], ...]]] = {
         "quality-error": ("mean absolute error of the quality", (("quality_error", None),)),
         "discriminator": ("share judged original", (("judged_original", None),)),
@@ -256,7 +256,8 @@ def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, (label, series) in plots.items():
-        figure, axis = pyplot.subplots(figsize=(6, 3.6))
+        figure = Figure(figsize=(6, 3.6))
+        axis = figure.subplots()
         for view, figures in record["views"].items():
             per_quality = {int(q): row for q, row in figures["per_quality"].items() if q != "original"}
             for key, kind in series:
@@ -269,8 +270,7 @@ def plot_figures(record: Mapping[str, Any], folder: Path) -> list[Path]:
         axis.legend(fontsize="small")
         figure.tight_layout()
         file = folder / f"stage1-{name}.png"
-        figure.savefig(file, dpi=120)
-        pyplot.close(figure)
+        _put_figure(file, figure)
         files.append(file)
     return files
 
@@ -282,11 +282,10 @@ def plot_features(stage: Stage1, name: str, pixels: NDArray[np.uint8], file: Pat
     An answer is the mean over the channels at one position; both pictures of a kind share one scale. The last column is
     the difference.
     """
-    from matplotlib import pyplot
-
     colour = np.asarray(Image.fromarray(pixels).convert("RGB"))
-    seen = [prepared(colour, stage, "whole", quality) for quality in (ORIGINAL, SHOWN_QUALITY)]
-    figure, axes = pyplot.subplots(3, 3, figsize=(9, 7))
+    seen = [prepare(colour, stage, "whole", quality) for quality in (ORIGINAL, SHOWN_QUALITY)]
+    figure = Figure(figsize=(9, 7))
+    axes = figure.subplots(3, 3)
     titles = ("original", f"quality {SHOWN_QUALITY}", "difference")
     difference = np.abs(seen[1].astype(int) - seen[0]).mean(axis=2)
     for axis, shown, title in zip(axes[0], (*seen, difference), titles, strict=True):
@@ -308,8 +307,7 @@ def plot_features(stage: Stage1, name: str, pixels: NDArray[np.uint8], file: Pat
     figure.suptitle(name)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+    _put_figure(file, figure)
 
 
 def main(
@@ -336,20 +334,12 @@ def main(
         "checkpoint": {"step": loaded.step, "config": loaded.config, "training_images": loaded.manifest},
         "pictures": {"name": Path(data).name, "count": len(images), "sha256": digest.hexdigest()},
         "qualities": quality,
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
         "views": {},
     }
-    rows = []
     for view in VIEWS:
-        observations = observe(stage, images, quality, view)
-        record["views"][view] = summary(observations)
-        for observation in observations:
-            row = asdict(observation)
-            del row["pooled"]  # large, and the checkpoint gives it again
-            rows.append(_rounded(row))
-        figures = record["views"][view]
+        # What single pictures gave is left out: it is large, and the checkpoint gives it again.
+        figures = record["views"][view] = summarise(observe(stage, images, quality, view))
         probes = ", ".join(f"{kind} {error:.1f}" for kind, error in figures["probe_error"].items() if error is not None)
         print(
             f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f} (class exact "
@@ -357,9 +347,8 @@ def main(
             + (f", linear reading of the features off by: {probes}" if probes else ""),
             flush=True,
         )
-    record["rows"] = rows
     path = out / f"{name}.json"
-    write_json(path, record)
+    put_results(path, record)
     files = plot_figures(record, plots)
     for file, pixels in shown.items():
         files.append(plots / f"stage1-features-{file.stem}.png")
@@ -367,23 +356,20 @@ def main(
     print("wrote " + ", ".join(map(str, (path, *files))))
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Figures to four decimals: there are thousands of rows."""
-    return {
-        key: _rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
-        for key, value in row.items()
-    }
+def _put_figure(file: Path, figure: Figure) -> None:
+    with placed(file, overwrite=True) as out:
+        figure.savefig(out, format="png", dpi=120)
 
 
-def _mean(values: Iterable[float]) -> float:
+def _take_mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _ratio(value: float, reference: float) -> float | None:
+def _divide(value: float, reference: float) -> float | None:
     return value / reference if reference > 0 else None
 
 
-def _mean_distance(features: NDArray[np.float32]) -> float:
+def _measure_distance(features: NDArray[np.float32]) -> float:
     """Mean distance of two different rows; 0 for a single one."""
     count = len(features)
     if count < 2:
@@ -392,7 +378,7 @@ def _mean_distance(features: NDArray[np.float32]) -> float:
     return float(np.sum(distances) / (count * (count - 1) / 2))
 
 
-def _matrix(observations: Sequence[Observation], kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _stack_features(observations: Sequence[Observation], kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     features = np.stack([o.pooled[kind] for o in observations]).astype(np.float64)
     return features, np.array([o.quality for o in observations], np.float64)
 

@@ -22,15 +22,16 @@ from matplotlib.figure import Figure
 
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.results import put_results
 
-__all__ = ["drawn", "fingerprint", "main", "training"]
+__all__ = ["draw", "hash_record", "main", "read_training"]
 
 RESULTS = "learning-curves.json"
 SIZE = (4.4, 3.4)
 """Inches of one model's panel."""
 
 
-def training(folder: Path) -> dict[str, Any]:
+def read_training(folder: Path) -> dict[str, Any]:
     """Steps, and PSNR in dB by quality, of one training.
 
     Raises:
@@ -55,7 +56,7 @@ def training(folder: Path) -> dict[str, Any]:
     }
 
 
-def drawn(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+def draw(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     """A panel for each model, as a PNG file: PSNR above its first value, by quality, over all its trainings' steps."""
     figure = Figure(figsize=(SIZE[0] * len(record), SIZE[1]), layout="constrained")
     for axis, (name, trainings) in zip(figure.subplots(1, len(record), squeeze=False)[0], record.items(), strict=True):
@@ -77,11 +78,11 @@ def drawn(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="lower right")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, "Comment": fingerprint(record)})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, "Comment": hash_record(record)})
     return buffer.getvalue()
 
 
-def fingerprint(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def hash_record(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What a drawn file carries as its comment, so that a test can tell whether it is of this record."""
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
@@ -99,8 +100,8 @@ def main(
         name, separator, folders = given.partition("=")
         if not separator:
             raise SettingError(f"{given}: write it as NAME=DIR,DIR")
-        record[name] = record.get(name, []) + [training(Path(folder)) for folder in folders.split(",")]
-    (out / RESULTS).write_text(json.dumps(record, indent=1) + "\n")
+        record[name] = record.get(name, []) + [read_training(Path(folder)) for folder in folders.split(",")]
+    put_results(out / RESULTS, record)
 
 
 if __name__ == "__main__":

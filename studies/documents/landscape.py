@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from unjpeg.evaluate.printed import COSTS, TABLE_1
+from studies.printed import COSTS
+from unjpeg.evaluate.printed import TABLE_1
 
-__all__ = ["OURS", "Point", "drawn", "fingerprint", "points"]
+__all__ = ["OURS", "Point", "collect_points", "draw", "hash_points"]
 
 QUALITIES = (10, 20, 30, 40)
 OURS = ("fast", "default", "best")
@@ -53,7 +54,7 @@ class Point:
     printed: bool = False
 
 
-def points(results: Path) -> tuple[list[Point], list[Point]]:
+def collect_points(results: Path) -> tuple[list[Point], list[Point]]:
     """By multiply-adds and by time, from result files of LIVE1 and of times; what was not measured is left out."""
     costs: dict[str, Any] = {}
     gains: dict[str, float] = {}
@@ -61,13 +62,13 @@ def points(results: Path) -> tuple[list[Point], list[Point]]:
         if (results / name).exists():
             record = json.loads((results / name).read_text())
             costs |= record.get("costs", {})
-            gains |= _measured_gains(record)
+            gains |= _find_measured_gains(record)
     by_work = [
         Point(name, costs[name]["multiply_adds_g"], gains[name], ours=True)
         for name in OURS
         if name in gains and name in costs
     ]
-    printed = {name: gain for name in COSTS if (gain := _printed_gain(name)) is not None}
+    printed = {name: gain for name in COSTS if (gain := _find_printed_gain(name)) is not None}
     by_work += [Point(name, COSTS[name][0], gain, printed=True) for name, gain in printed.items()]
     timed = {}
     if (results / "throughput.json").exists():
@@ -82,28 +83,28 @@ def points(results: Path) -> tuple[list[Point], list[Point]]:
     return by_work, by_time
 
 
-def drawn(by_work: Sequence[Point], by_time: Sequence[Point]) -> bytes:
-    """Both panels, as a PNG file, ``fingerprint`` its comment."""
+def draw(by_work: Sequence[Point], by_time: Sequence[Point]) -> bytes:
+    """Both panels, as a PNG file, ``hash_points`` its comment."""
     figure = Figure(figsize=SIZE, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _panel(left, by_work, "multiply-adds for 512x512, thousand millions")
-    _panel(right, by_time, "seconds per megapixel: whole processes, 6 megapixels, 2 cores")
+    _draw_panel(left, by_work, "multiply-adds for 512x512, thousand millions")
+    _draw_panel(right, by_time, "seconds per megapixel: whole processes, 6 megapixels, 2 cores")
     left.set_ylabel("dB above JPEG, LIVE1, quality 10 to 40")
     left.set_ylim(bottom=0, top=2.5)
     hollow = Line2D([], [], marker="o", linestyle="", color="0.35", markerfacecolor="white")
     left.legend([hollow], ["dB as printed (Ma et al., 2024)"], loc="lower right", fontsize="small", frameon=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, "Comment": fingerprint(by_work, by_time)})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, "Comment": hash_points(by_work, by_time)})
     return buffer.getvalue()
 
 
-def fingerprint(by_work: Sequence[Point], by_time: Sequence[Point]) -> str:
+def hash_points(by_work: Sequence[Point], by_time: Sequence[Point]) -> str:
     """What a drawn file carries as its comment, so that a test can tell whether it is of these points."""
     shown = json.dumps([[astuple(point) for point in panel] for panel in (by_work, by_time)])
     return hashlib.sha256(shown.encode()).hexdigest()
 
 
-def _panel(axis: Axes, shown: Sequence[Point], cost: str) -> None:
+def _draw_panel(axis: Axes, shown: Sequence[Point], cost: str) -> None:
     for point in shown:
         colour = "C3" if point.ours else "0.35"
         face = "white" if point.printed else colour
@@ -127,7 +128,7 @@ def _panel(axis: Axes, shown: Sequence[Point], cost: str) -> None:
     axis.grid(alpha=0.3)
 
 
-def _measured_gains(live1: Mapping[str, Any]) -> dict[str, float]:
+def _find_measured_gains(live1: Mapping[str, Any]) -> dict[str, float]:
     """Of every method that was measured at all four qualities."""
     (summary,) = live1["summary"].values()
     per_quality = [summary[f"jpeg-{quality}"]["differences"] for quality in QUALITIES]
@@ -139,7 +140,7 @@ def _measured_gains(live1: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _printed_gain(name: str) -> float | None:
+def _find_printed_gain(name: str) -> float | None:
     """None where the paper leaves qualities out."""
     figures, jpeg = TABLE_1[name]["live1"], TABLE_1["JPEG"]["live1"]
     if any(quality not in figures for quality in QUALITIES):

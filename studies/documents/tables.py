@@ -13,11 +13,13 @@ from typing import Any
 
 from studies.carn import tables as carn_tables
 from studies.documents import curves, landscape
-from unjpeg.evaluate.benchmark import load_results
-from unjpeg.evaluate.printed import COSTS, TABLE_1, TABLE_4, ablation_gains
-from unjpeg.evaluate.report import cost_table, metric_table
+from studies.printed import COSTS, TABLE_4, compute_ablation_gains
+from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.evaluate.report import format_markdown, tabulate_costs, tabulate_metrics
+from unjpeg.evaluate.results import load_results
+from unjpeg.files import put_in_place
 
-__all__ = ["main", "plots", "tables", "with_tables"]
+__all__ = ["draw_plots", "fill_in", "main", "make_tables"]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/robustness.md", "docs/experiments.md", "docs/carn-da.md")
@@ -41,44 +43,44 @@ _QUALITIES = ("10", "20", "30", "40")
 """That the paper's tables are of."""
 
 
-def tables(results: Path) -> dict[str, str]:
+def make_tables(results: Path) -> dict[str, str]:
     """Each table's Markdown, by the name that its place in the documents has."""
     live1 = load_results(results / "live1.json")
     return {
-        "short": _short(live1, results / "live1-tta.json"),
-        "quality-live1": _quality(live1),
-        "projection-live1": _projection(live1),
-        "methods-live1": _methods(live1),
-        "methods-bsds500": _from_file(results / "bsds500.json", _methods),
-        "bsds500-high": _from_file(results / "bsds500-high.json", _methods),
-        "bsds500-halved": _from_file(results / "bsds500-halved.json", _methods),
-        "tta-live1": _from_file(results / "live1-tta.json", _methods),
-        "mozjpeg-live1": _from_file(results / "live1-mozjpeg.json", _methods),
-        "mixes-live1": _from_file(results / "live1-mixes.json", _methods),
-        "twice-live1": _from_file(results / "live1-twice.json", _methods),
-        "grey": _from_file(results / "grey.json", _sets),
-        "method-costs": cost_table(live1).markdown() if "costs" in live1 else NOT_MEASURED,
-        "contours": _from_file(results / "downstream-contours.json", _contours),
-        "text": _from_file(results / "downstream-text.json", _text),
-        "detection": _recognition(results / "downstream-detection.json", "map"),
-        "segmentation": _recognition(results / "downstream-segmentation.json", "mean_iou"),
-        **_cost(results / "cost.json"),
-        "fuzz": _from_file(results / "fuzz.json", _fuzz),
-        "faults": _from_file(results / "faults.json", _faults),
-        "memory": _from_file(results / "memory.json", _memory),
-        "workers": _from_file(results / "throughput.json", _workers),
-        "against": _from_file(results / "throughput.json", _against),
-        "networks": _networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
-        "ablation": _from_file(results / "ablation-modules-small.json", _ablation),
-        "ablation-textbook": _from_file(results / "ablation-modules-small-textbook.json", _ablation),
-        "lambdas": _from_file(results / "ablation-lambdas-small-textbook.json", _lambdas),
-        "stage1": _from_file(results / "stage1.json", _stage1),
-        "stage1-textbook": _from_file(results / "stage1-textbook.json", _stage1),
-        **carn_tables.tables(results),
+        "short": _make_short(live1, results / "live1-tta.json"),
+        "quality-live1": _make_quality(live1),
+        "projection-live1": _make_projection(live1),
+        "methods-live1": _make_methods(live1),
+        "methods-bsds500": _make_from(results / "bsds500.json", _make_methods),
+        "bsds500-high": _make_from(results / "bsds500-high.json", _make_methods),
+        "bsds500-halved": _make_from(results / "bsds500-halved.json", _make_methods),
+        "tta-live1": _make_from(results / "live1-tta.json", _make_methods),
+        "mozjpeg-live1": _make_from(results / "live1-mozjpeg.json", _make_methods),
+        "mixes-live1": _make_from(results / "live1-mixes.json", _make_methods),
+        "twice-live1": _make_from(results / "live1-twice.json", _make_methods),
+        "grey": _make_from(results / "grey.json", _make_sets),
+        "method-costs": tabulate_costs(live1).to_markdown() if "costs" in live1 else NOT_MEASURED,
+        "contours": _make_from(results / "downstream-contours.json", _make_contours),
+        "text": _make_from(results / "downstream-text.json", _make_text),
+        "detection": _make_recognition(results / "downstream-detection.json", "map"),
+        "segmentation": _make_recognition(results / "downstream-segmentation.json", "mean_iou"),
+        **_make_cost(results / "cost.json"),
+        "fuzz": _make_from(results / "fuzz.json", _make_fuzz),
+        "faults": _make_from(results / "faults.json", _make_faults),
+        "memory": _make_from(results / "memory.json", _make_memory),
+        "workers": _make_from(results / "throughput.json", _make_workers),
+        "against": _make_from(results / "throughput.json", _make_against),
+        "networks": _make_networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
+        "ablation": _make_from(results / "ablation-modules-small.json", _make_ablation),
+        "ablation-textbook": _make_from(results / "ablation-modules-small-textbook.json", _make_ablation),
+        "lambdas": _make_from(results / "ablation-lambdas-small-textbook.json", _make_lambdas),
+        "stage1": _make_from(results / "stage1.json", _make_stage1),
+        "stage1-textbook": _make_from(results / "stage1-textbook.json", _make_stage1),
+        **carn_tables.make_tables(results),
     }
 
 
-def with_tables(text: str, made: Mapping[str, str]) -> str:
+def fill_in(text: str, made: Mapping[str, str]) -> str:
     """The document with every ``<!-- table: NAME -->`` ... ``<!-- end -->`` filled anew."""
     parts = text.split("<!-- table: ")
     out = [parts[0]]
@@ -91,49 +93,44 @@ def with_tables(text: str, made: Mapping[str, str]) -> str:
 
 def main() -> None:
     """Rewrite the documents and draw their plots."""
-    made = tables(ROOT / "results")
+    made = make_tables(ROOT / "results")
     for document in DOCUMENTS:
         path = ROOT / document
-        path.write_text(with_tables(path.read_text(encoding="utf-8"), made), encoding="utf-8")
-    for name, picture in plots(ROOT / "results").items():
-        (ROOT / "docs/images" / name).write_bytes(picture)
+        put_in_place(path, fill_in(path.read_text(encoding="utf-8"), made).encode(), overwrite=True)
+    for name, picture in draw_plots(ROOT / "results").items():
+        put_in_place(ROOT / "docs/images" / name, picture, overwrite=True)
 
 
-def plots(results: Path) -> dict[str, bytes]:
+def draw_plots(results: Path) -> dict[str, bytes]:
     """The documents' plots, PNG files by name."""
-    out = {"gain-and-cost.png": landscape.drawn(*landscape.points(results))}
+    out = {"gain-and-cost.png": landscape.draw(*landscape.collect_points(results))}
     if (results / curves.RESULTS).exists():
-        out["learning-curves.png"] = curves.drawn(json.loads((results / curves.RESULTS).read_text()))
+        out["learning-curves.png"] = curves.draw(json.loads((results / curves.RESULTS).read_text()))
     return out
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _find_plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The only set's summary at each plain quality."""
     (summary,) = record["summary"].values()
     return {name.removeprefix("jpeg-"): figures for name, figures in summary.items()}
 
 
-def _figures(means: Mapping[str, Any]) -> str:
+def _format_figures(means: Mapping[str, Any]) -> str:
     return f"{means['psnr_db']['mean']:.2f} / {means['ssim']['mean']:.3f} / {means['psnr_b_db']['mean']:.2f}"
 
 
-def _short(record: Mapping[str, Any], ensembles: Path) -> str:
-    found = _plain_jpegs(record)
-    beside = _plain_jpegs(load_results(ensembles)) if ensembles.exists() else {}
+def _make_short(record: Mapping[str, Any], ensembles: Path) -> str:
+    found = _find_plain_jpegs(record)
+    beside = _find_plain_jpegs(load_results(ensembles)) if ensembles.exists() else {}
 
     def row(method: str, by_quality: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return [f"{by_quality[q]['methods'][method]['psnr_db']['mean']:.2f}" for q in _QUALITIES]
 
-    ours = {name: row(name, found) for name in _ours(found["10"])}
+    ours = {name: row(name, found) for name in _list_ours(found["10"])}
     if beside and "best" not in ours:
         ours["best"] = row("best", beside)
     printed = [f"{TABLE_1['DAGN']['live1'][int(q)][0]:.2f}" for q in _QUALITIES]
-    return _table(
+    return format_markdown(
         ["LIVE1, PSNR in dB", *(f"quality {q}" for q in _QUALITIES)],
         [
             ["JPEG", *row("jpeg", found)],
@@ -143,34 +140,34 @@ def _short(record: Mapping[str, Any], ensembles: Path) -> str:
     )
 
 
-def _ours(figures: Mapping[str, Any]) -> list[str]:
+def _list_ours(figures: Mapping[str, Any]) -> list[str]:
     """The shipped models that were measured, by cost."""
     return [name for name in landscape.OURS if name in figures["methods"]]
 
 
-def _quality(record: Mapping[str, Any]) -> str:
+def _make_quality(record: Mapping[str, Any]) -> str:
     rows = []
-    for quality, figures in _plain_jpegs(record).items():
-        rows.append([quality, *_beside_jpeg(figures, _ours(figures))])
-    return _table(["quality", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+    for quality, figures in _find_plain_jpegs(record).items():
+        rows.append([quality, *_set_beside_jpeg(figures, _list_ours(figures))])
+    return format_markdown(["quality", "JPEG", *_head_beside_jpeg(_list_ours(figures))], rows)
 
 
-def _beside_jpeg(figures: Mapping[str, Any], models: Sequence[str]) -> list[str]:
-    row = [_figures(figures["methods"]["jpeg"])]
+def _set_beside_jpeg(figures: Mapping[str, Any], models: Sequence[str]) -> list[str]:
+    row = [_format_figures(figures["methods"]["jpeg"])]
     for name in models:
         gain = figures["differences"][f"{name} - jpeg"]["psnr_db"]
         worse = f"{gain['lower']} of {gain['pictures']}"
-        row += [_figures(figures["methods"][name]), _interval(gain, 2), worse]
+        row += [_format_figures(figures["methods"][name]), _format_interval(gain, 2), worse]
     return row
 
 
-def _beside_jpeg_head(models: Sequence[str]) -> list[str]:
+def _head_beside_jpeg(models: Sequence[str]) -> list[str]:
     return [title for name in models for title in (f"`{name}`", "gain, dB (95 %)", "worse than JPEG")]
 
 
-def _projection(record: Mapping[str, Any]) -> str:
+def _make_projection(record: Mapping[str, Any]) -> str:
     rows = []
-    for quality, figures in _plain_jpegs(record).items():
+    for quality, figures in _find_plain_jpegs(record).items():
         on, off = figures["methods"]["default"], figures["methods"]["default@off"]
         rows.append(
             [
@@ -182,7 +179,7 @@ def _projection(record: Mapping[str, Any]) -> str:
                 f"{on['consistent']['mean']:.0%}",
             ]
         )
-    return _table(
+    return format_markdown(
         [
             "quality",
             "PSNR off",
@@ -195,26 +192,28 @@ def _projection(record: Mapping[str, Any]) -> str:
     )
 
 
-def _contours(record: Mapping[str, Any]) -> str:
+def _make_contours(record: Mapping[str, Any]) -> str:
     rows = []
     for degradation, by_method in record["summary"].items():
         for method, figures in by_method.items():
-            gains = [_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")]
+            gains = [
+                _format_interval(figures["gains"][name], 3) if "gains" in figures else "" for name in ("ods", "ois")
+            ]
             rows.append([degradation, method, f"{figures['ods']:.3f}", gains[0], f"{figures['ois']:.3f}", gains[1]])
-    return _table([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
+    return format_markdown([f"{record['pictures']} pictures", "method", "ODS", "gain", "OIS", "gain"], rows)
 
 
-def _text(record: Mapping[str, Any]) -> str:
+def _make_text(record: Mapping[str, Any]) -> str:
     rows = []
     for degradation, by_method in record["summary"].items():
         for method, figures in by_method.items():
             gain = figures.get("gains", {}).get("character_error_rate")
             more = "" if gain is None else f"{gain['mean']:+.1%} ({gain['low']:+.1%} .. {gain['high']:+.1%})"
             rows.append([degradation, method, f"{figures['character_error_rate']:.1%}", more])
-    return _table([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
+    return format_markdown([f"{record['pictures']} pages", "method", "character error rate", "against JPEG"], rows)
 
 
-def _recognition(path: Path, figure: str) -> str:
+def _make_recognition(path: Path, figure: str) -> str:
     """What was measured, if anything was, above what the paper prints, in percent."""
     rows = []
     if path.exists():
@@ -226,10 +225,10 @@ def _recognition(path: Path, figure: str) -> str:
             rows.append([method, *("" if value is None else f"{100 * value:.1f}" for value in values)])
     for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
         rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
-    return _table(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
+    return format_markdown(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
 
 
-def _fuzz(record: Mapping[str, Any]) -> str:
+def _make_fuzz(record: Mapping[str, Any]) -> str:
     rows = []
     for run in record["runs"]:
         fates = dict(run.get("fates", {}))
@@ -240,10 +239,10 @@ def _fuzz(record: Mapping[str, Any]) -> str:
         how = f"mutations, seed {run['seed']}" if run["kind"] == "mutations" else "chosen by coverage"
         rows.append([how, str(run["files"]), *fine, *map(str, counts), f"{run['seconds'] / 60:.0f} min"])
     head = ["", "files", "restored", "salvaged", "refused", "crashes", "hangs over 10 s", "errors not our own"]
-    return _table([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
+    return format_markdown([*head, "half-written outputs", "originals changed", "anything else", "time"], rows)
 
 
-def _faults(record: Mapping[str, Any]) -> str:
+def _make_faults(record: Mapping[str, Any]) -> str:
     rows = []
     for name, found in record.items():
         counts = [str(count) for key, count in found.items() if key != "said"]
@@ -258,32 +257,32 @@ def _faults(record: Mapping[str, Any]) -> str:
         "unexpected",
         "what came of it",
     ]
-    return _table(head, rows)
+    return format_markdown(head, rows)
 
 
-def _memory(record: Mapping[str, Any]) -> str:
+def _make_memory(record: Mapping[str, Any]) -> str:
     rows = []
     for run in record["runs"]:
         how = [f"`{run['model']}`", run["sampling"], run["output"].lstrip(".").upper()]
         how += [f"`{run['options']}`"] if run["options"] else []
         how += ["stopped after its first tiles"] if run["stopped"] else []
         rows.append([f"{run['megapixels']:g}", ", ".join(how), str(run["peak_mib"])])
-    return _table(["megapixels", "", "peak, MiB"], rows)
+    return format_markdown(["megapixels", "", "peak, MiB"], rows)
 
 
-def _workers(record: Mapping[str, Any]) -> str:
+def _make_workers(record: Mapping[str, Any]) -> str:
     albums = [found for name, found in record.items() if name.startswith("workers")]
     counts = list(albums[0]["a_minute"])
     rows = [
         [f"{album['pictures']} of {album['megapixels']:g} megapixels", *(f"{album['a_minute'][c]:.1f}" for c in counts)]
         for album in albums
     ]
-    return _table(
+    return format_markdown(
         [f"pictures a minute, {albums[0]['machine']['cores']} cores", *(f"{c} workers" for c in counts)], rows
     )
 
 
-def _against(record: Mapping[str, Any]) -> str:
+def _make_against(record: Mapping[str, Any]) -> str:
     rows = []
     for name, found in record.items():
         if name.startswith("against"):
@@ -292,34 +291,34 @@ def _against(record: Mapping[str, Any]) -> str:
                 [f"{found['megapixels']:g}", f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
                 for what, seconds in found["seconds"].items()
             ]
-    return _table(["megapixels", "", "seconds", "times the fastest"], rows)
+    return format_markdown(["megapixels", "", "seconds", "times the fastest"], rows)
 
 
-def _interval(value: Mapping[str, float], digits: int) -> str:
+def _format_interval(value: Mapping[str, float], digits: int) -> str:
     return f"{value['mean']:+.{digits}f} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
 
 
-def _methods(record: Mapping[str, Any]) -> str:
+def _make_methods(record: Mapping[str, Any]) -> str:
     (name,) = record["summary"]
-    return metric_table(record, name).markdown()
+    return tabulate_metrics(record, name).to_markdown()
 
 
-def _sets(record: Mapping[str, Any]) -> str:
+def _make_sets(record: Mapping[str, Any]) -> str:
     rows = []
     for name in record["summary"]:
         for degradation, figures in record["summary"][name].items():
-            rows.append([f"{name}, {degradation}", *_beside_jpeg(figures, _ours(figures))])
-    return _table(["set, degradation", "JPEG", *_beside_jpeg_head(_ours(figures))], rows)
+            rows.append([f"{name}, {degradation}", *_set_beside_jpeg(figures, _list_ours(figures))])
+    return format_markdown(["set, degradation", "JPEG", *_head_beside_jpeg(_list_ours(figures))], rows)
 
 
 NOT_MEASURED = "Not measured yet."
 
 
-def _from_file(path: Path, make: Callable[[Mapping[str, Any]], str]) -> str:
+def _make_from(path: Path, make: Callable[[Mapping[str, Any]], str]) -> str:
     return make(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
 
 
-def _networks(records: Sequence[Mapping[str, Any]]) -> str:
+def _make_networks(records: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for record in records:
         rows += [
@@ -336,44 +335,44 @@ def _networks(records: Sequence[Mapping[str, Any]]) -> str:
         return NOT_MEASURED
     for name, (multiply_adds, parameters, milliseconds) in COSTS.items():
         rows.append([f"{name}, as printed, Tesla P100", str(multiply_adds), str(parameters), str(milliseconds), ""])
-    return _table(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
+    return format_markdown(["512x512", "multiply-adds, G", "parameters, M", "time, ms", "peak memory, MiB"], rows)
 
 
 _METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSNR-B", 2)}
 
 
-def _gain(value: Mapping[str, Any], digits: int) -> str:
+def _format_gain(value: Mapping[str, Any], digits: int) -> str:
     seeds = "" if value["seed_deviation"] is None else f" ± {value['seed_deviation']:.{digits}f}"
     return f"{value['mean']:+.{digits}f}{seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
 
 
-def _ablation(record: Mapping[str, Any]) -> str:
+def _make_ablation(record: Mapping[str, Any]) -> str:
     base, *others = record["variants"]
     rows = []
     for set_name, per_quality in record["summary"].items():
         for quality, figures in per_quality.items():
             for metric, (title, digits) in _METRIC_NAMES.items():
-                printed = ablation_gains(set_name, int(quality), metric)
+                printed = compute_ablation_gains(set_name, int(quality), metric)
                 row = [f"{set_name}, {quality}, {title}", f"{figures[metric]['base']:.{digits}f}"]
                 for name in others:
-                    ours = _gain(figures[metric]["gains"][name], digits + 1)
+                    ours = _format_gain(figures[metric]["gains"][name], digits + 1)
                     row.append(f"{ours}; {printed[name]:+.{digits}f}" if printed else ours)
                 rows.append(row)
-    return _table(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
+    return format_markdown(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
 
 
-def _lambdas(record: Mapping[str, Any]) -> str:
+def _make_lambdas(record: Mapping[str, Any]) -> str:
     base, *others = record["variants"]
     rows = [
         [f"{set_name}, {quality}", f"{figures['psnr_db']['base']:.2f}"]
-        + [_gain(figures["psnr_db"]["gains"][name], 3) for name in others]
+        + [_format_gain(figures["psnr_db"]["gains"][name], 3) for name in others]
         for set_name, per_quality in record["summary"].items()
         for quality, figures in per_quality.items()
     ]
-    return _table(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
+    return format_markdown(["set, quality", f"λ_ci, λ_cs = {base}", *others], rows)
 
 
-def _stage1(record: Mapping[str, Any]) -> str:
+def _make_stage1(record: Mapping[str, Any]) -> str:
     views = record["views"]
     rows = []
     for quality in [str(quality) for quality in record["qualities"]]:
@@ -391,15 +390,15 @@ def _stage1(record: Mapping[str, Any]) -> str:
         rows.append(row)
     both = "insensitive / sensitive"
     titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
-    return _table(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
+    return format_markdown(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
 
 
-def _cost(path: Path) -> dict[str, str]:
+def _make_cost(path: Path) -> dict[str, str]:
     record = json.loads(path.read_text())
     runs = [
         [
             f"{run['megapixels']:.1f}",
-            _engine(run),
+            _name_engine(run),
             f"{run['seconds_per_megapixel']:.2f}",
             f"{run['share_outside_network']:.0%}",
             "" if run["peak_mib"] is None else f"{run['peak_mib']:.0f}",
@@ -417,30 +416,30 @@ def _cost(path: Path) -> dict[str, str]:
         for row in record["halo"]
     ]
     return {
-        "start": _start(record),
-        "ceiling": _ceiling(record),
-        "steps": _steps(record["runs"]),
-        "cost": _table(
+        "start": _make_start(record),
+        "ceiling": _make_ceiling(record),
+        "steps": _make_steps(record["runs"]),
+        "cost": format_markdown(
             ["megapixels", "runtime", "seconds per megapixel", "outside the network", "peak memory, MiB"], runs
         ),
-        "halo": _table(
+        "halo": format_markdown(
             ["precision", "halo, pixels", "largest difference, of 255", "mean", "more pixels to compute"], halos
         ),
     }
 
 
-def _engine(run: Mapping[str, Any]) -> str:
+def _name_engine(run: Mapping[str, Any]) -> str:
     return str(run["runtime"]) if run["precision"] == "full" else f"{run['runtime']}, {run['precision']}"
 
 
-def _start(record: Mapping[str, Any]) -> str:
+def _make_start(record: Mapping[str, Any]) -> str:
     if "start" not in record:
         return NOT_MEASURED
     names = {"help": "`unjpeg --help`", "64x64": f"`unjpeg restore`, 64x64 pixels, `{record['model']}`"}
-    return _table(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
+    return format_markdown(["whole process", "seconds"], [[names[k], f"{s:.2f}"] for k, s in record["start"].items()])
 
 
-def _ceiling(record: Mapping[str, Any]) -> str:
+def _make_ceiling(record: Mapping[str, Any]) -> str:
     if "ceiling" not in record:
         return NOT_MEASURED
     ceiling = record["ceiling"]
@@ -452,20 +451,22 @@ def _ceiling(record: Mapping[str, Any]) -> str:
             rate = network and network["multiply_adds_g_per_second"]
             cells.append(f"{rate:.0f} ({rate / limit:.0%})" if rate else "")
         rows.append([f"`{model}` on a tile of 512x512", *cells])
-    return _table([f"thousand million multiply-adds a second, {record['machine']['processor']}", *ceiling], rows)
+    return format_markdown(
+        [f"thousand million multiply-adds a second, {record['machine']['processor']}", *ceiling], rows
+    )
 
 
-def _steps(runs: Sequence[Mapping[str, Any]]) -> str:
+def _make_steps(runs: Sequence[Mapping[str, Any]]) -> str:
     if not all("total_seconds" in run for run in runs):
         return NOT_MEASURED
     rows = [
-        [f"{run['megapixels']:.1f}", _engine(run)]
+        [f"{run['megapixels']:.1f}", _name_engine(run)]
         + [f"{seconds:.2f}" for seconds in run["seconds"].values()]
         + [f"{run['total_seconds']:.2f}"]
         for run in runs
     ]
     steps = [name if name != "load" else "load the model" for name in runs[0]["seconds"]]
-    return _table(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
+    return format_markdown(["megapixels", "runtime, seconds", *steps, "all but loading"], rows)
 
 
 if __name__ == "__main__":

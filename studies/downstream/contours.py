@@ -24,9 +24,9 @@ from scipy.sparse.csgraph import maximum_flow
 from studies.downstream.task import DrawnTask
 from unjpeg.datasets import image_files
 from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.pairs import Pixels, load_image
+from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["ContourCounts", "Contours", "contour_counts", "contour_strength"]
+__all__ = ["ContourCounts", "Contours", "count_contours", "measure_contours"]
 
 SIGMA = 2.0
 THRESHOLDS = np.geomspace(1, 25, 20)
@@ -73,10 +73,10 @@ class Contours(DrawnTask[list[NDArray[np.bool_]], ContourCounts]):
     def __init__(self, images: Path, boundaries: Path) -> None:
         self._images, self._boundaries = images, boundaries
 
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return [file.relative_to(self._images).as_posix() for file in image_files(self._images)]
 
-    def load(self, name: str) -> tuple[Pixels, list[NDArray[np.bool_]]]:
+    def load(self, name: str) -> tuple[Pixels8, list[NDArray[np.bool_]]]:
         """A picture, and what each person has drawn."""
         file = self._boundaries / f"{Path(name).stem}.mat"
         if not file.is_file():
@@ -88,15 +88,15 @@ class Contours(DrawnTask[list[NDArray[np.bool_]], ContourCounts]):
             raise TrainingDataError(f"{file}: no boundaries as BSDS500 has them ({error})") from error
         return load_image(self._images / name), drawn
 
-    def examine(self, pixels: Pixels, truth: list[NDArray[np.bool_]]) -> ContourCounts:
-        return contour_counts(contour_strength(pixels), truth)
+    def examine(self, pixels: Pixels8, truth: list[NDArray[np.bool_]]) -> ContourCounts:
+        return count_contours(measure_contours(pixels), truth)
 
-    def drawn_truth(self, pixels: Pixels, truth: list[NDArray[np.bool_]]) -> Image.Image:
+    def draw_truth(self, pixels: Pixels8, truth: list[NDArray[np.bool_]]) -> Image.Image:
         """What people have drawn, the brighter the more of them have."""
-        return _over(pixels, np.mean(truth, axis=0))
+        return _draw_over(pixels, np.mean(truth, axis=0))
 
-    def drawn(self, pixels: Pixels) -> Image.Image:
-        return _over(pixels, (contour_strength(pixels) >= SHOWN_STRENGTH).astype(np.float64))
+    def draw(self, pixels: Pixels8) -> Image.Image:
+        return _draw_over(pixels, (measure_contours(pixels) >= SHOWN_STRENGTH).astype(np.float64))
 
     def to_json(self, result: ContourCounts) -> Any:
         return {name: np.asarray(value).tolist() for name, value in asdict(result).items()}
@@ -110,14 +110,14 @@ class Contours(DrawnTask[list[NDArray[np.bool_]], ContourCounts]):
             np.stack([getattr(result, name) for result in results]) for name in ("found", "right", "drawn_found")
         )
         drawn = np.array([result.drawn for result in results])
-        each = _f_measure(found, right, drawn_found, drawn[:, None])
+        each = _compute_f_measure(found, right, drawn_found, drawn[:, None])
         best = np.arange(len(results)), each.argmax(axis=1)
-        over_all = _f_measure(found.sum(0), right.sum(0), drawn_found.sum(0), drawn.sum())
-        by_image = _f_measure(found[best].sum(), right[best].sum(), drawn_found[best].sum(), drawn.sum())
+        over_all = _compute_f_measure(found.sum(0), right.sum(0), drawn_found.sum(0), drawn.sum())
+        by_image = _compute_f_measure(found[best].sum(), right[best].sum(), drawn_found[best].sum(), drawn.sum())
         return {"ods": float(over_all.max()), "ois": float(by_image)}
 
 
-def contour_strength(pixels: Pixels) -> NDArray[np.float64]:
+def measure_contours(pixels: Pixels8) -> NDArray[np.float64]:
     """Strength of contours one pixel wide, ``(H, W)``, in levels per pixel; 0 elsewhere."""
     channels = pixels.astype(np.float64).reshape(*pixels.shape[:2], -1)
     across, down = (
@@ -138,14 +138,14 @@ def contour_strength(pixels: Pixels) -> NDArray[np.float64]:
     return thin
 
 
-def _over(pixels: Pixels, strength: NDArray[np.float64]) -> Image.Image:
+def _draw_over(pixels: Pixels8, strength: NDArray[np.float64]) -> Image.Image:
     """Contours of strength 0..1 over the picture, grey and dark."""
     grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None] * SHOWN_GREY
     wide = grey_dilation(strength, size=(2, 2))[..., None]  # lines of one pixel would fade when they are made smaller
     return Image.fromarray((wide * SHOWN_INK + (1 - wide) * grey).round().astype(np.uint8))
 
 
-def contour_counts(strength: NDArray[np.float64], people: Sequence[NDArray[np.bool_]]) -> ContourCounts:
+def count_contours(strength: NDArray[np.float64], people: Sequence[NDArray[np.bool_]]) -> ContourCounts:
     """Match contours of each strength with what people have drawn, ``(H, W)`` each."""
     points = np.argwhere(strength >= THRESHOLDS[0])
     strengths = strength[tuple(points.T)]
@@ -153,17 +153,17 @@ def contour_counts(strength: NDArray[np.float64], people: Sequence[NDArray[np.bo
     right = np.zeros((len(THRESHOLDS), len(points)), bool)
     drawn_found = np.zeros(len(THRESHOLDS), np.int64)
     for person in people:
-        near = _near(points, person, radius)
+        near = _find_near(points, person, radius)
         for number, threshold in enumerate(THRESHOLDS):
             some = np.flatnonzero(strengths >= threshold)
-            matched = _matched(near[some])
+            matched = _match(near[some])
             right[number, some[matched]] = True
             drawn_found[number] += matched.sum()
     found = (strengths[None] >= THRESHOLDS[:, None]).sum(axis=1)
     return ContourCounts(found, right.sum(axis=1), drawn_found, int(sum(person.sum() for person in people)))
 
 
-def _matched(near: csr_array) -> NDArray[np.bool_]:
+def _match(near: csr_array) -> NDArray[np.bool_]:
     """Rows that have a partner in a largest matching of rows and columns, as a flow of one unit through each.
 
     scipy's ``maximum_bipartite_matching`` takes a minute for some pictures.
@@ -179,7 +179,7 @@ def _matched(near: csr_array) -> NDArray[np.bool_]:
     return matched
 
 
-def _near(points: NDArray[np.int64], person: NDArray[np.bool_], radius: float) -> csr_array:
+def _find_near(points: NDArray[np.int64], person: NDArray[np.bool_], radius: float) -> csr_array:
     """Which points and drawn pixels lie close enough to be matched, ``(len(points), drawn pixels)``."""
     reach = int(radius)
     numbers = np.full([side + 2 * reach for side in person.shape], -1, np.int64)
@@ -196,7 +196,7 @@ def _near(points: NDArray[np.int64], person: NDArray[np.bool_], radius: float) -
     return csr_array((np.ones(len(where[0]), np.int8), where), shape=(len(points), int(person.sum())))
 
 
-def _f_measure(
+def _compute_f_measure(
     found: NDArray[np.int64], right: NDArray[np.int64], drawn_found: NDArray[np.int64], drawn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     precision = right / np.maximum(found, 1)

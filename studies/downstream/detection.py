@@ -12,12 +12,12 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image, ImageDraw, ImageFont
 
-from studies.downstream.recognition import Recogniser, matched_labels, readable_on
+from studies.downstream.recognition import Recogniser, choose_ink, match_labels
 from studies.downstream.task import DrawnTask
 from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.pairs import Pixels, load_image
+from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["Boxes", "Detection", "mean_average_precision"]
+__all__ = ["Boxes", "Detection", "compute_mean_average_precision"]
 
 Boxes = list[dict[str, Any]]
 """As COCO's files have them: ``bbox`` (left, top, width, height) and ``category_id``; found ones with ``score``, those
@@ -52,25 +52,25 @@ class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
             names = {entry["id"]: str(entry["file_name"]) for entry in record["images"]}
             self._truth: dict[str, Boxes] = {name: [] for name in names.values()}
             for entry in record.get("annotations", []):
-                self._truth[names[entry["image_id"]]].append(_box(entry, self._categories))
+                self._truth[names[entry["image_id"]]].append(_read_box(entry, self._categories))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainingDataError(f"{annotations}: no annotations as COCO has them ({error!r})") from error
         self._network = Recogniser(network, "detection")
-        self._matched = matched_labels(self._network.labels, self._categories)
+        self._matched = match_labels(self._network.labels, self._categories)
         self.identity = f"{self._network.identity} {sorted(self._matched.items())}"
 
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return sorted(self._truth)
 
-    def load(self, name: str) -> tuple[Pixels, Boxes]:
+    def load(self, name: str) -> tuple[Pixels8, Boxes]:
         return load_image(self._images / name), self._truth[name]
 
-    def examine(self, pixels: Pixels, truth: Boxes) -> tuple[Boxes, Boxes]:
+    def examine(self, pixels: Pixels8, truth: Boxes) -> tuple[Boxes, Boxes]:
         """What was found, and what is right."""
-        return self._found(pixels), truth
+        return self._find(pixels), truth
 
     def summarise(self, results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
-        return mean_average_precision(results)
+        return compute_mean_average_precision(results)
 
     def to_json(self, result: tuple[Boxes, Boxes]) -> Any:
         return list(result)
@@ -79,22 +79,22 @@ class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
         found, truth = stored
         return found, truth
 
-    def drawn_truth(self, pixels: Pixels, truth: Boxes) -> Image.Image:
-        return _drawn(pixels, truth, self._categories)
+    def draw_truth(self, pixels: Pixels8, truth: Boxes) -> Image.Image:
+        return _draw_boxes(pixels, truth, self._categories)
 
-    def drawn(self, pixels: Pixels) -> Image.Image:
-        sure = [box for box in self._found(pixels) if box["score"] >= SHOWN_SCORE]
-        return _drawn(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
+    def draw(self, pixels: Pixels8) -> Image.Image:
+        sure = [box for box in self._find(pixels) if box["score"] >= SHOWN_SCORE]
+        return _draw_boxes(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
 
-    def _found(self, pixels: Pixels) -> Boxes:
+    def _find(self, pixels: Pixels8) -> Boxes:
         return [
             {"bbox": [left, top, right - left, bottom - top], "category_id": self._matched[label], "score": score}
-            for (left, top, right, bottom), label, score in zip(*self._network.boxes(pixels), strict=True)
+            for (left, top, right, bottom), label, score in zip(*self._network.find_boxes(pixels), strict=True)
             if label in self._matched
         ]
 
 
-def mean_average_precision(results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
+def compute_mean_average_precision(results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
     """``map`` and ``map_50`` of what was found and what is right in each picture, over the categories that occur.
 
     0 where nothing is right.
@@ -129,7 +129,7 @@ def mean_average_precision(results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, 
     return {"map": float(known.mean()), "map_50": float(known[0].mean())}
 
 
-def _box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[str, Any]:
+def _read_box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[str, Any]:
     """What is kept of an annotation. Raises KeyError, TypeError or ValueError if it is none."""
     left, top, width, height = map(float, entry["bbox"])
     categories[entry["category_id"]]  # has to be there
@@ -142,23 +142,23 @@ def _box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[str, A
     }
 
 
-def _drawn(pixels: Pixels, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
+def _draw_boxes(pixels: Pixels8, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
     """Boxes in their categories' colours, with names and scores."""
     image = Image.fromarray(pixels).convert("RGB")
     draw, size = ImageDraw.Draw(image), max(11, image.width // 40)
     font = ImageFont.load_default(size)
     for box in boxes:
         left, top, width, height = box["bbox"]
-        ink = _bright(box["category_id"])
+        ink = _choose_bright(box["category_id"])
         draw.rectangle((left, top, left + width, top + height), outline=ink, width=max(1, image.width // 150))
         text = categories[box["category_id"]] + (f" {box['score']:.2f}" if "score" in box else "")
         corner = left, max(0, top - size - 3)
         draw.rectangle((*corner, left + font.getlength(text) + 4, corner[1] + size + 3), fill=ink)
-        draw.text((left + 2, corner[1]), text, fill=readable_on(ink), font=font)
+        draw.text((left + 2, corner[1]), text, fill=choose_ink(ink), font=font)
     return image
 
 
-def _bright(category: int) -> tuple[int, int, int]:
+def _choose_bright(category: int) -> tuple[int, int, int]:
     """A colour that stands out of a photograph; near numbers look different."""
     red, green, blue = colorsys.hsv_to_rgb(category * 0.618 % 1, 0.9, 1)
     return round(255 * red), round(255 * green), round(255 * blue)

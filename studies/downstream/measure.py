@@ -22,15 +22,15 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.downstream.task import DrawnTask, measure_task, task_sheet, telling_pictures
+from studies.downstream.task import DrawnTask, choose_pictures, draw_sheet, measure_task
 from unjpeg.console import run_safely
 from unjpeg.datasets import data_root, resolved
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.benchmark import machine, write_json
-from unjpeg.evaluate.methods import Printed, installed_methods
+from unjpeg.evaluate.methods import Printed, find_installed_methods
 from unjpeg.evaluate.pairs import Degradation
-from unjpeg.evaluate.processes import ended_as_interrupted
-from unjpeg.version import __version__, source_commit
+from unjpeg.evaluate.processes import interrupting_on_signals
+from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.files import placed
 
 __all__ = ["app"]
 
@@ -97,7 +97,7 @@ def detection(
     show: ShowOption = [],  # noqa: B006
 ) -> None:
     """A network's boxes, mean average precision. Needs the extra: pip install unjpeg[downstream]."""
-    task = _with_extra("studies.downstream.detection").Detection(network, data, annotations)
+    task = _import_with_extra("studies.downstream.detection").Detection(network, data, annotations)
     _measure(task, method, quality, limit, out, work, show)
 
 
@@ -114,11 +114,11 @@ def segmentation(
     show: ShowOption = [],  # noqa: B006
 ) -> None:
     """A network's classes of pixels, mean IoU. Needs the extra: pip install unjpeg[downstream]."""
-    task = _with_extra("studies.downstream.segmentation").Segmentation(network, data, split)
+    task = _import_with_extra("studies.downstream.segmentation").Segmentation(network, data, split)
     _measure(task, method, quality, limit, out, work, show)
 
 
-def _with_extra(module: str) -> ModuleType:
+def _import_with_extra(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -137,7 +137,7 @@ def _measure(
     def say(line: str) -> None:
         typer.echo(f"unjpeg: {line}", err=True)
 
-    methods, missing = installed_methods(specs)
+    methods, missing = find_installed_methods(specs)
     for reason in missing:
         say(reason)
     if not methods:
@@ -145,28 +145,27 @@ def _measure(
     if any(isinstance(method, Printed) for method in methods):
         raise SettingError("printed figures are of pictures, not of tasks: leave printed:ROW out")
     degradations = [Degradation.parse(f"jpeg-{quality.strip()}") for quality in qualities.split(",")]
-    names = task.names()
+    names = task.list_names()
     unknown = [name for name in show if name not in names]
     if unknown:
         raise SettingError(f"--show {unknown[0]}: there is no such picture among {', '.join([*names[:3], '...'])}")
-    with ended_as_interrupted():
+    with interrupting_on_signals():
         record = measure_task(task, degradations, methods, work / f"{task.name}.jsonl", limit=limit, say=say)
     record |= {
         "methods": {method.name: {"spec": method.spec, "identity": method.identity} for method in methods},
-        "unjpeg": __version__,
-        "commit": source_commit(),
-        "machine": machine(),
+        **describe_origin(),
     }
     path = out / f"downstream-{task.name}.json"
-    write_json(path, record)
+    put_results(path, record, ("degradation", "method"))
     for degradation, by_method in record["summary"].items():
         for method, figures in by_method.items():
             values = " / ".join(f"{figures[name]:.4f}" for name in task.figures)
             typer.echo(f"{degradation:10s} {method:20s} {' / '.join(task.figures)} {values}")
     typer.echo(f"wrote {path}")
-    shown = list(show) or telling_pictures(record, task.figures[0], degradations[0].name)
+    shown = list(show) or choose_pictures(record, task.figures[0], degradations[0].name)
     sheet = work / f"{task.name}.png"
-    task_sheet(task, shown, degradations[0], methods).save(sheet)
+    with placed(sheet, overwrite=True) as file:
+        draw_sheet(task, shown, degradations[0], methods).save(file, "PNG")
     typer.echo(f"wrote {sheet}")
     if missing or record["errors"]:
         raise typer.Exit(1)

@@ -22,10 +22,10 @@ from rapidfuzz.distance import Levenshtein
 
 from studies.downstream.task import DrawnTask
 from unjpeg.errors import MeasurementError
-from unjpeg.evaluate.pairs import Pixels
-from unjpeg.evaluate.sheets import Panel, side_by_side
+from unjpeg.evaluate.pairs import Pixels8
+from unjpeg.evaluate.sheets import Panel, set_side_by_side
 
-__all__ = ["PAGES", "Reading", "page"]
+__all__ = ["PAGES", "Reading", "render_page"]
 
 PAGES = 24
 SIDES = (480, 320)
@@ -64,25 +64,25 @@ class Reading(DrawnTask[str, tuple[int, int]]):
         self._program, self._pages = program, pages
         self.identity = f"tesseract {hashlib.sha256(Path(program).read_bytes()).hexdigest()[:16]}"
 
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return [f"page {number}" for number in range(self._pages)]
 
-    def load(self, name: str) -> tuple[Pixels, str]:
-        return page(int(name.removeprefix("page ")))
+    def load(self, name: str) -> tuple[Pixels8, str]:
+        return render_page(int(name.removeprefix("page ")))
 
-    def examine(self, pixels: Pixels, truth: str) -> tuple[int, int]:
+    def examine(self, pixels: Pixels8, truth: str) -> tuple[int, int]:
         """Edits and characters."""
         return Levenshtein.distance(self._read(pixels), truth), len(truth)
 
-    def drawn_truth(self, pixels: Pixels, truth: str) -> Image.Image:
+    def draw_truth(self, pixels: Pixels8, truth: str) -> Image.Image:
         """The page above what is written on it."""
-        return _with_text(pixels, truth)
+        return _draw_with_text(pixels, truth)
 
-    def drawn(self, pixels: Pixels) -> Image.Image:
+    def draw(self, pixels: Pixels8) -> Image.Image:
         """The page above what was read."""
-        return _with_text(pixels, self._read(pixels))
+        return _draw_with_text(pixels, self._read(pixels))
 
-    def _read(self, pixels: Pixels) -> str:
+    def _read(self, pixels: Pixels8) -> str:
         """With single blanks. Raises MeasurementError."""
         image = Image.fromarray(pixels)
         buffer = io.BytesIO()
@@ -107,11 +107,11 @@ class Reading(DrawnTask[str, tuple[int, int]]):
         return {"character_error_rate": float(edits / characters)}
 
 
-def _with_text(pixels: Pixels, text: str) -> Image.Image:
-    return side_by_side([Panel((text,), Image.fromarray(pixels))])
+def _draw_with_text(pixels: Pixels8, text: str) -> Image.Image:
+    return set_side_by_side([Panel((text,), Image.fromarray(pixels))])
 
 
-def page(number: int) -> tuple[Pixels, str]:
+def render_page(number: int) -> tuple[Pixels8, str]:
     """A page, ``(H, W, 3)``, and what is written on it with single blanks; the same ones for a number."""
     rng = np.random.default_rng(number)
     words = _VOCABULARY.split()

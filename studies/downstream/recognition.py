@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.pairs import Pixels8
 
-__all__ = ["Recogniser", "colour", "matched_labels", "readable_on"]
+__all__ = ["Recogniser", "choose_colour", "choose_ink", "match_labels"]
 
 _KINDS = {
     "detection": (AutoModelForObjectDetection,),
@@ -90,28 +90,28 @@ class Recogniser:
         )
 
     @torch.inference_mode()
-    def boxes(self, pixels: Pixels) -> tuple[list[list[float]], list[int], list[float]]:
+    def find_boxes(self, pixels: Pixels8) -> tuple[list[list[float]], list[int], list[float]]:
         """Boxes as left, top, right, bottom in pixels, with a label and a score in 0..1 each."""
-        outputs = self._outputs(pixels)
+        outputs = self._run(pixels)
         (found,) = self._processor.post_process_object_detection(
             outputs, threshold=0.0, target_sizes=[pixels.shape[:2]]
         )
         return found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist()
 
     @torch.inference_mode()
-    def label_map(self, pixels: Pixels) -> NDArray[np.int64]:
+    def find_labels(self, pixels: Pixels8) -> NDArray[np.int64]:
         """A label for each pixel, ``(H, W)``."""
-        outputs = self._outputs(pixels)
+        outputs = self._run(pixels)
         (found,) = self._processor.post_process_semantic_segmentation(outputs, target_sizes=[pixels.shape[:2]])
         labels: NDArray[np.int64] = found.cpu().numpy().astype(np.int64)
         return labels
 
-    def _outputs(self, pixels: Pixels) -> Any:
+    def _run(self, pixels: Pixels8) -> Any:
         inputs = self._processor(images=Image.fromarray(pixels).convert("RGB"), return_tensors="pt")
         return self._model(**inputs.to(self._device))
 
 
-def matched_labels(labels: Mapping[int, str], categories: Mapping[int, str]) -> dict[int, int]:
+def match_labels(labels: Mapping[int, str], categories: Mapping[int, str]) -> dict[int, int]:
     """Which of a data set's categories each of a network's labels means; labels without one are left out.
 
     Names are compared without case and blanks, VOC's as COCO has them. A network that names none of its labels
@@ -122,15 +122,15 @@ def matched_labels(labels: Mapping[int, str], categories: Mapping[int, str]) -> 
     if all(re.fullmatch(r"LABEL_\d+", name) for name in labels.values()):
         found = {number: number for number in labels if number in categories}
     else:
-        wanted = {_plain(name): number for number, name in categories.items()}
-        found = {number: wanted[_plain(name)] for number, name in labels.items() if _plain(name) in wanted}
+        wanted = {_simplify(name): number for number, name in categories.items()}
+        found = {number: wanted[_simplify(name)] for number, name in labels.items() if _simplify(name) in wanted}
     if not found:
         some = ", ".join(list(labels.values())[:3])
         raise MeasurementError(f"none of the network's labels ({some}, ...) is a category of the data set")
     return found
 
 
-def colour(number: int) -> tuple[int, int, int]:
+def choose_colour(number: int) -> tuple[int, int, int]:
     """Of a category, as VOC's masks have it: near numbers look different."""
     channels = [0, 0, 0]
     for place in range(8):
@@ -139,12 +139,12 @@ def colour(number: int) -> tuple[int, int, int]:
     return channels[0], channels[1], channels[2]
 
 
-def readable_on(ground: tuple[int, int, int]) -> str:
+def choose_ink(ground: tuple[int, int, int]) -> str:
     """The colour of letters on another colour."""
     return "white" if sum(ground) < 384 else "black"
 
 
-def _plain(name: str) -> str:
+def _simplify(name: str) -> str:
     letters = re.sub(r"[^a-z0-9]", "", name.lower())
     return _SYNONYMS.get(letters, letters)
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from studies.downstream.recognition import Recogniser, colour, matched_labels, readable_on
+from studies.downstream.recognition import Recogniser, choose_colour, choose_ink, match_labels
 from studies.downstream.task import DrawnTask
 from unjpeg.errors import TrainingDataError
-from unjpeg.evaluate.pairs import Pixels, load_image
+from unjpeg.evaluate.pairs import Pixels8, load_image
 
 __all__ = ["VOC_CLASSES", "Segmentation"]
 
@@ -68,15 +68,15 @@ class Segmentation(DrawnTask[Classes, Counts]):
         except (OSError, ValueError) as error:
             raise TrainingDataError(f"{folder}: no data set as VOC has it ({error})") from error
         self._network = Recogniser(network, "segmentation")
-        matched = matched_labels(self._network.labels, dict(enumerate(self._classes)))
+        matched = match_labels(self._network.labels, dict(enumerate(self._classes)))
         self._class_of = np.zeros(max(self._network.labels) + 1, np.int64)
         self._class_of[list(matched)] = list(matched.values())
         self.identity = f"{self._network.identity} {sorted(matched.items())}"
 
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return sorted(self._names)
 
-    def load(self, name: str) -> tuple[Pixels, Classes]:
+    def load(self, name: str) -> tuple[Pixels8, Classes]:
         """A picture and its mask, ``(H, W)``."""
         pixels = load_image(self._folder / "JPEGImages" / f"{name}.jpg")
         file = self._folder / "SegmentationClass" / f"{name}.png"
@@ -92,10 +92,10 @@ class Segmentation(DrawnTask[Classes, Counts]):
             raise TrainingDataError(f"{file}: there is no class {min(wrong)}")
         return pixels, mask
 
-    def examine(self, pixels: Pixels, truth: Classes) -> Counts:
+    def examine(self, pixels: Pixels8, truth: Classes) -> Counts:
         """How many pixels of each class (rows) the network has given to each (columns)."""
         counts: Counts = multiclass_confusion_matrix(
-            torch.from_numpy(self._found(pixels)),
+            torch.from_numpy(self._find(pixels)),
             torch.from_numpy(truth),
             num_classes=len(self._classes),
             ignore_index=NOT_COUNTED,
@@ -115,28 +115,28 @@ class Segmentation(DrawnTask[Classes, Counts]):
     def from_json(self, stored: Any) -> Counts:
         return np.array(stored, np.int64)
 
-    def drawn_truth(self, pixels: Pixels, truth: Classes) -> Image.Image:
-        return self._drawn(pixels, truth)
+    def draw_truth(self, pixels: Pixels8, truth: Classes) -> Image.Image:
+        return self._draw_classes(pixels, truth)
 
-    def drawn(self, pixels: Pixels) -> Image.Image:
-        return self._drawn(pixels, self._found(pixels))
+    def draw(self, pixels: Pixels8) -> Image.Image:
+        return self._draw_classes(pixels, self._find(pixels))
 
-    def _found(self, pixels: Pixels) -> Classes:
-        classes: Classes = self._class_of[self._network.label_map(pixels)]
+    def _find(self, pixels: Pixels8) -> Classes:
+        classes: Classes = self._class_of[self._network.find_labels(pixels)]
         return classes
 
-    def _drawn(self, pixels: Pixels, classes: Classes) -> Image.Image:
+    def _draw_classes(self, pixels: Pixels8, classes: Classes) -> Image.Image:
         """The picture, grey, under the colours of all classes but the background, with their names."""
-        tints = np.array([colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
+        tints = np.array([choose_colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
         grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
         coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
         image = Image.fromarray(coloured.round().astype(np.uint8))
         size = max(11, image.width // 30)
         font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
         for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
-            ink, text = colour(number), self._classes[number]
+            ink, text = choose_colour(number), self._classes[number]
             width = font.getlength(text) + 8
             draw.rectangle((left, 0, left + width, size + 4), fill=ink)
-            draw.text((left + 4, 0), text, fill=readable_on(ink), font=font)
+            draw.text((left + 4, 0), text, fill=choose_ink(ink), font=font)
             left += width
         return image

@@ -16,11 +16,11 @@ from PIL import Image
 
 from unjpeg.errors import MeasurementError, UnjpegError
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.methods import Method, shaped_as
-from unjpeg.evaluate.pairs import Degradation, Pixels
-from unjpeg.evaluate.sheets import Panel, fitted, side_by_side, stacked
+from unjpeg.evaluate.method import Method, shape_like
+from unjpeg.evaluate.pairs import Degradation, Pixels8
+from unjpeg.evaluate.sheets import Panel, fit, set_side_by_side, stack
 
-__all__ = ["ORIGINAL", "DrawnTask", "Task", "measure_task", "task_sheet", "telling_pictures"]
+__all__ = ["ORIGINAL", "DrawnTask", "Task", "choose_pictures", "draw_sheet", "measure_task"]
 
 Truth = TypeVar("Truth")
 Result = TypeVar("Result")
@@ -47,15 +47,15 @@ class Task(ABC, Generic[Truth, Result]):
     identity: str
 
     @abstractmethod
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         """Of the pictures. Raises UnjpegError."""
 
     @abstractmethod
-    def load(self, name: str) -> tuple[Pixels, Truth]:
+    def load(self, name: str) -> tuple[Pixels8, Truth]:
         """An original, and what is right of it. Raises UnjpegError."""
 
     @abstractmethod
-    def examine(self, pixels: Pixels, truth: Truth) -> Result:
+    def examine(self, pixels: Pixels8, truth: Truth) -> Result:
         """What the machine makes of one picture. Raises UnjpegError."""
 
     @abstractmethod
@@ -75,11 +75,11 @@ class DrawnTask(Task[Truth, Result]):
     """A task whose results can be drawn over a picture."""
 
     @abstractmethod
-    def drawn_truth(self, pixels: Pixels, truth: Truth) -> Image.Image:
+    def draw_truth(self, pixels: Pixels8, truth: Truth) -> Image.Image:
         """What is right, over the original."""
 
     @abstractmethod
-    def drawn(self, pixels: Pixels) -> Image.Image:
+    def draw(self, pixels: Pixels8) -> Image.Image:
         """What the machine makes of a picture, over it. Raises UnjpegError."""
 
 
@@ -112,14 +112,14 @@ def measure_task(
     errors: list[dict[str, str]] = []
     with Journal(journal) as kept:
         known = {tuple(record["key"]): record["result"] for record in kept.found}
-        names = task.names()[:limit]
+        names = task.list_names()[:limit]
         if not names:
             raise MeasurementError(f"{task.name}: there are no pictures")
         for number, name in enumerate(names, 1):
             if sys.stderr.isatty():
                 print(f"\r{task.name}: {number} of {len(names)}", end="", file=sys.stderr, flush=True)
             try:
-                found = dict(_examined(task, name, degradations, methods, kept, known))
+                found = dict(_examine(task, name, degradations, methods, kept, known))
             except (UnjpegError, ValueError, MemoryError) as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 errors.append({"image": name, "error": reason})
@@ -138,13 +138,13 @@ def measure_task(
         "task": task.name,
         "identity": task.identity,
         "pictures": len(results[ORIGINAL, ORIGINAL]),
-        "summary": _summary(task, results, methods[0].name),
+        "summary": _summarise(task, results, methods[0].name),
         "rows": rows,
         "errors": errors,
     }
 
 
-def _examined(
+def _examine(
     task: Task[Truth, Result],
     name: str,
     degradations: Sequence[Degradation],
@@ -156,7 +156,7 @@ def _examined(
     original, truth = task.load(name)
     what = hashlib.sha256(pickle.dumps((original, truth))).hexdigest()[:16]
 
-    def result(degradation: str, method: str, identity: str, make: Callable[[], Pixels]) -> Result:
+    def result(degradation: str, method: str, identity: str, make: Callable[[], Pixels8]) -> Result:
         key = (task.identity, name, what, degradation, method, identity)
         if key not in known:
             found = task.examine(make(), truth)
@@ -172,12 +172,12 @@ def _examined(
                 degradation.name,
                 method.name,
                 method.identity,
-                lambda method=method, file=file: shaped_as(method.restore(file), original),  # type: ignore[misc]
+                lambda method=method, file=file: shape_like(method.restore(file), original),  # type: ignore[misc]
             )
             yield (degradation.name, method.name), made
 
 
-def _summary(
+def _summarise(
     task: Task[Truth, Result], results: Mapping[tuple[str, str], Mapping[str, Result]], first: str
 ) -> dict[str, Any]:
     values = {key: list(by_name.values()) for key, by_name in results.items()}
@@ -209,7 +209,7 @@ def _summary(
     return out
 
 
-def telling_pictures(record: Mapping[str, Any], figure: str, degradation: str) -> list[str]:
+def choose_pictures(record: Mapping[str, Any], figure: str, degradation: str) -> list[str]:
     """Where the second method has most above the first, the median, and least: what to look at, chosen by rule."""
     rows = [row for row in record["rows"] if row["degradation"] == degradation]
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -218,7 +218,7 @@ def telling_pictures(record: Mapping[str, Any], figure: str, degradation: str) -
     return list(dict.fromkeys(image for _, image in (gains[-1], gains[len(gains) // 2], gains[0])))
 
 
-def task_sheet(
+def draw_sheet(
     task: DrawnTask[Truth, Result], names: Sequence[str], degradation: Degradation, methods: Sequence[Method]
 ) -> Image.Image:
     """What is right, and what the machine makes of originals, files and results (the paper's Figs. 10 and 11).
@@ -230,11 +230,11 @@ def task_sheet(
         original, truth = task.load(name)
         versions = {ORIGINAL: original}
         file = degradation.apply(original).file
-        versions |= {method.name: shaped_as(method.restore(file), original) for method in methods}
-        panels = [Panel((name, "what is right"), fitted(task.drawn_truth(original, truth), SHOWN_WIDTH))]
+        versions |= {method.name: shape_like(method.restore(file), original) for method in methods}
+        panels = [Panel((name, "what is right"), fit(task.draw_truth(original, truth), SHOWN_WIDTH))]
         for version, pixels in versions.items():
             figure = task.summarise([task.examine(pixels, truth)])[task.figures[0]]
             title = version if version == ORIGINAL else f"{degradation.name}, {version}"
-            panels.append(Panel((title, f"{task.figures[0]} {figure:.3f}"), fitted(task.drawn(pixels), SHOWN_WIDTH)))
-        rows.append(side_by_side(panels))
-    return stacked(rows)
+            panels.append(Panel((title, f"{task.figures[0]} {figure:.3f}"), fit(task.draw(pixels), SHOWN_WIDTH)))
+        rows.append(set_side_by_side(panels))
+    return stack(rows)

@@ -26,25 +26,24 @@ from PIL import Image
 from unjpeg import restorer as restorer_module
 from unjpeg import tiling as tiling_module
 from unjpeg.console import run_safely
-from unjpeg.evaluate.benchmark import machine
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
-from unjpeg.evaluate.processes import own_peak_mib
+from unjpeg.evaluate.processes import read_own_peak_mib
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
 from unjpeg.tiling import TiledNetwork, Tiling
-from unjpeg.version import __version__, source_commit
 
 __all__ = [
     "NETWORK",
     "STEPS",
-    "ceiling",
-    "enlarged",
-    "halo_table",
+    "enlarge",
     "main",
-    "network_rate",
-    "start_up",
+    "measure_ceiling",
+    "measure_halos",
+    "measure_network_rate",
     "time_restoration",
+    "time_start_up",
 ]
 
 MEGAPIXELS = (0.4, 12.0, 100.0)
@@ -78,14 +77,12 @@ def main(
 ) -> None:
     """Measure time, memory, the machine's ceiling and the halo's effect."""
     record: dict[str, Any] = {
-        "machine": machine(),
-        "unjpeg": __version__,
-        "commit": source_commit(),
+        **describe_origin(),
         "model": model,
-        "start": start_up(photo, model, repeats),
-        "ceiling": ceiling(product, repeats),
+        "start": time_start_up(photo, model, repeats),
+        "ceiling": measure_ceiling(product, repeats),
         "networks": {
-            name: {precision: network_rate(name, precision, repeats) for precision in _precisions(name)}
+            name: {precision: measure_network_rate(name, precision, repeats) for precision in _list_precisions(name)}
             for name in dict.fromkeys([model, *also])
         },
         "runs": [],
@@ -96,8 +93,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             file = Path(folder) / "large.jpg"
-            file.write_bytes(enlarged(photo, size))
-            for runtime, precision in [*(("openvino", here) for here in _precisions(model)), ("onnxruntime", "full")]:
+            file.write_bytes(enlarge(photo, size))
+            for runtime, precision in [
+                *(("openvino", here) for here in _list_precisions(model)),
+                ("onnxruntime", "full"),
+            ]:
                 command = [sys.executable, "-m", __spec__.name, "--one", str(file), runtime, precision, model]
                 finished = subprocess.run(command, capture_output=True, text=True, check=True)
                 run = json.loads(finished.stdout)
@@ -110,14 +110,13 @@ def main(
                     flush=True,
                 )
     if halo_set is not None:
-        for here in _precisions(model):
-            record["halo"] += halo_table(model, here, halo_set, halos, limit=halo_pictures)
+        for here in _list_precisions(model):
+            record["halo"] += measure_halos(model, here, halo_set, halos, limit=halo_pictures)
         record["halo_pictures"] = halo_pictures
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "cost.json").write_text(json.dumps(record, indent=1))
+    put_results(out / "cost.json", record)
 
 
-def _precisions(model: str) -> list[ChosenPrecision]:
+def _list_precisions(model: str) -> list[ChosenPrecision]:
     """That this model runs at on this machine: the default one first, full last."""
     restorer = Restorer(model)
     holds_int8 = restorer.model_file.restore_int8 is not None
@@ -130,7 +129,7 @@ def _precisions(model: str) -> list[ChosenPrecision]:
     return [*(precision for precision in here if precision != "full"), "full"]
 
 
-def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
+def time_start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
     """Median seconds of whole processes: the command's help, and a picture of 64x64 pixels, JPEG in, PNG out.
 
     A first run of each, which may have graphs to compile, is not counted.
@@ -152,7 +151,7 @@ def start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
         }
 
 
-def ceiling(side: int, repeats: int) -> dict[str, float]:
+def measure_ceiling(side: int, repeats: int) -> dict[str, float]:
     """Thousand millions of multiply-adds a second in a product of two square matrices, the best of several.
 
     In float32, by whichever of numpy's library and the network's runtime is faster; in bfloat16 and 8-bit integers
@@ -180,7 +179,7 @@ def ceiling(side: int, repeats: int) -> dict[str, float]:
 
     def rate(call: Callable[[], object]) -> float:
         call()
-        return side**3 / 1e9 / min(_seconds(call) for _ in range(repeats))
+        return side**3 / 1e9 / min(_time_call(call) for _ in range(repeats))
 
     rates = {"f32": max(rate(lambda: np.matmul(first, second)), rate(product("f32")))}
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -190,7 +189,7 @@ def ceiling(side: int, repeats: int) -> dict[str, float]:
     return rates
 
 
-def network_rate(model: str, precision: Precision, repeats: int) -> dict[str, Any]:
+def measure_network_rate(model: str, precision: Precision, repeats: int) -> dict[str, Any]:
     """What the network's tiles make of it: multiply-adds of a tile, in thousand millions, and of a second."""
     from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
     from unjpeg.models import DagnConfig
@@ -202,7 +201,7 @@ def network_rate(model: str, precision: Precision, repeats: int) -> dict[str, An
     tile = np.random.default_rng(0).random((1, 3, TILE_SIDE, TILE_SIDE), dtype=np.float32)
     guidance = loaded.guide(tile[..., : loaded.guide_window, : loaded.guide_window])
     loaded.restore(tile, guidance)
-    seconds = float(np.median([_seconds(lambda: loaded.restore(tile, guidance)) for _ in range(repeats)]))
+    seconds = float(np.median([_time_call(lambda: loaded.restore(tile, guidance)) for _ in range(repeats)]))
     return {
         "runtime": loaded.runtime,
         "multiply_adds_g": multiply_adds_g,
@@ -211,7 +210,7 @@ def network_rate(model: str, precision: Precision, repeats: int) -> dict[str, An
     }
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _time_call(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -226,14 +225,14 @@ class _Stopwatch:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        running = self._charged()
+        running = self._charge()
         running.append(name)
         try:
             yield
         finally:
-            self._charged().pop()
+            self._charge().pop()
 
-    def _charged(self) -> list[str]:
+    def _charge(self) -> list[str]:
         """The steps that run in this thread, the time up to now counted."""
         here, now = vars(self._thread), time.perf_counter()
         running: list[str] = here.setdefault("running", [])
@@ -242,14 +241,14 @@ class _Stopwatch:
         here["since"] = now
         return running
 
-    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def time_calls(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
             with self.step(name):
                 return call(*arguments, **options)
 
         return run
 
-    def timed_items(self, name: str, call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def time_items(self, name: str, call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         def run(*arguments: Any, **options: Any) -> Iterator[Any]:
             items = call(*arguments, **options)
             while True:
@@ -270,13 +269,13 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
     restorer = Restorer(model, runtime=runtime, precision=precision)  # type: ignore[arg-type]
     with watch.step("load"):
         loaded = restorer.model
-    loaded.guide = watch.timed("guide", loaded.guide)  # type: ignore[method-assign]
-    loaded.restore = watch.timed("tiles", loaded.restore)  # type: ignore[method-assign]
-    restorer._finished_strips = watch.timed_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
+    loaded.guide = watch.time_calls("guide", loaded.guide)  # type: ignore[method-assign]
+    loaded.restore = watch.time_calls("tiles", loaded.restore)  # type: ignore[method-assign]
+    restorer._finished_strips = watch.time_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
     untimed = module.read_picture, module.project, tiling.ahead_by_one
-    tiling.ahead_by_one = watch.timed_items("waiting", tiling.ahead_by_one)
-    module.read_picture = watch.timed("decode", module.read_picture)
-    module.project = watch.timed("projection", module.project)
+    tiling.ahead_by_one = watch.time_items("waiting", tiling.ahead_by_one)
+    module.read_picture = watch.time_calls("decode", module.read_picture)
+    module.project = watch.time_calls("projection", module.project)
     try:
         start = time.perf_counter()
         with watch.step("conversion"):
@@ -295,11 +294,11 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
         "total_seconds": total,
         "seconds_per_megapixel": total / megapixels,
         "share_outside_network": 1 - sum(watch.seconds[step] for step in NETWORK) / total,
-        "peak_mib": own_peak_mib(),
+        "peak_mib": read_own_peak_mib(),
     }
 
 
-def halo_table(
+def measure_halos(
     model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
@@ -339,7 +338,7 @@ def halo_table(
     return rows
 
 
-def enlarged(photo: Path, megapixels: float, sampling: str = "4:2:0") -> bytes:
+def enlarge(photo: Path, megapixels: float, sampling: str = "4:2:0") -> bytes:
     """The picture repeated, mirrored at the seams, to a 4:3 picture of about that size, as a JPEG of quality 30."""
     with Image.open(photo) as image:
         pixels = np.asarray(image.convert("RGB"))

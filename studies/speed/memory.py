@@ -15,10 +15,12 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.speed.cost import enlarged
+from studies.speed.cost import enlarge
 from unjpeg.console import run_safely
-from unjpeg.evaluate.benchmark import machine
-from unjpeg.evaluate.processes import peak_of
+from unjpeg.errors import MeasurementError
+from unjpeg.evaluate.processes import measure_peak
+from unjpeg.evaluate.results import put_results
+from unjpeg.version import machine
 
 __all__ = ["main", "measure_restoration"]
 
@@ -40,18 +42,17 @@ def main(
     record_path = out / "memory.json"
     record: dict[str, Any] = json.loads(record_path.read_text()) if record_path.exists() else {"runs": []}
     record["machine"] = machine()
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for size in megapixels:
             source, target = Path(folder, "large.jpg"), Path(folder, f"restored{suffix}")
-            source.write_bytes(enlarged(photo, size, sampling))
+            source.write_bytes(enlarge(photo, size, sampling))
             run = measure_restoration(source, target, model, options.split(), stop_after)
             record["runs"].append(
                 {"megapixels": size, "sampling": sampling, "model": Path(model).stem, "output": suffix, **run}
             )
             print(json.dumps(record["runs"][-1]), flush=True)
             target.unlink(missing_ok=True)
-    record_path.write_text(json.dumps(record, indent=1))
+    put_results(record_path, record)
 
 
 def measure_restoration(
@@ -60,15 +61,15 @@ def measure_restoration(
     """Restore a file through the command and say what it took, so many seconds at most.
 
     Raises:
-        RuntimeError: the command failed, or there is no way to ask for its memory.
+        MeasurementError: the command failed, or there is no way to ask for its memory.
     """
     command = [sys.executable, "-m", "unjpeg", "restore", str(source), "-o", str(target), "--model", model, *options]
     start = time.perf_counter()
-    peak = peak_of(command, stop_after=None if stop_after == float("inf") else stop_after)
+    peak = measure_peak(command, stop_after=None if stop_after == float("inf") else stop_after)
     if peak is None:
-        raise RuntimeError("the peak memory of a process cannot be read here")
+        raise MeasurementError("the peak memory of a process cannot be read here")
     if peak.code and not peak.stopped:
-        raise RuntimeError(f"unjpeg restore failed: {peak.said.strip()}")
+        raise MeasurementError(f"unjpeg restore failed: {peak.said.strip()}")
     return {
         "options": " ".join(options),
         "source_bytes": source.stat().st_size,

@@ -20,10 +20,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from studies.speed.cost import enlarged
+from studies.speed.cost import enlarge
 from unjpeg.console import run_safely
-from unjpeg.evaluate.benchmark import machine
-from unjpeg.version import __version__, source_commit
+from unjpeg.errors import MeasurementError
+from unjpeg.evaluate.results import describe_origin, put_results
 
 __all__ = ["against", "app", "take_turns", "workers"]
 
@@ -53,7 +53,7 @@ def workers(
         album = Path(folder, "album")
         album.mkdir()
         for number in range(pictures):
-            (album / f"{number}.jpg").write_bytes(enlarged(photo, megapixels))
+            (album / f"{number}.jpg").write_bytes(enlarge(photo, megapixels))
 
         def command(count: int) -> list[str]:
             where = [str(album), "-o", str(Path(folder, "out")), "--overwrite", "--model", model]
@@ -82,7 +82,7 @@ def against(
     """Seconds of whole processes on one file."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "large.jpg")
-        source.write_bytes(enlarged(photo, megapixels))
+        source.write_bytes(enlarge(photo, megapixels))
         commands = {}
         for given in programs:
             name, _, line = given.partition("=")
@@ -108,7 +108,7 @@ def take_turns(
     """Median seconds of each command; a first turn, which may have graphs to compile, is not counted.
 
     Raises:
-        RuntimeError: one failed.
+        MeasurementError: one failed.
     """
     found: dict[str, list[float]] = {name: [] for name in commands}
     names = list(commands)
@@ -118,7 +118,7 @@ def take_turns(
             start = clock()
             ran = subprocess.run(commands[name], capture_output=True, text=True, check=False)
             if ran.returncode:
-                raise RuntimeError(f"{name} failed: {ran.stderr.strip()[-500:]}")
+                raise MeasurementError(f"{name} failed: {ran.stderr.strip()[-500:]}")
             if turn:
                 found[name].append(clock() - start)
                 print(f"{name}: {found[name][-1]:.1f} s", flush=True)
@@ -126,11 +126,10 @@ def take_turns(
 
 
 def _keep(out: Path, name: str, measured: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "throughput.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    record[name] = {"machine": machine(), "unjpeg": __version__, "commit": source_commit(), **measured}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    record[name] = {**describe_origin(), **measured}
+    put_results(path, record)
     print(json.dumps(record[name]), flush=True)
 
 

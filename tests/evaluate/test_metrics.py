@@ -18,7 +18,7 @@ pytest.importorskip("skimage")
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from unjpeg.dct import ycc_from_rgb
-from unjpeg.evaluate.benchmark import Row, measured
+from unjpeg.evaluate.benchmark import Row, measure
 from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.metrics import (
     METRICS,
@@ -248,7 +248,7 @@ def jpeg_row(name: str, quality: int, metrics: Sequence[str], data_root: Path) -
     folder = data_root / "test" / name
     if not folder.is_dir():
         pytest.skip(f"no test set in {folder}")
-    rows = list(measured(TestSet(name, folder), [Degradation("jpeg", quality)], [Decoder()], metrics))
+    rows = list(measure(TestSet(name, folder), [Degradation("jpeg", quality)], [Decoder()], metrics))
     figures = [row.figures for row in rows if isinstance(row, Row)]
     assert len(figures) == len(rows)
     return {metric: float(np.mean([each[metric] for each in figures])) for metric in metrics}

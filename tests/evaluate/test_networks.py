@@ -21,7 +21,7 @@ from studies.compared import COMPARED, train_compared
 from unjpeg.adapt.carn import restore_pixels, stored
 from unjpeg.dct import ycc_from_rgb
 from unjpeg.errors import MeasurementError, SettingError, TrainingError
-from unjpeg.evaluate.methods import method_by_name
+from unjpeg.evaluate.methods import find_method
 from unjpeg.evaluate.networks import BackboneMethod, SpandrelMethod
 from unjpeg.models import ArCnnConfig, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.checkpoint import Checkpoint
@@ -43,21 +43,21 @@ def checkpoint(path: Path, config: BackboneConfig) -> nn.Module:
 )
 def test_our_networks_restore_luma_and_leave_chroma(config: BackboneConfig, tmp_path: Path) -> None:
     network = checkpoint(tmp_path / "net.safetensors", config)
-    method = method_by_name(str(tmp_path / "net.safetensors"))
+    method = find_method(str(tmp_path / "net.safetensors"))
     assert isinstance(method, BackboneMethod)
     assert method.name == "net"
     assert np.array_equal(method.restore(GREY), restore_pixels(network, decoded(GREY)))  # type: ignore[arg-type]
     before, after = (ycc_from_rgb(pixels.astype(np.float32)) for pixels in (decoded(COLOUR), method.restore(COLOUR)))
     unclipped = (method.restore(COLOUR) > 0).all(axis=2) & (method.restore(COLOUR) < 255).all(axis=2)
     assert np.abs(after - before)[unclipped][:, 1:].max() < 1.5  # rounding
-    complexity = method.complexity()
+    complexity = method.count_complexity()
     assert complexity is not None
     assert complexity.parameters_m == sum(p.numel() for p in network.parameters()) / 1e6
 
 
 def test_multiply_adds_are_those_of_the_convolutions(tmp_path: Path) -> None:
     checkpoint(tmp_path / "net.safetensors", ArCnnConfig(image_channels=3))
-    complexity = method_by_name(str(tmp_path / "net.safetensors")).complexity()
+    complexity = find_method(str(tmp_path / "net.safetensors")).count_complexity()
     assert complexity is not None
     per_pixel = 81 * 3 * 64 + 49 * 64 * 32 + 32 * 16 + 25 * 16 * 3
     assert complexity.multiply_adds_g == pytest.approx(per_pixel * 512**2 / 1e9)
@@ -104,7 +104,7 @@ def spandrel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_other_people_s_networks_run_through_spandrel(channels: int, spandrel: dict[str, Any], tmp_path: Path) -> None:
     spandrel["loads"] = Descriptor(channels)
     (tmp_path / "fbcnn.safetensors").write_bytes(b"weights")
-    method = method_by_name(str(tmp_path / "fbcnn.safetensors"))
+    method = find_method(str(tmp_path / "fbcnn.safetensors"))
     assert (method.name, type(method)) == ("fbcnn", SpandrelMethod)
     expected = np.rint(decoded(GREY).astype(np.float32) / 2)
     assert np.abs(method.restore(GREY) - expected).max() <= 1
@@ -112,14 +112,14 @@ def test_other_people_s_networks_run_through_spandrel(channels: int, spandrel: d
     assert halved.shape == decoded(COLOUR).shape
     if channels == 3:
         assert np.abs(halved - decoded(COLOUR) / 2).max() <= 1
-    complexity = method.complexity()
+    complexity = method.count_complexity()
     assert complexity is not None
     assert complexity.parameters_m == (channels**2 + channels) / 1e6
 
 
 def test_a_safetensors_file_of_others_goes_to_spandrel(spandrel: dict[str, Any], tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "swinir.safetensors")
-    assert isinstance(method_by_name(str(tmp_path / "swinir.safetensors")), SpandrelMethod)
+    assert isinstance(find_method(str(tmp_path / "swinir.safetensors")), SpandrelMethod)
 
 
 @pytest.mark.parametrize(
@@ -135,23 +135,23 @@ def test_what_restores_no_picture_is_refused(loads: Any, reason: str, spandrel: 
     spandrel["loads"] = loads
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     with pytest.raises(MeasurementError, match=reason):
-        method_by_name(str(tmp_path / "x.safetensors"))
+        find_method(str(tmp_path / "x.safetensors"))
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="no such file"):
-        method_by_name(str(tmp_path / "missing.safetensors"))
+        find_method(str(tmp_path / "missing.safetensors"))
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MeasurementError, match=r"pip install 'unjpeg\[spandrel\]'"):
-        method_by_name(str(tmp_path / "x.safetensors"))
+        find_method(str(tmp_path / "x.safetensors"))
     network = make_backbone(ArCnnConfig(widths=(4, 4, 4)))
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, kind in (("other", "NoConfig"), ("wrong", "ArCnnConfig")):
         config = {"backbone": {**asdict(ArCnnConfig()), "kind": kind}}
         Checkpoint(tensors, 1, config, {}).save(tmp_path / f"{name}.safetensors")
         with pytest.raises(MeasurementError, match="no network that can be measured"):
-            method_by_name(str(tmp_path / f"{name}.safetensors"))
+            find_method(str(tmp_path / f"{name}.safetensors"))
 
 
 def test_the_compared_networks_train_and_are_measured(
@@ -163,7 +163,7 @@ def test_the_compared_networks_train_and_are_measured(
     metrics = Checkpoint.load(out).metrics
     assert metrics.keys() == {"psnr_db_q10", "psnr_db_q40"}
     assert metrics["psnr_db_q10"] < metrics["psnr_db_q40"]
-    method = method_by_name(str(out))
+    method = find_method(str(out))
     assert method.name == "mine"
     assert method.restore(COLOUR).shape == decoded(COLOUR).shape
     before = out.read_bytes()
@@ -186,4 +186,4 @@ def test_every_compared_network_is_of_its_kind() -> None:
 def test_no_pickle_is_loaded(name: str, spandrel: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"weights")
     with pytest.raises(MeasurementError, match="no pickle is loaded here"):
-        method_by_name(str(tmp_path / name))
+        find_method(str(tmp_path / name))

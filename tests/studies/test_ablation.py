@@ -21,16 +21,17 @@ from studies.dagn.ablation import (
     LAMBDAS,
     MODULES,
     Scope,
-    Study,
-    gain,
+    estimate_gain,
     measure_variant,
+    plan_variants,
     plot_lambdas,
-    summarised,
+    summarise,
     train_variant,
-    variants,
 )
+from studies.printed import ABLATION
 from unjpeg.errors import OtherTrainingError, SettingError, UnjpegError
-from unjpeg.evaluate.printed import ABLATION, TABLE_1
+from unjpeg.evaluate.printed import TABLE_1
+from unjpeg.evaluate.results import load_results
 from unjpeg.train.config import Recipe
 from unjpeg.train.data import ImageFolder
 from unjpeg.train.recipes import tiny
@@ -53,7 +54,7 @@ def rows_of(values: dict[tuple[str, int, str], float]) -> list[dict[str, Any]]:
 
 
 def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
-    planned = variants(Study.modules, toy_recipe(), 2, tmp_path)
+    planned = plan_variants("modules", toy_recipe(), 2, tmp_path)
     assert [v.name for v in planned] == [*MODULES, *MODULES]
     assert len({v.stage1 for v in planned}) == 2
     assert len({v.stage2 for v in planned}) == 10
@@ -67,7 +68,7 @@ def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
 
 
 def test_variants_of_fig_13_have_their_own_stage_1(tmp_path: Path) -> None:
-    planned = variants(Study.lambdas, toy_recipe(), 1, tmp_path)
+    planned = plan_variants("lambdas", toy_recipe(), 1, tmp_path)
     assert len({v.stage1 for v in planned}) == len(planned) == len(LAMBDAS)
     factors = {(v.recipe.encoders.lambda_insensitive, v.recipe.encoders.lambda_sensitive) for v in planned}
     assert factors == {(1, 1), (0.1, 1), (10, 1), (1, 0.1), (1, 10)}
@@ -94,7 +95,7 @@ def test_wrong_usage_is_said_before_any_training(
     monkeypatch.setattr(ablation, "train_variant", never)
     options: dict[str, Any] = {"recipe": "tiny", "test": ["here"], "accelerator": "cpu", **changes}
     with pytest.raises(SettingError, match=says) as raised:
-        ablation.main(Study.modules, ["here"], **options)
+        ablation.main("modules", ["here"], **options)
     assert "\n" not in str(raised.value)
 
 
@@ -116,7 +117,7 @@ def test_pictures_that_cannot_be_measured_are_said_before_any_training(
     ]
     with pytest.raises(UnjpegError, match=says):
         ablation.main(
-            Study.modules,
+            "modules",
             [str(image_folder)],
             recipe="tiny",
             settings=settings,
@@ -139,7 +140,7 @@ def test_gain_lies_in_its_interval(differences: list[float], seeds: int, shift: 
         for number, difference in enumerate(differences):
             values["base", seed, str(number)] = 30.0 + number
             values["new", seed, str(number)] = 30.0 + number + difference + shift + seed / 10
-    result = gain(rows_of(values), "new", "base")
+    result = estimate_gain(rows_of(values), "new", "base")
     of_images = np.array(differences) + shift + (seeds - 1) / 20
     assert result.mean == pytest.approx(of_images.mean())
     assert of_images.min() - 1e-6 <= result.low <= result.mean + 1e-6
@@ -157,7 +158,7 @@ def test_interval_is_as_wide_as_the_pictures_differ() -> None:
     for seeds in (1, 3):
         values = {("base", seed, str(image)): 30.0 for seed in range(seeds) for image in range(300)}
         values |= {("new", seed, str(i)): 30 + d for seed in range(seeds) for i, d in enumerate(differences)}
-        result = gain(rows_of(values), "new", "base")
+        result = estimate_gain(rows_of(values), "new", "base")
         half = 1.96 * differences.std() / 300**0.5
         assert result.high - result.mean == pytest.approx(half, rel=0.1)
         assert result.mean - result.low == pytest.approx(half, rel=0.1)
@@ -166,14 +167,14 @@ def test_interval_is_as_wide_as_the_pictures_differ() -> None:
 def test_gain_by_hand() -> None:
     values = {("base", seed, image): 30.0 for seed in (0, 1) for image in "ab"}
     values |= {("new", 0, "a"): 30.1, ("new", 0, "b"): 30.3, ("new", 1, "a"): 30.3, ("new", 1, "b"): 30.5}
-    result = gain(rows_of(values), "new", "base")
+    result = estimate_gain(rows_of(values), "new", "base")
     assert result.mean == pytest.approx(0.3)
     assert (result.low, result.high) == pytest.approx((0.2, 0.4))
     assert result.seed_deviation == pytest.approx(np.std([0.2, 0.4], ddof=1))
     with pytest.raises(ValueError, match="same pictures"):
-        gain(rows_of({**values, ("new", 1, "c"): 1.0}), "new", "base")
+        estimate_gain(rows_of({**values, ("new", 1, "c"): 1.0}), "new", "base")
     with pytest.raises(ValueError, match="same pictures"):
-        gain(rows_of(values), "newer", "base")
+        estimate_gain(rows_of(values), "newer", "base")
 
 
 def test_printed_tables_agree_with_each_other() -> None:
@@ -196,7 +197,7 @@ def lambda_rows() -> list[dict[str, Any]]:
 
 def test_summary_and_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib").use("Agg")
-    summary = summarised(lambda_rows(), list(LAMBDAS))
+    summary = summarise(lambda_rows(), list(LAMBDAS))
     figures = summary["live1"]["10"]["psnr_db"]
     assert (figures["jpeg"], figures["base"]) == (29, 30)
     assert {name: value["mean"] for name, value in figures["gains"].items()} == pytest.approx(
@@ -233,7 +234,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
     monkeypatch.setattr(ablation, "train_variant", lambda *_, **__: live1)
     monkeypatch.setattr(ablation, "measure_variant", rows_by_variant)
     ablation.main(
-        Study.modules,
+        "modules",
         [str(live1)],
         recipe="tiny",
         settings=["validation_fraction=0.5"],
@@ -246,7 +247,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         accelerator="cpu",
         precision="32-true",
     )
-    record = json.loads((tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json").read_text())
+    record = load_results(tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json")
     assert len(record["rows"]) == 2 * 5 * 2 * 2 * 2
     assert record["seeds"] == [0, 1]
     assert record["test_pictures"].keys() == {"live1", "own"}
@@ -270,7 +271,7 @@ def test_another_studys_folder_is_refused_with_the_cure(
     monkeypatch.setattr(ablation, "train_variant", other)
     with pytest.raises(OtherTrainingError, match=r"choose another folder \(another --name or --work\)$"):
         ablation.main(
-            Study.modules, [str(image_folder)], recipe="tiny", test=[str(image_folder)], accelerator="cpu", limit=1
+            "modules", [str(image_folder)], recipe="tiny", test=[str(image_folder)], accelerator="cpu", limit=1
         )
 
 
@@ -294,7 +295,7 @@ def test_a_variant_is_trained_measured_and_taken_up_again(
 ) -> None:
     images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.5, cache_dir=tmp_path / "cache")
     fabric = Fabric(accelerator="cpu", devices=1)
-    variant = variants(Study.modules, toy_recipe(), 1, tmp_path / "work")[2]
+    variant = plan_variants("modules", toy_recipe(), 1, tmp_path / "work")[2]
     assert variant.name == "CSGM"
 
     def run(folder: Path = image_folder, *, limit: int = 2, seed: int = 0) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from conftest import synthetic_photo
 from studies.carn import codecs
 from studies.carn import scenarios as commands
 from studies.carn import tables as carn_tables
+from studies.printed import CARN_TABLE_1, CARN_TABLE_2
 from unjpeg.adapt import carn
 from unjpeg.adapt.domains import checksum
 from unjpeg.adapt.model import AdaptationReport
@@ -27,7 +28,6 @@ from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.methods import Decoder
 from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Degradation
-from unjpeg.evaluate.printed import CARN_TABLE_1, CARN_TABLE_2
 from unjpeg.modelfile import ModelFile
 from unjpeg.train.degrade import compress_jpeg
 
@@ -180,7 +180,7 @@ def test_probe_and_figures(data: Path) -> None:
     record = json.loads((data / "results" / "carn-tiny-probe.json").read_text())
     assert [row["inputs"] for row in record["rows"]] == ["flattened", "moments", "average", "convolved"]
     assert all(0 <= row["accuracy"] <= 1 for row in record["rows"])
-    assert "carn-probe" in carn_tables.tables(data / "results")
+    assert "carn-probe" in carn_tables.make_tables(data / "results")
     run(data, "figures", "--out", str(data / "images"), "--side", "16", "--test-set", "bsd68")
     names = sorted(path.name for path in (data / "images").iterdir())
     assert names == [f"carn-tiny-bsd68-q{q}-{what}.png" for q in (10, 70) for what in ("crops", "residuals")]
@@ -204,16 +204,16 @@ ROWS = [
 
 
 def test_share_of_the_gap_by_hand() -> None:
-    assert carn_tables.gap_shares(ROWS, 10, "bsd68") == pytest.approx([0.5, 0.1])
-    assert carn_tables.gap_shares(ROWS, 70, "bsd68") == []
+    assert carn_tables.compute_gap_shares(ROWS, 10, "bsd68") == pytest.approx([0.5, 0.1])
+    assert carn_tables.compute_gap_shares(ROWS, 70, "bsd68") == []
     # A seed with a gap of its own of 0.01 dB does not decide alone: (0.5 + 0.1) / 1.01, not (0.5 + 10) / 2.
     uneven = [*ROWS[:5], a_row("SQ", 1, 27.01), a_row("DQ", 1, 27.0), a_row("ours", 1, 27.1)]
-    assert statistics.fmean(carn_tables.gap_shares(uneven, 10, "bsd68")) == pytest.approx(0.6 / 1.01)
-    assert carn_tables.gap_shares([row for row in ROWS if row["method"] != "SQ"], 10, "bsd68") == []
+    assert statistics.fmean(carn_tables.compute_gap_shares(uneven, 10, "bsd68")) == pytest.approx(0.6 / 1.01)
+    assert carn_tables.compute_gap_shares([row for row in ROWS if row["method"] != "SQ"], 10, "bsd68") == []
 
 
 def test_missing_results_are_said_to_be_missing(tmp_path: Path) -> None:
-    made = carn_tables.tables(tmp_path)
+    made = carn_tables.make_tables(tmp_path)
     assert all(text.startswith("Not measured yet: `python -m studies.carn.") for text in made.values())
     sizes = {f"carn-{name}{size}" for name in ("table1", "gap", "table2") for size in ("", "-published")}
     assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants", "carn-bound"}
@@ -235,7 +235,7 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     how |= {"stopped_at_step": 30, "kept_steps": 20}
     codec = {"rows": [{"codec": "webp-20", "set": "live1", "images": 29, **how, **figures, **apart}]}
     (tmp_path / "adapt-codecs.json").write_text(json.dumps(codec))
-    made = carn_tables.tables(tmp_path)
+    made = carn_tables.make_tables(tmp_path)
     assert "| 10 | ours |  | 27.30 ± 0.28 / 26.30 / 0.500 |  |" in made["carn-table1"]
     assert "| 10 |  | 30.0% ± 28.3% |  |" in made["carn-gap"]
     assert "| 10 | ours | 14 beside 56 |  | 27.25 / 26.25 / 0.500 |  |" in made["carn-table2"]
@@ -247,7 +247,7 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     assert made["carn-bound"].startswith("Not measured yet")
     shown = {"rows": [*ROWS, a_row("bound", 1, 27.75)]}
     (tmp_path / "carn-small-table1.json").write_text(json.dumps(shown))
-    assert "| `small` | 1 |  | 75.0% |  |" in carn_tables.tables(tmp_path)["carn-bound"]
+    assert "| `small` | 1 |  | 75.0% |  |" in carn_tables.make_tables(tmp_path)["carn-bound"]
     assert "| 10 | ours, as printed | 25.03 / 25.01 / 0.47 | 28.14 / 28.10 / 0.46 |" in made["carn-table1"]
     assert "| 10 | ours, as printed | 100 beside 400 | 24.92 / 24.90 / 0.46 |" in made["carn-table2"]
     assert made["carn-table1-published"].startswith(
@@ -258,7 +258,7 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
 def test_variants_are_whatever_was_measured(tmp_path: Path) -> None:
     for name in ("small", "small-ramp", "published", "tiny"):
         (tmp_path / f"carn-{name}-table1.json").write_text(json.dumps({"rows": ROWS}))
-    lines = carn_tables.tables(tmp_path)["carn-variants"].splitlines()
+    lines = carn_tables.make_tables(tmp_path)["carn-variants"].splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| `small`", "| `small-ramp`"]
 
 

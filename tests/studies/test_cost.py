@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jpegs import encoded, picture
-from studies.documents.tables import tables
+from studies.documents.tables import make_tables
 from studies.speed import cost
 from unjpeg.restorer import Restorer
 from unjpeg.tiling import Tiling
@@ -61,14 +61,14 @@ def test_an_inner_step_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with watch.step("encode"):
         clock.now += 8
-        for _ in watch.timed_items("conversion", items)():  # type: ignore[arg-type]
+        for _ in watch.time_items("conversion", items)():  # type: ignore[arg-type]
             clock.now += 16
     assert watch.seconds == {**dict.fromkeys(cost.STEPS, 0.0), "encode": 8 + 2 * 16, "conversion": 1 + 2}
 
 
 def test_the_ceiling_is_what_a_product_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "_seconds", lambda call: (call(), 0.5)[1])
-    rates = cost.ceiling(64, 1)
+    monkeypatch.setattr(cost, "_time_call", lambda call: (call(), 0.5)[1])
+    rates = cost.measure_ceiling(64, 1)
     assert rates["f32"] == 64**3 / 1e9 / 0.5
 
 
@@ -101,7 +101,7 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
         "halo": [],
     }
     (tmp_path / "cost.json").write_text(json.dumps(record))
-    made = tables(tmp_path)
+    made = make_tables(tmp_path)
     assert "Some Processor | f32 | bf16 | int8 |" in made["ceiling"]
     assert "| product of two large matrices | 100 | 200 | 400 |" in made["ceiling"]
     assert "| `default` on a tile of 512x512 | 50 (50%) | 50 (25%) | 240 (60%) |" in made["ceiling"]
@@ -110,5 +110,5 @@ def test_the_tables_show_what_was_measured(tmp_path: Path) -> None:
     assert "| `unjpeg --help` | 0.25 |" in made["start"]
     del record["ceiling"], record["start"], run["total_seconds"]
     (tmp_path / "cost.json").write_text(json.dumps(record))
-    made = tables(tmp_path)
+    made = make_tables(tmp_path)
     assert {made["ceiling"], made["steps"], made["start"]} == {"Not measured yet."}

@@ -22,18 +22,19 @@ pytest.importorskip("skimage")
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from studies.downstream.contours import THRESHOLDS, Contours, _matched, contour_counts, contour_strength
+from studies.downstream.contours import THRESHOLDS, Contours, _match, count_contours, measure_contours
 from studies.downstream.measure import app
-from studies.downstream.reading import Reading, page
-from studies.downstream.task import Task, measure_task, telling_pictures
+from studies.downstream.reading import Reading, render_page
+from studies.downstream.task import Task, choose_pictures, measure_task
 from unjpeg.errors import BadImageError, MeasurementError, SettingError, TrainingDataError
-from unjpeg.evaluate.methods import Decoder, Method
-from unjpeg.evaluate.pairs import Degradation, Pixels, decode
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Decoder
+from unjpeg.evaluate.pairs import Degradation, Pixels8, decode
 
 # --- contours -----------------------------------------------------------------------------------------------------
 
 
-def square(side: int = 64) -> tuple[Pixels, NDArray[np.bool_]]:
+def square(side: int = 64) -> tuple[Pixels8, NDArray[np.bool_]]:
     """A bright square on a dark ground, and its outline."""
     pixels = np.full((side, side), 60, np.uint8)
     pixels[side // 4 : -side // 4, side // 4 : -side // 4] = 200
@@ -45,15 +46,15 @@ def square(side: int = 64) -> tuple[Pixels, NDArray[np.bool_]]:
 
 def test_contours_are_thin_and_where_the_edges_are() -> None:
     pixels, outline = square()
-    strength = contour_strength(pixels)
+    strength = measure_contours(pixels)
     strong = strength > THRESHOLDS[5]
     assert 0.8 * outline.sum() < strong.sum() < 1.3 * outline.sum()
     for y, x in np.argwhere(strong):
         assert outline[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any()
     # A step of 140 levels through a Gaussian of sigma 2 rises by 140 / (2 sqrt(2 pi)) a pixel.
     assert strength.max() == pytest.approx(140 / (2 * np.sqrt(2 * np.pi)), rel=0.05)
-    assert np.allclose(contour_strength(np.dstack([pixels] * 3)), strength)
-    assert not contour_strength(np.full((20, 20), 7, np.uint8)).any()
+    assert np.allclose(measure_contours(np.dstack([pixels] * 3)), strength)
+    assert not measure_contours(np.full((20, 20), 7, np.uint8)).any()
 
 
 def test_a_found_pixel_matches_one_drawn_pixel() -> None:
@@ -62,16 +63,16 @@ def test_a_found_pixel_matches_one_drawn_pixel() -> None:
     strength[20:80, 50] = strength[20:80, 51] = 10
     drawn = np.zeros((100, 100), bool)
     drawn[20:80, 50] = True
-    counts = contour_counts(strength, [drawn])
+    counts = count_contours(strength, [drawn])
     below = THRESHOLDS <= 10
     assert (counts.found[below] == 120).all()
     assert (counts.right[below] == 60).all()
     assert (counts.drawn_found[below] == 60).all()
     assert not counts.found[~below].any()
     far = np.roll(drawn, 3, axis=1)  # 0.0075 of the diagonal is 1.06 pixels
-    assert not contour_counts(strength, [far]).right.any()
+    assert not count_contours(strength, [far]).right.any()
     # Right for one person is right; drawn pixels are asked for of all of them.
-    both = contour_counts(strength, [drawn, far])
+    both = count_contours(strength, [drawn, far])
     assert (both.right[below] == 60).all()
     assert (both.drawn_found[below] == 60).all()
     assert both.drawn == 120
@@ -82,7 +83,7 @@ def test_a_largest_matching(density: float) -> None:
     """As large as scipy's, of rows that can be matched all together."""
     for seed in range(20):
         pairs = csr_array((np.random.default_rng(seed).random((30, 20)) < density).astype(np.int8))
-        matched = _matched(pairs)
+        matched = _match(pairs)
         largest = (maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum()
         assert matched.sum() == largest == (maximum_bipartite_matching(pairs[matched], perm_type="column") >= 0).sum()
 
@@ -95,24 +96,24 @@ def test_one_threshold_for_all_is_no_better_than_one_for_each() -> None:
     for level in (4, 16):  # contours of very different strength, with noise below them
         strength = rng.uniform(0, level * 0.6, (60, 60)) * (rng.random((60, 60)) < 0.2)
         strength[outline] = level
-        results.append(contour_counts(strength, [outline]))
+        results.append(count_contours(strength, [outline]))
     task = Contours(Path(), Path())
     both = task.summarise(results)
     assert 0.5 < both["ods"] < both["ois"] <= 1
     assert task.summarise(results[:1])["ods"] == task.summarise(results[:1])["ois"]
-    perfect = task.summarise([contour_counts(np.where(outline, 10.0, 0), [outline])])
+    perfect = task.summarise([count_contours(np.where(outline, 10.0, 0), [outline])])
     assert perfect == {"ods": 1, "ois": 1}
 
 
 def test_contours_are_drawn_over_the_picture() -> None:
     pixels, outline = square()
     task = Contours(Path(), Path())
-    for drawn, least in ((task.drawn(pixels), 0.8), (task.drawn_truth(pixels, [outline, np.zeros_like(outline)]), 0)):
+    for drawn, least in ((task.draw(pixels), 0.8), (task.draw_truth(pixels, [outline, np.zeros_like(outline)]), 0)):
         shown = np.asarray(drawn, int)
         yellow = shown[..., 0] - shown[..., 2] > 40  # the picture itself is grey
         assert yellow[outline].mean() >= (least or 1)
         assert yellow.mean() < 0.2
-    alone = np.asarray(task.drawn_truth(pixels, [outline]), int)
+    alone = np.asarray(task.draw_truth(pixels, [outline]), int)
     assert (alone[outline] == (255, 210, 40)).all()
     assert (shown[outline][:, 0] < 255).all()  # of two people only one has drawn it
 
@@ -153,8 +154,8 @@ def test_the_berkeley_files_are_read(tmp_path: Path) -> None:
 
 def test_pages_are_the_same_every_time_and_hold_what_they_say() -> None:
     for number in (0, 1, 2):
-        pixels, written = page(number)
-        again, _ = page(number)
+        pixels, written = render_page(number)
+        again, _ = render_page(number)
         assert np.array_equal(pixels, again)
         assert len(written) > 300
         assert "  " not in written
@@ -162,13 +163,13 @@ def test_pages_are_the_same_every_time_and_hold_what_they_say() -> None:
         assert 0.03 < ink.mean() < 0.4
         assert not ink[:10].any()
         assert not ink[:, :10].any()
-    assert page(0)[1] != page(3)[1]
+    assert render_page(0)[1] != render_page(3)[1]
 
 
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 def test_tesseract_reads_worse_what_is_compressed_hard() -> None:
     task = Reading()
-    pixels, written = page(0)
+    pixels, written = render_page(0)
     edits, characters = task.examine(pixels, written)
     assert characters == len(written)
     assert edits / characters < 0.1
@@ -179,15 +180,15 @@ def test_tesseract_reads_worse_what_is_compressed_hard() -> None:
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 def test_what_was_read_is_drawn_below_the_page() -> None:
     task = Reading()
-    pixels, written = page(0)
-    for drawn in (task.drawn(pixels), task.drawn_truth(pixels, written)):
+    pixels, written = render_page(0)
+    for drawn in (task.draw(pixels), task.draw_truth(pixels, written)):
         shown = np.asarray(drawn)
         assert np.array_equal(shown[: pixels.shape[0], : pixels.shape[1]], pixels)
         assert shown.shape[0] > pixels.shape[0] + 3 * 15
         below = (shown[pixels.shape[0] :] < 128).mean()
         assert below > 0.02
-    assert abs(task.drawn(pixels).height - task.drawn_truth(pixels, written).height) <= 2 * 17
-    blank = task.drawn(np.full_like(pixels, 255))
+    assert abs(task.draw(pixels).height - task.draw_truth(pixels, written).height) <= 2 * 17
+    blank = task.draw(np.full_like(pixels, 255))
     assert not (np.asarray(blank)[pixels.shape[0] :] < 128).any()
 
 
@@ -216,16 +217,16 @@ class Brightness(Task[float, float]):
     def __init__(self, fails_at: int | None = None) -> None:
         self.examined, self._fails_at = 0, fails_at
 
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return [f"{seed}" for seed in range(6)]
 
-    def load(self, name: str) -> tuple[Pixels, float]:
+    def load(self, name: str) -> tuple[Pixels8, float]:
         if name == "3":
             raise BadImageError("3.png: cannot be read")
         pixels = synthetic_photo(32, 32, int(name))
         return pixels, float(pixels.mean())
 
-    def examine(self, pixels: Pixels, truth: float) -> float:
+    def examine(self, pixels: Pixels8, truth: float) -> float:
         if self.examined == self._fails_at:
             raise KeyboardInterrupt
         self.examined += 1
@@ -244,7 +245,7 @@ class Brightness(Task[float, float]):
 class Darker(Method):
     name = spec = identity = "darker"
 
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         return decode(file) // 2
 
 
@@ -274,7 +275,7 @@ def test_a_task_is_measured_on_originals_files_and_results(tmp_path: Path) -> No
 
 
 class OnlyTheBroken(Brightness):
-    def names(self) -> Sequence[str]:
+    def list_names(self) -> Sequence[str]:
         return ["3"]
 
 
@@ -298,8 +299,8 @@ def test_pictures_to_look_at_are_chosen_by_rule() -> None:
         for method in ("jpeg", "default")
         for image, gain in gains.items()
     ]
-    assert telling_pictures({"rows": rows}, "map", "jpeg-10") == ["c", "a", "b"]
-    assert len(telling_pictures({"rows": rows[:5]}, "map", "jpeg-10")) == 3  # one method alone
+    assert choose_pictures({"rows": rows}, "map", "jpeg-10") == ["c", "a", "b"]
+    assert len(choose_pictures({"rows": rows[:5]}, "map", "jpeg-10")) == 3  # one method alone
 
 
 @pytest.mark.parametrize("method", ["printed:QGAC", "no-such-thing"])

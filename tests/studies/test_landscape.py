@@ -38,7 +38,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_methods_stand_at_their_gain_and_their_cost(results: Path) -> None:
-    by_work, by_time = landscape.points(results)
+    by_work, by_time = landscape.collect_points(results)
     work = {point.name: point for point in by_work}
     assert (work["default"].cost, work["default"].gain_db, work["default"].ours) == (30.0, 2.5, True)
     assert "jpeg-quantsmooth" not in work  # does no multiply-adds that were counted
@@ -52,11 +52,11 @@ def test_methods_stand_at_their_gain_and_their_cost(results: Path) -> None:
 
 
 def test_the_landscape_is_drawn(results: Path) -> None:
-    first, again = (landscape.drawn(*landscape.points(results)) for _ in range(2))
+    first, again = (landscape.draw(*landscape.collect_points(results)) for _ in range(2))
     assert first == again
     assert Image.open(io.BytesIO(first)).width > 600
     (results / "throughput.json").unlink()
-    assert landscape.points(results)[1] == []
+    assert landscape.collect_points(results)[1] == []
 
 
 def test_curves_are_collected_and_drawn(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_curves_are_collected_and_drawn(tmp_path: Path) -> None:
     assert both == {"default": [*record["default"], record["default"][0]], "new": record["default"][1:]}
     assert [part["steps"] for part in record["default"]] == [[10, 20], [10, 20]]
     assert record["default"][1]["psnr_db"]["40"] == pytest.approx([28.6, 28.7])
-    assert Image.open(io.BytesIO(curves.drawn(record))).width > 300
+    assert Image.open(io.BytesIO(curves.draw(record))).width > 300
     with pytest.raises(SettingError, match="NAME=DIR"):
         curves.main(["default"], tmp_path)
     (tmp_path / "empty" / "tensorboard").mkdir(parents=True)
     with pytest.raises(MeasurementError, match="no validations"):
-        curves.training(tmp_path / "empty")
+        curves.read_training(tmp_path / "empty")

@@ -24,12 +24,12 @@ import torch
 import transformers
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from studies.downstream.detection import Boxes, Detection, mean_average_precision
+from studies.downstream.detection import Boxes, Detection, compute_mean_average_precision
 from studies.downstream.measure import app
-from studies.downstream.recognition import Recogniser, colour, matched_labels
+from studies.downstream.recognition import Recogniser, choose_colour, match_labels
 from studies.downstream.segmentation import NOT_COUNTED, VOC_CLASSES, Segmentation
 from unjpeg.errors import MeasurementError, SettingError, TrainingDataError
-from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.pairs import Pixels8
 
 SIDE = 48
 INKS = ((220, 40, 40), (40, 60, 220))
@@ -37,7 +37,7 @@ LABELS = {0: "Sofa", 1: "bird"}
 """What the detector calls a red square, and a blue one."""
 
 
-def scene(rng: np.random.Generator) -> tuple[Pixels, int, tuple[int, int, int]]:
+def scene(rng: np.random.Generator) -> tuple[Pixels8, int, tuple[int, int, int]]:
     """A square of one of two colours on a grainy ground; its colour's number, and its left, top and side."""
     pixels = rng.integers(90, 150, (1, 1, 3)) + rng.normal(0, 6, (SIDE, SIDE, 3))
     kind, side = int(rng.integers(2)), 24
@@ -46,7 +46,7 @@ def scene(rng: np.random.Generator) -> tuple[Pixels, int, tuple[int, int, int]]:
     return pixels.clip(0, 255).astype(np.uint8), kind, (left, top, side)
 
 
-def as_input(scenes: Sequence[tuple[Pixels, int, tuple[int, int, int]]]) -> Any:
+def as_input(scenes: Sequence[tuple[Pixels8, int, tuple[int, int, int]]]) -> Any:
     return torch.from_numpy(np.stack([pixels for pixels, _, _ in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -170,7 +170,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask[top : top + side, left : left + side] = VOC_CLASSES.index(("sofa", "bird")[kind])
         mask[:, 0] = NOT_COUNTED
         indexed = Image.fromarray(mask)
-        indexed.putpalette([channel for entry in range(256) for channel in colour(entry)])
+        indexed.putpalette([channel for entry in range(256) for channel in choose_colour(entry)])
         indexed.save(folder / "SegmentationClass" / f"{number}.png")
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(map(str, range(8))))
     return folder
@@ -218,7 +218,7 @@ def test_a_second_run_does_not_look_again(
     task = Detection(str(detector), coco, coco / "boxes.json")
     what = ([Degradation("jpeg", 20)], [Decoder()], tmp_path / "journal")
     record = measure_task(task, *what, limit=3)
-    monkeypatch.setattr(Recogniser, "boxes", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(Recogniser, "find_boxes", lambda *_: pytest.fail("looked again"))
     assert measure_task(task, *what, limit=3) == record
 
 
@@ -226,11 +226,11 @@ def test_a_box_is_drawn_where_it_was_found(detector: Path, coco: Path) -> None:
     task = Detection(str(detector), coco, coco / "boxes.json")
     pixels, truth = task.load("03.png")
     left, top, side, _ = map(int, truth[0]["bbox"])
-    right = np.asarray(task.drawn_truth(pixels, truth))
+    right = np.asarray(task.draw_truth(pixels, truth))
     (edge,) = {tuple(pixel) for pixel in right[top + side, left + 1 : left + side].tolist()}
     assert max(edge) == 255
     assert np.array_equal(right[top + side + 1 :], pixels[top + side + 1 :])
-    assert (np.asarray(task.drawn(pixels)) != pixels).any()
+    assert (np.asarray(task.draw(pixels)) != pixels).any()
 
 
 def boxes(*given: tuple[float, ...], score: float | None = None) -> Boxes:
@@ -242,25 +242,27 @@ def boxes(*given: tuple[float, ...], score: float | None = None) -> Boxes:
 def test_average_precision_is_coco_s() -> None:
     right = boxes((0, 0, 10, 10, 3), (30, 30, 10, 10, 3))
     both = boxes((0, 0, 10, 10, 3), score=0.9) + boxes((30, 30, 10, 10, 3), score=0.8)
-    assert mean_average_precision([(both, right)]) == pytest.approx({"map": 1, "map_50": 1})
-    assert mean_average_precision([([], right)]) == {"map": 0, "map_50": 0}
+    assert compute_mean_average_precision([(both, right)]) == pytest.approx({"map": 1, "map_50": 1})
+    assert compute_mean_average_precision([([], right)]) == {"map": 0, "map_50": 0}
     # An overlap of 2/3 counts at 50, 55, 60 and 65 %.
     half_off = boxes((2, 0, 10, 10, 3), score=0.9) + boxes((32, 30, 10, 10, 3), score=0.8)
-    assert mean_average_precision([(half_off, right)]) == pytest.approx({"map": 0.4, "map_50": 1})
+    assert compute_mean_average_precision([(half_off, right)]) == pytest.approx({"map": 0.4, "map_50": 1})
     # One of two: precision 1 up to a recall of 0.5, which 51 of 101 points reach.
     one = boxes((0, 0, 10, 10, 3), score=0.9)
-    assert mean_average_precision([(one, right)])["map_50"] == pytest.approx(51 / 101)
+    assert compute_mean_average_precision([(one, right)])["map_50"] == pytest.approx(51 / 101)
     # A false one, surer than both: precision 1/2, then 2/3; and 2/3 from the right for lower recalls.
     false = boxes((60, 60, 10, 10, 3), score=0.99)
-    assert mean_average_precision([(false + both, right)])["map_50"] == pytest.approx(2 / 3)
+    assert compute_mean_average_precision([(false + both, right)])["map_50"] == pytest.approx(2 / 3)
     # Another picture's, of another category: the mean over both categories.
     other = (boxes((5, 5, 10, 10, 7), score=0.5), boxes((40, 5, 10, 10, 7)))
-    assert mean_average_precision([(both, right), other])["map_50"] == pytest.approx(0.5)
+    assert compute_mean_average_precision([(both, right), other])["map_50"] == pytest.approx(0.5)
     # What occurs in no picture is not held against the network, and a crowd is neither right nor wrong.
     stranger = boxes((70, 70, 5, 5, 9), score=0.99)
     crowd = [{**box, "iscrowd": 1} for box in boxes((60, 60, 10, 10, 3))]
-    assert mean_average_precision([(false + both + stranger, right + crowd)]) == pytest.approx({"map": 1, "map_50": 1})
-    assert mean_average_precision([(both, [])]) == {"map": 0, "map_50": 0}
+    assert compute_mean_average_precision([(false + both + stranger, right + crowd)]) == pytest.approx(
+        {"map": 1, "map_50": 1}
+    )
+    assert compute_mean_average_precision([(both, [])]) == {"map": 0, "map_50": 0}
 
 
 def test_annotations_that_are_none_are_said(tmp_path: Path, detector: Path) -> None:
@@ -299,8 +301,8 @@ def test_pixels_are_classed_scored_and_drawn(segmenter: Path, voc: Path, tmp_pat
 
 def test_iou_is_that_of_all_pixels_together(segmenter: Path, voc: Path) -> None:
     task = Segmentation(str(segmenter), voc)
-    everything = [(task.load(name)[1], task.examine(*task.load(name))) for name in task.names()]
-    found = [task._found(task.load(name)[0]) for name in task.names()]
+    everything = [(task.load(name)[1], task.examine(*task.load(name))) for name in task.list_names()]
+    found = [task._find(task.load(name)[0]) for name in task.list_names()]
     expected = multiclass_jaccard_index(
         torch.from_numpy(np.stack(found)),
         torch.from_numpy(np.stack([truth for truth, _ in everything])),
@@ -321,12 +323,12 @@ def test_iou_is_that_of_all_pixels_together(segmenter: Path, voc: Path) -> None:
 def test_classes_lie_over_the_picture(segmenter: Path, voc: Path) -> None:
     task = Segmentation(str(segmenter), voc)
     pixels, mask = task.load("2")
-    drawn = np.asarray(task.drawn_truth(pixels, mask)).astype(int)
+    drawn = np.asarray(task.draw_truth(pixels, mask)).astype(int)
     (number,) = set(np.unique(mask)) - {0, NOT_COUNTED}
     below = slice(20, None)  # its name stands above
     inside, outside = drawn[below][mask[below] == number], drawn[below][mask[below] == 0]
     assert (outside == outside[:, :1]).all()  # grey
-    strongest, weakest = np.argmax(colour(number)), np.argmin(colour(number))
+    strongest, weakest = np.argmax(choose_colour(number)), np.argmin(choose_colour(number))
     assert (inside[:, strongest] > inside[:, weakest] + 30).all()
 
 
@@ -356,18 +358,23 @@ def test_a_folder_may_have_classes_of_its_own(segmenter: Path, voc: Path, tmp_pa
 
 def test_labels_are_matched_by_name() -> None:
     voc = dict(enumerate(VOC_CLASSES))
-    assert matched_labels({0: "N/A", 5: "Airplane", 7: "dining table", 8: "TV", 9: "zebra"}, voc) == {
+    assert match_labels({0: "N/A", 5: "Airplane", 7: "dining table", 8: "TV", 9: "zebra"}, voc) == {
         5: 1,
         7: 11,
         8: 20,
     }
-    assert matched_labels({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {1: "cat", 2: "dog"}) == {1: 1, 2: 2}
+    assert match_labels({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {1: "cat", 2: "dog"}) == {1: 1, 2: 2}
     with pytest.raises(MeasurementError, match="is a category of the data set"):
-        matched_labels({0: "zebra"}, voc)
+        match_labels({0: "zebra"}, voc)
 
 
 def test_colours_are_voc_s() -> None:
-    assert [colour(number) for number in (0, 1, 15, 255)] == [(0, 0, 0), (128, 0, 0), (192, 128, 128), (224, 224, 192)]
+    assert [choose_colour(number) for number in (0, 1, 15, 255)] == [
+        (0, 0, 0),
+        (128, 0, 0),
+        (192, 128, 128),
+        (224, 224, 192),
+    ]
 
 
 def test_networks_that_cannot_be_used_are_said(detector: Path, segmenter: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from studies.documents import curves, landscape
-from studies.documents.tables import DOCUMENTS, tables, with_tables
+from studies.documents.tables import DOCUMENTS, fill_in, make_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 def test_tables_are_made_from_the_results(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     assert "<!-- table: " in text
-    assert with_tables(text, tables(ROOT / "results")) == text
+    assert fill_in(text, make_tables(ROOT / "results")) == text
 
 
 def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
     for name in ("live1.json", "cost.json"):
         (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
-    made = tables(tmp_path)
+    made = make_tables(tmp_path)
     assert {made[name] for name in ("networks", "ablation", "lambdas", "stage1")} == {"Not measured yet."}
 
 
@@ -37,7 +37,7 @@ def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
     summary = {"10": {metric: {"base": value, "jpeg": value, "gains": gains} for metric, value in figures.items()}}
     record = {"variants": names, "summary": {"live1": summary, "mine": summary}}
     (tmp_path / "ablation-modules-small.json").write_text(json.dumps(record))
-    lines = tables(tmp_path)["ablation"].splitlines()
+    lines = make_tables(tmp_path)["ablation"].splitlines()
     assert len(lines) == 2 + 6
     ours = "+0.100 ± 0.020 (+0.050 .. +0.150)"
     assert lines[2].startswith(f"| live1, 10, PSNR | 26.00 | {ours}; +0.36 | {ours}; +0.28 | ")
@@ -56,7 +56,7 @@ def test_stage_1_has_both_reconstructions(tmp_path: Path) -> None:
     }
     record = {"qualities": [10], "views": {view: {"per_quality": {"10": figures}} for view in ("training", "whole")}}
     (tmp_path / "stage1.json").write_text(json.dumps(record))
-    head, _, row = tables(tmp_path)["stage1"].splitlines()
+    head, _, row = make_tables(tmp_path)["stage1"].splitlines()
     assert head.count("reconstruction, insensitive / sensitive (") == 2
     assert row == "| 10 |" + 2 * " 3.4 | 25% | 60% | 7.2 / 9.5 | 0.50 / - |"
 
@@ -70,7 +70,7 @@ def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
         "jpeg-30": {"jpeg": {"map": 0.3}, "default": {"map": 0.35}},
     }
     (tmp_path / "downstream-detection.json").write_text(json.dumps({"summary": summary}))
-    made = tables(tmp_path)
+    made = make_tables(tmp_path)
     assert made["detection"].splitlines()[2:6] == [
         "| original | 42.0 | 42.0 | 42.0 | 42.0 |",
         "| jpeg | 10.0 |  | 30.0 |  |",
@@ -81,10 +81,10 @@ def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
 
 
 def test_a_changed_figure_is_noticed() -> None:
-    made = tables(ROOT / "results")
+    made = make_tables(ROOT / "results")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     made["short"] = made["short"].replace("LIVE1", "LIVE2")
-    assert with_tables(text, made) != text
+    assert fill_in(text, made) != text
 
 
 def test_plots_are_drawn_from_the_results() -> None:
@@ -93,5 +93,5 @@ def test_plots_are_drawn_from_the_results() -> None:
             return str(picture.info["Comment"])
 
     results = ROOT / "results"
-    assert comment("gain-and-cost.png") == landscape.fingerprint(*landscape.points(results))
-    assert comment("learning-curves.png") == curves.fingerprint(json.loads((results / curves.RESULTS).read_text()))
+    assert comment("gain-and-cost.png") == landscape.hash_points(*landscape.collect_points(results))
+    assert comment("learning-curves.png") == curves.hash_record(json.loads((results / curves.RESULTS).read_text()))

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from jpegs import picture
-from studies.documents.tables import tables
+from studies.documents.tables import make_tables
 from studies.speed import memory, throughput
+from unjpeg.errors import MeasurementError
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ def test_turns_are_rotated_and_the_median_counts(tmp_path: Path) -> None:
     times = iter(np.cumsum([0] + [1] * 100).tolist())
     assert throughput.take_turns(commands, 2, clock=lambda: next(times)) == {"a": 1, "b": 1, "c": 1}
     assert log.read_text() == "abc" + "bca" + "cab"
-    with pytest.raises(RuntimeError, match=r"^bad failed: no$"):
+    with pytest.raises(MeasurementError, match=r"^bad failed: no$"):
         throughput.take_turns({"bad": [sys.executable, "-c", "raise SystemExit('no')"]}, 1)
 
 
@@ -45,7 +46,7 @@ def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Pat
     assert record["against-0.01"]["seconds"].keys() == {tiny_model.stem, "copy"}
     for name in ("live1.json", "cost.json"):
         (out / name).write_bytes((ROOT / "results" / name).read_bytes())
-    made = tables(out)
+    made = make_tables(out)
     assert made["workers"].splitlines()[0] == f"| pictures a minute, {os.cpu_count()} cores | 1 workers | 2 workers |"
     assert made["against"].splitlines()[3].endswith("| 1.0 |")  # copying is the fastest
 

@@ -63,6 +63,7 @@ class Journal:
         self._fingerprint, self._beside_inputs = fingerprint, beside_inputs
         self._writer = secrets.token_hex(8)
         self._entries: dict[Path, dict[str, JournalEntry]] = {}
+        self._read: dict[Job, str] = {}
 
     def resumed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bool]]:
         """The jobs, and whether each is done already; what an earlier batch was cut off at is marked as such."""
@@ -80,8 +81,8 @@ class Journal:
     def _is_done(self, job: Job) -> bool:
         """Whether the job's output is there, unchanged, made from this content with these settings."""
         entry = self._entry(job)
-        if job.target is None or entry.settings != self._fingerprint:
-            return False
+        if job.target is None or entry.settings != self._fingerprint or not os.path.isfile(job.source):
+            return False  # a pipe's content can be read once only
         try:
             made = entry.is_made_from(_sha256(Path(job.source)), self._fingerprint)
             return made and entry.output == _sha256(job.target)
@@ -98,19 +99,23 @@ class Journal:
         except OSError:
             return True
 
-    def begin(self, job: Job) -> None:
-        """Raises OutputError."""
+    def begin(self, job: Job, source_sha256: str | None = None) -> None:
+        """A result of what was read, by its hash, is about to be put there. Raises OutputError."""
+        if source_sha256 is not None:
+            self._read[job] = source_sha256
         self._append(job, {"begun": self._writer})
 
     def give_up(self, job: Job) -> None:
         """Nothing was put there. A full disk, the likeliest reason, may keep the line out, too."""
+        self._read.pop(job, None)
         with suppress(OutputError):
             self._append(job, {"ended": self._writer})
 
     def finish(self, job: Job) -> None:
-        """Raises OSError, or OutputError if the journal cannot be written."""
-        if job.target is not None and job.source != "-":
-            entry = JournalEntry(False, _sha256(Path(job.source)), _sha256(job.target), self._fingerprint)
+        """What was begun is there. Raises OSError, or OutputError if the journal cannot be written."""
+        source_sha256 = self._read.pop(job, None)
+        if source_sha256 is not None and job.target is not None and job.source != "-":
+            entry = JournalEntry(False, source_sha256, _sha256(job.target), self._fingerprint)
             self._append(job, {"ended": self._writer, **entry.facts()})
 
     def _append(self, job: Job, facts: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from unjpeg.errors import BadImageError, OutputError, UnjpegError
+from unjpeg.files import folded, ignores_case, is_same_file
 from unjpeg.output import FORMATS, format_of
 
 __all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "PICTURE_SUFFIXES", "Job", "Plan", "output_names", "plan"]
@@ -59,7 +60,7 @@ class Job:
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     raise OutputError(f"{self.target}: cannot be written (the name is too long)") from error
-        if self.source != "-" and exists and self.target.samefile(self.source):
+        if self.source != "-" and exists and is_same_file(self.target, self.source):
             raise OutputError(f"{self.target}: is the input itself; choose another output")
         if exists and not overwrite:
             raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
@@ -107,6 +108,11 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
                 failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
             sources += [(str(path), path.relative_to(given)) for path in found]
         else:
+            if len(inputs) > 1 and _is_special(given):
+                failures.append(
+                    (given, BadImageError(f"{given}: is no regular file (a pipe, a device); restore it alone"))
+                )
+                continue
             # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
             name = "stdin" if given == "-" else Path(given).name
             sources.append((given, Path(name if name.strip(".") else "unnamed")))
@@ -142,12 +148,15 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     else:
         ending, bases = FORMATS[chosen].suffix, [root / relative for _, relative in sources]
     jobs: list[Job] = []
+    _ignores_case.cache_clear()  # folders change between one batch and the next
     originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
+    identities = {_identity(Path(source)) for source, _ in sources if source != "-"} - {None}
     taken: dict[str, str] = {}
     for (source, _), target in zip(sources, output_names(bases, ending), strict=True):
         key = _same_file_key(target)
-        if key in originals or key in taken:
-            clash = "is an input itself" if key in originals else f"is where {taken[key]} goes"
+        is_input = key in originals or _identity(target) in identities
+        if is_input or key in taken:
+            clash = "is an input itself" if is_input else f"is where {taken[key]} goes"
             problem = f"{source}: would be written to {target}, which {clash}; choose another output"
             failures.append((source, OutputError(problem)))
             continue
@@ -169,19 +178,30 @@ def output_names(pictures: Sequence[P], ending: str) -> list[P]:
 def _same_file_key(path: Path) -> str:
     """Equal for paths that may be one file."""
     real = os.path.realpath(path)
-    return real.casefold() if _ignores_case(os.path.dirname(real)) else real
+    return folded(real) if _ignores_case(os.path.dirname(real)) else real
 
 
 @cache
 def _ignores_case(folder: str) -> bool:
-    """Whether names that differ in case are one file in this folder, or the nearest one above it that exists."""
-    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
-        folder = os.path.dirname(folder)
-    parent, name = os.path.split(folder)
-    if name.swapcase() == name:
-        return False if parent == folder else _ignores_case(parent)
-    other = os.path.join(parent, name.swapcase())
-    return os.path.exists(other) and os.path.samefile(folder, other)
+    """Whether names that differ in case are one file in this folder, or may be."""
+    return ignores_case(folder) is not False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells an existing file from all others, by whatever path it is reached: links, mounts."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_special(given: str) -> bool:
+    """Whether it is there and neither a file nor a folder.
+
+    Several pictures are restored in other processes, which may not have it, and would wait as long as it says nothing.
+    """
+    return given != "-" and os.path.exists(given) and not os.path.isfile(given)
 
 
 def _is_dir(given: str) -> bool:
@@ -196,13 +216,14 @@ def _pictures_in(
     Links to folders are not followed. What lies in the output folder, and journals, are not looked at.
     """
     unreadable: list[OSError] = []
-    output = os.path.realpath(without) if without else None
+    output = Path(without) if without and _is_dir(without) else None
     found: list[Path] = []
     others: list[tuple[Path, str]] = []
     for here, folders, names in os.walk(folder, onerror=unreadable.append):
         if not recursive:
             folders.clear()
-        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) != output]
+        if output is not None:
+            folders[:] = [name for name in folders if not is_same_file(Path(here, name), output)]
         for path in map(Path(here).joinpath, folders):
             if path.name.startswith("."):
                 others.append((path, HIDDEN))

@@ -5,6 +5,7 @@ Native code that a broken file takes down costs that file alone.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import queue
@@ -12,17 +13,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from multiprocessing.sharedctypes import Synchronized
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from unjpeg.batch.journal import Journal
 from unjpeg.batch.planning import Job
 from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import Limits
+from unjpeg.machine import allowed_cores
+from unjpeg.modelfile import shorten_reason
+from unjpeg.picture import NamedBytes, read_bytes
 from unjpeg.restorer import Report
+from unjpeg.runtimes import check_engine, default_runtime
 from unjpeg.settings import Settings
 
 __all__ = ["CORES_PER_WORKER", "Outcome", "restore_batch", "resumed", "worker_count"]
@@ -70,6 +74,7 @@ def restore_batch(
         KeyboardInterrupt: the pictures at work were dropped, without traces.
     """
     journal = Journal(settings.fingerprint, beside_inputs=resume)
+    check_engine(settings.runtime or default_runtime(settings.device), settings.device)
     waiting = []
     for job, done in journal.resumed(jobs) if resume else ((job, False) for job in jobs):
         if done:
@@ -90,7 +95,7 @@ def restore_batch(
         return
 
     count = worker_count(workers, max_memory_mib)
-    cores = os.cpu_count() or 1
+    cores = allowed_cores()
     share = None if max_memory_mib is None else max_memory_mib // count
     too_large: list[Job] = []
     with _Pool(count, settings, journal, max(1, cores // count), _limits_in(share, settings.limits)) as pool:
@@ -114,7 +119,7 @@ def resumed(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool
 
 def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
     """How many processes restore: as many as wanted, one per ``CORES_PER_WORKER`` else, as far as memory goes."""
-    count = wanted or max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)
+    count = wanted or max(1, allowed_cores() // CORES_PER_WORKER)
     return count if max_memory_mib is None else max(1, min(count, max_memory_mib // MEMORY_BASE_MIB))
 
 
@@ -135,7 +140,7 @@ class _Worker:
 
     def __init__(self, settings: Settings, journal: Journal, threads: int | None, limits: Limits) -> None:
         self._settings, self._journal = settings, journal
-        self._by_memory = limits != settings.limits
+        self._by_memory, self._limits = limits != settings.limits, limits
         self._restorer = settings.restorer(threads, limits=limits)
 
     def run(self, job: Job, progress: Callable[[float], None]) -> Outcome:
@@ -154,13 +159,20 @@ class _Worker:
             raise
         except OSError as error:
             return Outcome(job, error=OutputError(f"{job.source}: {error.strerror or error}"))
+        except (ImportError, RuntimeError) as error:  # libraries that the machine's limits stop: threads, open files
+            return Outcome(job, error=BadImageError(f"{job.source}: cannot be restored here ({shorten_reason(error)})"))
 
     def _run(self, job: Job, progress: Callable[[float], None]) -> Report:
         settings = self._settings
         overwrite = settings.overwrite or job.interrupted
         job.check(overwrite)
         self._journal.check(job)
-        work = self._restorer.begin(job.source, settings.options, progress=progress)
+        data, name = read_bytes(job.source, self._limits.file_bytes)
+        # Of what was read: the file may be another one before the result is there.
+        source_sha256 = hashlib.sha256(data).hexdigest()
+        options = settings.options_for(job.format)
+        work = self._restorer.begin(NamedBytes(data, name), options, progress=progress)
+        del data
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:
             _make_folder(job.target.parent)
@@ -169,7 +181,7 @@ class _Worker:
         def about_to_place() -> None:
             nonlocal begun
             begun = True
-            self._journal.begin(job)
+            self._journal.begin(job, source_sha256)
 
         try:
             report = settings.save(work, target, job.format, overwrite=overwrite, about_to_place=about_to_place)
@@ -196,13 +208,65 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 _POLL_SECONDS = 0.1
 
+_Making = tuple[Settings, Journal, int | None, Limits]
+"""What a ``_Worker`` is made of."""
 
-@dataclass
+
 class _Slot:
-    """One worker process and how far it is with its picture. A dead process is replaced for the next picture."""
+    """One worker process and how far it is with its picture. A dead process is replaced for the next picture.
 
-    share: Synchronized[float] = field(default_factory=lambda: _CONTEXT.Value("d", 0.0))
-    executor: ProcessPoolExecutor | None = None
+    A process and a pipe, and no semaphores, as the standard pools have them: those need ``/dev/shm``, which not every
+    container has, and a kill leaves them there.
+    """
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+
+    def run(self, job: Job, making: _Making) -> Outcome:
+        """Raises UnjpegError if no worker can be started, and what it lets through."""
+        if self._connection is None:
+            try:
+                self._connection = self._start(making)
+            except (OSError, RuntimeError) as error:  # no more files, processes or threads
+                raise UnjpegError(
+                    f"no worker process can be started ({getattr(error, 'strerror', None) or error}); ask for fewer"
+                ) from error
+        try:
+            self._connection.send(job)
+            while not isinstance(answer := self._connection.recv(), Outcome):
+                if isinstance(answer, BaseException):
+                    raise answer
+                self.share = answer
+            return answer
+        except (EOFError, OSError):
+            self.stop()
+            problem = "the process that restored it died (a crash in a decoder, or out of memory)"
+            return Outcome(job, error=BadImageError(f"{job.source}: {problem}"))
+        finally:
+            self.share = 0.0
+
+    def _start(self, making: _Making) -> Connection:
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_work, args=(theirs, making))
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()  # what the process alone has open ends when it does
+        self._process = process
+        return ours
+
+    def stop(self) -> None:
+        """Let the process end what it is at, and itself."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.join()
+        self._process = self._connection = None
 
 
 class _Pool:
@@ -211,6 +275,7 @@ class _Pool:
     def __init__(self, count: int, settings: Settings, journal: Journal, threads: int, limits: Limits) -> None:
         self._making = (settings, journal, threads, limits)
         self._slots = [_Slot() for _ in range(count)]
+        self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
 
     def __enter__(self) -> _Pool:
@@ -218,9 +283,10 @@ class _Pool:
 
     def __exit__(self, *exception: object) -> None:
         self._stopped.set()
+        for thread in self._threads:
+            thread.join()
         for slot in self._slots:
-            if slot.executor is not None:
-                slot.executor.shutdown(wait=True, cancel_futures=True)
+            slot.stop()
 
     def map(self, jobs: Sequence[Job], progress: Callable[[float], None]) -> Iterator[Outcome]:
         """Outcomes as they come; with one worker in the order of the jobs."""
@@ -228,11 +294,10 @@ class _Pool:
         for job in jobs:
             waiting.put(job)
         outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(target=self._drain, args=(slot, waiting, outcomes), daemon=True) for slot in self._slots
-        ]
-        for thread in threads:
+        for slot in self._slots:
+            thread = threading.Thread(target=self._drain, args=(slot, waiting, outcomes), daemon=True)
             thread.start()
+            self._threads.append(thread)
         try:
             for _ in jobs:
                 while True:
@@ -240,7 +305,7 @@ class _Pool:
                         outcome = outcomes.get(timeout=_POLL_SECONDS)
                         break
                     except queue.Empty:
-                        progress(sum(slot.share.value for slot in self._slots))
+                        progress(sum(slot.share for slot in self._slots))
                 if isinstance(outcome, BaseException):
                     raise outcome
                 yield outcome
@@ -257,46 +322,13 @@ class _Pool:
             except queue.Empty:
                 return
             try:
-                outcomes.put(self._run(slot, job))
+                outcomes.put(slot.run(job, self._making))
             except BaseException as error:  # raised again where the outcomes are read
                 outcomes.put(error)
                 return
 
-    def _run(self, slot: _Slot, job: Job) -> Outcome:
-        if slot.executor is None:
-            slot.executor = ProcessPoolExecutor(
-                1,
-                _CONTEXT,
-                initializer=_start_worker,
-                initargs=(*self._making, slot.share),
-            )
-        try:
-            return slot.executor.submit(_work, job).result()
-        except BrokenProcessPool:
-            slot.executor.shutdown(wait=False)
-            slot.executor = None
-            problem = "the process that restored it died (a crash in a decoder, or out of memory)"
-            return Outcome(job, error=BadImageError(f"{job.source}: {problem}"))
-        finally:
-            slot.share.value = 0
-
-
-_worker: tuple[_Worker, Synchronized[float]] | None = None
-"""In a worker process: what ``_start_worker`` made."""
 
 _at_work = False
-
-
-def _start_worker(
-    settings: Settings, journal: Journal, threads: int, limits: Limits, share: Synchronized[float]
-) -> None:
-    global _worker
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has Ctrl-C
-            signal.signal(number, _leave)
-    _hold_ctrl_c(False)
-    _worker = _Worker(settings, journal, threads, limits), share
 
 
 def _leave(*_: object) -> None:
@@ -320,18 +352,33 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _work(job: Job) -> Outcome:
+def _work(connection: Connection, making: _Making) -> None:
+    """A worker process: jobs come, outcomes go, and between them the share of the job that is done."""
     global _at_work
-    assert _worker is not None
-    worker, share = _worker
-
-    def progress(done: float) -> None:
-        share.value = done
-
-    _at_work = True
-    try:
-        return worker.run(job, progress)
-    except SystemExit:  # of _leave: sent to the parent, it would end the whole batch there
-        os._exit(1)
-    finally:
-        _at_work = False
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a script's background job has Ctrl-C
+            signal.signal(number, _leave)
+    _hold_ctrl_c(False)
+    worker: _Worker | None = None
+    while True:
+        try:
+            job: Job = connection.recv()
+        except (EOFError, OSError):  # no more of them
+            return
+        _at_work = True
+        try:
+            worker = worker or _Worker(*making)
+            answer: Outcome | Exception = worker.run(job, connection.send)
+        except SystemExit:  # of _leave
+            os._exit(1)
+        except UnjpegError as error:  # raised again in the parent
+            answer = error
+        except Exception as error:  # others' may not survive the way
+            answer = RuntimeError(f"{type(error).__name__}: {error}")
+        finally:
+            _at_work = False
+        try:
+            connection.send(answer)
+        except OSError:  # nobody waits for it
+            return

@@ -3,17 +3,15 @@
 ``run`` is what ``unjpeg benchmark`` calls. It keeps a journal (``OUT/rows.jsonl``, a line for each picture, degradation
 and method), so that an interrupted run goes on where it was, and a changed picture, compressed file, model or program
 is measured anew; so is everything when what measures has changed.
-``OUT/results.json`` is made from it, in the order of the pictures: the same command gives the same file, but for its
-costs, its commit and its machine.
+``OUT/results.json`` is made from it, in the order of the sets, degradations, methods and pictures: the same command
+gives the same file, but for its costs, its commit and its machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,29 +19,29 @@ from typing import Any
 
 from unjpeg.errors import MeasurementError, SettingError, UnjpegError
 from unjpeg.evaluate.journal import Journal
-from unjpeg.evaluate.methods import Method, Printed, shaped_as
+from unjpeg.evaluate.method import Method, shape_like
+from unjpeg.evaluate.methods import Printed
 from unjpeg.evaluate.metrics import METRICS
-from unjpeg.evaluate.pairs import Degradation, Pair, Subject, TestSet
-from unjpeg.evaluate.statistics import difference, interval
+from unjpeg.evaluate.pairs import Degradation, FilePair, Subject, TestSet
+from unjpeg.evaluate.results import describe_origin, group, load_results, make_finite, put_results
+from unjpeg.evaluate.statistics import estimate_difference, estimate_mean
 from unjpeg.inspection import verify
-from unjpeg.version import __version__, machine, source_commit, source_hash
+from unjpeg.version import source_hash
 
 __all__ = [
     "JOURNAL",
     "RESULTS",
     "Failure",
     "Row",
-    "finite",
-    "load_results",
-    "machine",
-    "measured",
+    "measure",
     "run",
-    "summarised",
-    "write_json",
+    "summarise",
 ]
 
 JOURNAL = "rows.jsonl"
 RESULTS = "results.json"
+GROUPS = ("set", "degradation", "method")
+"""What that file's rows are put together by."""
 
 DECIMALS = 6
 """Of stored figures: more than anybody prints, and files stay readable."""
@@ -52,7 +50,7 @@ CONSISTENCY = ("share_inside", "consistent")
 """Figures of JPEG files only: the share of coefficients in their cells, and whether ``unjpeg verify`` would agree."""
 
 
-MEASURING = ("dct", "inspection", "jpeg", "projection", "tables", "evaluate.metrics")
+MEASURING = ("dct", "inspection", "jpeg", "projection", "tables", "evaluate.method", "evaluate.metrics")
 """Modules of this package that figures are computed by."""
 
 _FAILURES = (UnjpegError, ValueError, MemoryError)
@@ -113,7 +111,7 @@ class Failure:
         return f"{', '.join(part for part in where if part is not None)}: {self.error}"
 
 
-def measured(
+def measure(
     test_set: TestSet,
     degradations: Sequence[Degradation],
     methods: Sequence[Method],
@@ -134,15 +132,15 @@ def measured(
         known: rows that need not be measured again.
         progress: takes the number of pictures that are done.
     """
-    for number, subject in enumerate(test_set.subjects(degradations, limit)):
+    for number, subject in enumerate(test_set.list_subjects(degradations, limit)):
         cells = len(subject.degradations) * len(methods)
-        for done, row in enumerate(_of_one(test_set.name, subject, methods, metrics, known or {}), 1):
+        for done, row in enumerate(_measure_picture(test_set.name, subject, methods, metrics, known or {}), 1):
             yield row
             progress(number + min(done / cells, 1))
         progress(number + 1)
 
 
-def _of_one(
+def _measure_picture(
     set_name: str,
     subject: Subject,
     methods: Sequence[Method],
@@ -152,14 +150,14 @@ def _of_one(
     try:
         checksum = subject.checksum
     except _FAILURES as error:
-        yield Failure(set_name, subject.name, None, None, _reason(error))
+        yield Failure(set_name, subject.name, None, None, _explain(error))
         return
     measured_by = source_hash(*MEASURING)
     for degradation in subject.degradations:
         try:
-            pair = subject.pair(degradation)
+            pair = subject.make_pair(degradation)
         except _FAILURES as error:
-            yield Failure(set_name, subject.name, degradation, None, _reason(error))
+            yield Failure(set_name, subject.name, degradation, None, _explain(error))
             continue
         file_checksum = hashlib.sha256(pair.file).hexdigest()[:16]
         megapixels = pair.original.shape[0] * pair.original.shape[1] / 1e6
@@ -169,14 +167,14 @@ def _of_one(
             row: Row | Failure | None = known.get(what)
             if not isinstance(row, Row) or not set(metrics) <= row.figures.keys():
                 try:
-                    row = Row(*what, _figures(pair, method, metrics), len(pair.file), megapixels)
+                    row = Row(*what, _compare(pair, method, metrics), len(pair.file), megapixels)
                 except _FAILURES as error:
-                    row = Failure(*where, _reason(error).removeprefix(f"{method.name}: "))  # said once
+                    row = Failure(*where, _explain(error).removeprefix(f"{method.name}: "))  # said once
             yield row
 
 
-def _figures(pair: Pair, method: Method, metrics: Sequence[str]) -> dict[str, float]:
-    pixels = shaped_as(method.restore(pair.file), pair.original)
+def _compare(pair: FilePair, method: Method, metrics: Sequence[str]) -> dict[str, float]:
+    pixels = shape_like(method.restore(pair.file), pair.original)
     figures = {name: round(METRICS[name](pixels, pair.original), DECIMALS) for name in metrics}
     if pair.file[:2] == b"\xff\xd8":
         verification = verify(pair.file, pixels)
@@ -187,7 +185,7 @@ def _figures(pair: Pair, method: Method, metrics: Sequence[str]) -> dict[str, fl
     return figures
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -210,7 +208,7 @@ def run(
 
     Returns:
         What that file holds: ``sets`` (per name its pictures), ``methods``, ``degradations``, ``metrics``, ``options``,
-        ``summary`` (see ``summarised``), ``rows`` and ``errors``. None stands for a figure that is not finite.
+        ``summary`` (see ``summarise``), ``rows`` and ``errors``. None stands for a figure that is not finite.
 
     Raises:
         TrainingDataError: a set is not there.
@@ -227,10 +225,10 @@ def run(
     rows: list[Row] = []
     failures: list[Failure] = []
     with Journal(out / JOURNAL) as journal:
-        known = _rows(journal.found)
-        counts = (sum(1 for _ in test_set.subjects(degradations, limit)) for test_set in sets)
+        known = _read_rows(journal.found)
+        counts = (sum(1 for _ in test_set.list_subjects(degradations, limit)) for test_set in sets)
         for test_set, before in zip(sets, itertools.accumulate(counts, initial=0), strict=False):
-            found = measured(
+            found = measure(
                 test_set,
                 degradations,
                 runnable,
@@ -246,15 +244,14 @@ def run(
                     continue
                 rows.append(row)
                 if known.get(row.key) is not row:
-                    journal.add(finite(asdict(row)))
+                    journal.add(make_finite(asdict(row)))
     if not rows:
         raise MeasurementError(f"nothing could be measured; the first reason: {failures[0].error}")
-    record = _record(sets, methods, metrics, rows, failures, limit)
-    write_json(out / RESULTS, record)
-    return record
+    put_results(out / RESULTS, _make_record(sets, methods, metrics, rows, failures, limit), GROUPS)
+    return load_results(out / RESULTS)
 
 
-def _record(
+def _make_record(
     sets: Sequence[TestSet],
     methods: Sequence[Method],
     metrics: Sequence[str],
@@ -264,33 +261,28 @@ def _record(
 ) -> dict[str, Any]:
     kept = ("set", "image", "degradation", "method", "checksum", "file_checksum", "size_bytes", "megapixels")
     plain = [
-        {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _of(row, metrics)}
+        {name: getattr(row, name) for name in kept} | {name: row.figures[name] for name in _list_figures(row, metrics)}
         for row in rows
     ]
-    record: dict[str, Any] = finite(
-        {
-            "unjpeg": __version__,
-            "commit": source_commit(),
-            "machine": machine(),
-            "options": {"sets": {s.name: s.asked for s in sets}, "limit": limit},
-            "sets": {s.name: len({row.image for row in rows if row.set == s.name}) for s in sets},
-            "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
-            "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
-            "degradations": list(dict.fromkeys(row.degradation for row in rows)),
-            "metrics": list(metrics),
-            "summary": summarised(plain, [m.name for m in methods]),
-            "rows": plain,
-            "errors": [asdict(failure) for failure in failures],
-        }
-    )
-    return record
+    return {
+        **describe_origin(),
+        "options": {"sets": {s.name: s.asked for s in sets}, "limit": limit},
+        "sets": {s.name: len({row.image for row in rows if row.set == s.name}) for s in sets},
+        "methods": {m.name: {"spec": m.spec, "identity": m.identity} for m in methods},
+        "printed": {m.name: m.row for m in methods if isinstance(m, Printed)},
+        "degradations": list(dict.fromkeys(row.degradation for row in rows)),
+        "metrics": list(metrics),
+        "summary": summarise(plain, [m.name for m in methods]),
+        "rows": plain,
+        "errors": [asdict(failure) for failure in failures],
+    }
 
 
-def _of(row: Row, metrics: Sequence[str]) -> list[str]:
+def _list_figures(row: Row, metrics: Sequence[str]) -> list[str]:
     return [name for name in (*metrics, *CONSISTENCY) if name in row.figures]
 
 
-def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, Any]:
     """Means, intervals and paired differences, over the pictures that every method has restored.
 
     A method that has restored none of a set's pictures at a degradation is left out there.
@@ -304,11 +296,11 @@ def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dic
         ``Interval``) and ``differences`` (``["a - b"][metric]`` to a ``Difference``, b before a in the order).
     """
     out: dict[str, Any] = {}
-    for (set_name, degradation), group in _grouped(rows, "set", "degradation"):
-        found = {name: {r["image"]: r for r in of_one} for (name,), of_one in _grouped(group, "method")}
+    for (set_name, degradation), here in group(rows, ("set", "degradation")).items():
+        found = {name: {r["image"]: r for r in of_one} for (name,), of_one in group(here, ["method"]).items()}
         by_method = {name: found[name] for name in methods if name in found}
         everywhere = set.intersection(*(set(images) for images in by_method.values()))
-        images = [image for image in dict.fromkeys(r["image"] for r in group) if image in everywhere]
+        images = [image for image in dict.fromkeys(r["image"] for r in here) if image in everywhere]
         if not images:
             continue
         names = [
@@ -317,14 +309,18 @@ def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dic
             if all(name in by_method[method][image] for method in by_method for image in images)
         ]
         values = {
-            method: {name: [_infinite(of_one[image][name]) for image in images] for name in names}
+            method: {name: [_restore_infinity(of_one[image][name]) for image in images] for name in names}
             for method, of_one in by_method.items()
         }
-        means = {method: {name: asdict(interval(of_one[name])) for name in names} for method, of_one in values.items()}
+        means = {
+            method: {name: asdict(estimate_mean(of_one[name])) for name in names} for method, of_one in values.items()
+        }
         first = next(iter(by_method.values()))
         size_bits = sum(8 * first[image]["size_bytes"] for image in images)
         differences = {
-            f"{ours} - {theirs}": {name: asdict(difference(values[ours][name], values[theirs][name])) for name in names}
+            f"{ours} - {theirs}": {
+                name: asdict(estimate_difference(values[ours][name], values[theirs][name])) for name in names
+            }
             for theirs, ours in itertools.combinations(values, 2)
         }
         out.setdefault(set_name, {})[degradation] = {
@@ -336,60 +332,18 @@ def summarised(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dic
     return out
 
 
-def _infinite(figure: float | None) -> float:
+def _restore_infinity(figure: float | None) -> float:
     return math.inf if figure is None else float(figure)
 
 
-def load_results(path: Path) -> dict[str, Any]:
-    """A ``results.json``. Raises MeasurementError if it cannot be read."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MeasurementError(f"{path}: is no readable result file ({error})") from error
-    return record
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result file whole or not at all, each row of a list on a line of its own; as JSON, so ``finite``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    parts = []
-    for key, value in finite(record).items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in value) + "\n]"
-        else:
-            text = json.dumps(value, indent=1, allow_nan=False)
-        parts.append(f"{json.dumps(key)}: {text}")
-    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def finite(value: Any) -> Any:
-    """The same of mappings, lists and figures, None where a figure is infinite or no number: JSON knows neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
+def _read_rows(records: Iterable[Any]) -> dict[tuple[str, ...], Row]:
     """What earlier runs have measured; what is no row of this version's is left out."""
     rows: dict[tuple[str, ...], Row] = {}
     for record in records:
         try:
             row = Row(**record)
-            figures = {name: _infinite(figure) for name, figure in row.figures.items()}
+            figures = {name: _restore_infinity(figure) for name, figure in row.figures.items()}
         except (AttributeError, TypeError, ValueError):
             continue
         rows[row.key] = replace(row, figures=figures)
     return rows
-
-
-def _grouped(
-    rows: Iterable[Mapping[str, Any]], *fields: str
-) -> Iterator[tuple[tuple[Any, ...], list[Mapping[str, Any]]]]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
-    yield from groups.items()

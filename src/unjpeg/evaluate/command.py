@@ -9,17 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from unjpeg.datasets import image_files
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.benchmark import RESULTS, run, write_json
-from unjpeg.evaluate.methods import Method, Printed, installed_methods
+from unjpeg.evaluate.benchmark import GROUPS, RESULTS, run
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Printed, find_installed_methods
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, Subject, TestSet
-from unjpeg.evaluate.processes import ended_as_interrupted
-from unjpeg.evaluate.report import sections, write_report
-from unjpeg.evaluate.timing import costs
+from unjpeg.evaluate.processes import interrupting_on_signals
+from unjpeg.evaluate.report import make_sections, write_report
+from unjpeg.evaluate.results import put_results
+from unjpeg.evaluate.timing import measure_costs
 
 __all__ = ["benchmark"]
 
@@ -46,7 +46,7 @@ def benchmark(
     show: Say,
     say: Say,
     bar: Bar,
-) -> None:
+) -> list[str]:
     """Measure what the command line names, and write the report.
 
     Args:
@@ -57,11 +57,13 @@ def benchmark(
         say: takes what went wrong, a line each.
         bar: shows how far the work is.
 
+    Returns:
+        What went wrong: a method is not installed, a picture has failed. The others are measured.
+
     Raises:
         SettingError: a name means nothing.
         TrainingDataError: a folder holds no pictures, or a data set is not whole.
         MeasurementError: nothing could be measured.
-        typer.Exit: with code 1, if a method is not installed or a picture has failed.
     """
     problems: list[str] = []
 
@@ -74,29 +76,28 @@ def benchmark(
         raise SettingError(f"no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
     chosen = [Degradation.parse(name) for name in dict.fromkeys(degradations)]
     sets = TestSet.parse_all(data)
-    found, missing = installed_methods(methods)
+    found, missing = find_installed_methods(methods)
     runnable = [method for method in found if not isinstance(method, Printed)]
-    subjects = [subject for test_set in sets for subject in test_set.subjects(chosen, limit)]
+    subjects = [subject for test_set in sets for subject in test_set.list_subjects(chosen, limit)]
     for reason in missing:
         complain(reason)
     if missing and not runnable:
         raise MeasurementError("none of the methods can be run")
     _check_shown(pictures, subjects, real, runnable)
-    with ended_as_interrupted():
+    with interrupting_on_signals():
         with bar("measuring", len(subjects)) as progress:
             record = run(
                 sets, chosen, found, list(metrics) or list(METRICS), out, limit=limit, say=complain, progress=progress
             )
         if rounds:
             record["options"]["rounds"] = rounds
-            record["costs"] = _costs(record, sets[0], chosen, runnable, rounds, complain, bar)
-            write_json(out / RESULTS, record)
-        for line in _lines(record):
+            record["costs"] = _time_methods(record, sets[0], chosen, runnable, rounds, complain, bar)
+            put_results(out / RESULTS, record, GROUPS)
+        for line in _format_lines(record):
             show(line)
-        made = list(sections(record, sets, chosen, found, show=pictures, real=real, say=complain))
+        made = list(make_sections(record, sets, chosen, found, show=pictures, real=real, say=complain))
         write_report(made, record, out)
-    if problems:
-        raise typer.Exit(1)
+    return problems
 
 
 def _check_shown(
@@ -115,7 +116,7 @@ def _check_shown(
         image_files(folder)
 
 
-def _costs(
+def _time_methods(
     record: Mapping[str, Any],
     test_set: TestSet,
     degradations: Sequence[Degradation],
@@ -125,7 +126,7 @@ def _costs(
     bar: Bar,
 ) -> dict[str, Any]:
     """Of the methods that have restored anything, on the first pictures that all of those have restored."""
-    subjects = list(test_set.subjects(degradations))
+    subjects = list(test_set.list_subjects(degradations))
     timed = subjects[0].degradations[0]
     done = {
         (row["image"], row["method"])
@@ -134,15 +135,15 @@ def _costs(
     }
     able = [method for method in methods if method.name in {name for _, name in done}]
     whole = [s for s in subjects if able and all((s.name, method.name) in done for method in able)]
-    files = [subject.pair(timed).file for subject in islice(whole, TIMED_PICTURES)]
+    files = [subject.make_pair(timed).file for subject in islice(whole, TIMED_PICTURES)]
     if not files:
         complain(f"costs are left out: no picture of {test_set.name} was restored by every method at {timed}")
         return {}
     with bar("timing", rounds + 1) as progress:
-        return {name: asdict(cost) for name, cost in costs(able, files, rounds, progress).items()}
+        return {name: asdict(cost) for name, cost in measure_costs(able, files, rounds, progress).items()}
 
 
-def _lines(record: Mapping[str, Any]) -> Iterator[str]:
+def _format_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The three calibrated metrics, or what was asked for instead."""
     names = [name for name in METRICS if name in record["metrics"]][:3]
     for set_name, per_degradation in record["summary"].items():

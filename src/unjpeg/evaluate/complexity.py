@@ -28,7 +28,7 @@ def count_multiply_adds(config: BackboneConfig) -> dict[str, float]:
             backbone(luma)
         multiply_adds = all_of_it.get_total_flops() / 2e9
         return {
-            "parameters_m": _parameters(backbone) / 1e6,
+            "parameters_m": _count_parameters(backbone) / 1e6,
             "encoder_parameters_m": 0.0,
             "multiply_adds_g": multiply_adds,
             "restoring_multiply_adds_g": multiply_adds,
@@ -41,14 +41,14 @@ def count_multiply_adds(config: BackboneConfig) -> dict[str, float]:
         network.restore(image, guidance)
     with torch.no_grad(), FlopCounterMode(display=False) as restoring:
         network.restore(image, guidance)
-    encoders = _parameters(network.insensitive_encoder) + _parameters(network.sensitive_encoder)
+    encoders = _count_parameters(network.insensitive_encoder) + _count_parameters(network.sensitive_encoder)
     return {
-        "parameters_m": (_parameters(network) - _parameters(network.quality_predictor)) / 1e6,
+        "parameters_m": (_count_parameters(network) - _count_parameters(network.quality_predictor)) / 1e6,
         "encoder_parameters_m": encoders / 1e6,
         "multiply_adds_g": whole.get_total_flops() / 2e9,
         "restoring_multiply_adds_g": restoring.get_total_flops() / 2e9,
     }
 
 
-def _parameters(module: nn.Module) -> int:
+def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

@@ -23,16 +23,16 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
+import PIL
 
 from unjpeg.errors import MeasurementError, SettingError
-from unjpeg.evaluate.pairs import Pixels, decode
+from unjpeg.evaluate.method import Complexity, Method
+from unjpeg.evaluate.pairs import Pixels8, decode
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.evaluate.processes import run_whole
 from unjpeg.modelfile import model_names
@@ -45,15 +45,12 @@ from unjpeg.version import source_hash
 __all__ = [
     "PROGRAMS",
     "Command",
-    "Complexity",
     "Decoder",
-    "Method",
     "Printed",
     "UnjpegModel",
-    "installed_methods",
-    "method_by_name",
-    "shaped_as",
-    "suffix_of",
+    "find_installed_methods",
+    "find_method",
+    "guess_suffix",
 ]
 
 COMMAND_SECONDS = 900
@@ -90,51 +87,14 @@ _OUTPUT = re.compile(r"\{output(\.[a-z0-9]+)?\}")
 _PLAIN_WORD = re.compile(r"[\w./+-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Complexity:
-    """What a network is, whatever it runs on.
-
-    Attributes:
-        parameters_m: millions.
-        multiply_adds_g: thousand millions, for one colour picture of 512x512.
-    """
-
-    parameters_m: float
-    multiply_adds_g: float
-
-
-class Method(ABC):
-    """Something that makes a picture of a compressed file.
-
-    Attributes:
-        name: in tables.
-        spec: what ``method_by_name`` makes it of.
-        identity: changes whenever its results may.
-    """
-
-    name: str
-    spec: str
-    identity: str
-
-    @abstractmethod
-    def restore(self, file: bytes) -> Pixels:
-        """The restored picture, ``(H, W)`` or ``(H, W, 3)``. Raises UnjpegError."""
-
-    def complexity(self) -> Complexity | None:
-        """What it computes with, if it is a network and torch is there to count it."""
-        return None
-
-
 class Decoder(Method):
     """The file as decoded: what every gain is counted from."""
 
     def __init__(self) -> None:
-        import PIL
-
         self.name = self.spec = "jpeg"
         self.identity = f"Pillow {PIL.__version__}"
 
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         return decode(file)
 
 
@@ -173,11 +133,11 @@ class UnjpegModel(Method):
         code = f"{source_hash(*RESTORING)} OpenVINO {importlib.metadata.version('openvino')}"
         self.identity = f"{self._restorer.model_file.hash} {code} {how}"
 
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         pixels = self._restorer.restore(file, consistency=self._policy, tta=self._tta).pixels
         return pixels.astype(np.uint8, copy=False)
 
-    def complexity(self) -> Complexity | None:
+    def count_complexity(self) -> Complexity | None:
         try:
             from unjpeg.evaluate.complexity import SIDE, count_multiply_adds
             from unjpeg.models import DagnConfig
@@ -220,25 +180,25 @@ class Command(Method):
         self.name, self.spec = name, f"{name}={command}"
         self._command, self.suffix = command, found[0] or ".png"
         try:
-            words = _words(command)
+            words = _split_words(command)
         except ValueError as error:
             raise SettingError(f"{name}: the shell would not understand its quotes ({error})") from error
         # Of anything but a plain word (an assignment, a parenthesis) only the shell knows what it will start.
         if words and _PLAIN_WORD.fullmatch(words[0]) and not _is_known_to_the_shell(words[0]):
             raise MeasurementError(f"{name}: not installed ({words[0]} is not on the PATH)")
         # Another version of the program is another method.
-        self.identity = f"{command} {_hash_of_files(words)}"
+        self.identity = f"{command} {_hash_files(words)}"
 
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, f"in{suffix_of(file)}"), Path(folder, f"out{self.suffix}")
+            source, target = Path(folder, f"in{guess_suffix(file)}"), Path(folder, f"out{self.suffix}")
             source.write_bytes(file)
-            self._run(self.command_line(source, target))
+            self._run(self.fill_in(source, target))
             if not target.is_file():
                 raise MeasurementError(f"{self.name}: wrote no {target.name}")
             return read_picture(target.read_bytes()).pixels
 
-    def command_line(self, source: Path, target: Path) -> str:
+    def fill_in(self, source: Path, target: Path) -> str:
         """For the shell. ``target`` should end in ``suffix``."""
         line = _OUTPUT.sub(lambda _: shlex.quote(str(target)), self._command)
         return line.replace("{input}", shlex.quote(str(source)))
@@ -267,11 +227,11 @@ class Printed(Method):
         self.spec = f"printed:{name}"
         self.identity = "DAGN, Table I"
 
-    def restore(self, file: bytes) -> Pixels:  # noqa: ARG002
+    def restore(self, file: bytes) -> Pixels8:  # noqa: ARG002
         raise MeasurementError(f"{self.name}: cannot be run")
 
 
-def method_by_name(spec: str) -> Method:
+def find_method(spec: str) -> Method:
     """What the command line names, as described above.
 
     Raises:
@@ -291,7 +251,7 @@ def method_by_name(spec: str) -> Method:
     if spec in PROGRAMS:
         return Command(spec, PROGRAMS[spec])
     if spec.endswith((".safetensors", ".pth", ".pt", ".ckpt")):
-        return _network(Path(spec))
+        return _load_network(Path(spec))
     kinds = {"tta": ("tta",), "policy": get_args(ConsistencyPolicy), "precision": get_args(Precision)}
     model, options = spec, dict[str, str]()
     while True:
@@ -310,44 +270,28 @@ def method_by_name(spec: str) -> Method:
     return UnjpegModel(model, policy, precision=precision, tta="tta" in options)
 
 
-def installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
+def find_installed_methods(specs: Iterable[str]) -> tuple[list[Method], list[str]]:
     """The methods that can be run, each once, and why the others cannot.
 
-    Raises SettingError or ModelError as ``method_by_name`` does.
+    Raises SettingError or ModelError as ``find_method`` does.
     """
     found, missing = [], []
     for spec in dict.fromkeys(specs):
         try:
-            found.append(method_by_name(spec))
+            found.append(find_method(spec))
         except MeasurementError as error:
             missing.append(str(error))
     return found, missing
 
 
-def shaped_as(pixels: Pixels, original: Pixels) -> Pixels:
-    """A result as grey or RGB as its original. Raises MeasurementError if the sizes differ."""
-    if pixels.shape[:2] != original.shape[:2]:
-        raise MeasurementError(f"made {_size(pixels)} pixels of {_size(original)}")
-    if pixels.ndim == original.ndim:
-        return pixels
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    grey: Pixels = np.rint(pixels.astype(np.float32).mean(axis=2)).astype(np.uint8)
-    return grey
-
-
-def _size(pixels: Pixels) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
-
-
-def suffix_of(file: bytes) -> str:
+def guess_suffix(file: bytes) -> str:
     """What a compressed picture's name should end in, by its content."""
     if file[:2] == b"\xff\xd8":
         return ".jpg"
     return ".webp" if file[8:12] == b"WEBP" else ".avif" if file[4:8] == b"ftyp" else ".png"
 
 
-def _words(command: str) -> list[str]:
+def _split_words(command: str) -> list[str]:
     """A command's words, what joins commands (``&&``, ``|``, ``(``) apart. Raises ValueError for open quotes."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -361,7 +305,7 @@ def _is_known_to_the_shell(word: str) -> bool:
     return run_whole(["/bin/sh", "-c", 'command -v "$1"', "sh", word]).returncode == 0
 
 
-def _hash_of_files(words: Iterable[str]) -> str:
+def _hash_files(words: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for word in words:
         for name in dict.fromkeys((word, word.partition("=")[2])):  # also of --weights=FILE
@@ -372,12 +316,12 @@ def _hash_of_files(words: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _network(path: Path) -> Method:
+def _load_network(path: Path) -> Method:
     try:
         from unjpeg.evaluate import networks
     except ModuleNotFoundError as error:
         raise MeasurementError(f"{path}: needs {error.name}: pip install 'unjpeg[train]'") from error
     if not path.is_file():
         raise SettingError(f"{path}: no such file")
-    network: Method = networks.load(path)
+    network: Method = networks.load_network(path)
     return network

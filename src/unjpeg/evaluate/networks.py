@@ -20,25 +20,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from unjpeg.dct import rgb_from_ycc, ycc_from_rgb
 from unjpeg.errors import MeasurementError, TrainingError, UnjpegError
 from unjpeg.evaluate.complexity import SIDE
-from unjpeg.evaluate.methods import Complexity, Method
-from unjpeg.evaluate.pairs import Pixels, decode
+from unjpeg.evaluate.method import Complexity, Method
+from unjpeg.evaluate.pairs import Pixels8, decode
 from unjpeg.models import BACKBONES, Backbone, make_backbone
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.version import source_hash
 
-__all__ = ["BackboneMethod", "SpandrelMethod", "load"]
+__all__ = ["BackboneMethod", "SpandrelMethod", "load_network"]
 
 NETWORKS = (
-    *(
-        "models.arcnn",
-        "models.autoencoder",
-        "models.backbone",
-        "models.backbones",
-        "models.blocks",
-        "models.dagn",
-        "models.dncnn",
-    ),
-    *("models.rdn", "models.split_dagn"),
+    *("models.arcnn", "models.autoencoder", "models.backbone", "models.backbones", "models.blocks", "models.dagn"),
+    *("models.dncnn", "models.rdn", "models.split_dagn"),
 )
 """Modules of this package that our own networks are built of."""
 
@@ -50,45 +42,41 @@ class _NetworkMethod(Method):
 
     Args:
         path: where it came from; its name is the file's.
+        module: what is counted.
         channels: 1 or 3.
         code: which version of the program computes it; torch's and this module's are added.
     """
 
-    def __init__(self, path: Path, channels: int, code: str) -> None:
+    def __init__(self, path: Path, module: nn.Module, channels: int, code: str) -> None:
         self.name, self.spec = path.stem, str(path)
         weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.identity = f"{weights} {code} {source_hash('dct', 'evaluate.networks')} torch {torch.__version__}"
-        self._channels = channels
+        self._module, self._channels = module, channels
 
     @abstractmethod
     def _apply(self, image: Tensor) -> Tensor:
         """``(1, channels, H, W)``, range 0..1, to the same, not clipped."""
 
-    @abstractmethod
-    def _module(self) -> nn.Module:
-        """What is counted."""
-
-    def restore(self, file: bytes) -> Pixels:
+    def restore(self, file: bytes) -> Pixels8:
         decoded = decode(file).astype(np.float32)
         if decoded.ndim == 2:
-            planes = self._planes(np.repeat(decoded[None], self._channels, axis=0)).mean(axis=0)
+            planes = self._restore_planes(np.repeat(decoded[None], self._channels, axis=0)).mean(axis=0)
         elif self._channels == 3:
-            planes = self._planes(decoded.transpose(2, 0, 1)).transpose(1, 2, 0)
+            planes = self._restore_planes(decoded.transpose(2, 0, 1)).transpose(1, 2, 0)
         else:
             ycc = ycc_from_rgb(decoded)
-            ycc[..., 0] = self._planes(ycc[None, ..., 0])[0]
+            ycc[..., 0] = self._restore_planes(ycc[None, ..., 0])[0]
             planes = rgb_from_ycc(ycc)
-        rounded: Pixels = np.rint(np.clip(planes, 0, 255)).astype(np.uint8)
+        rounded: Pixels8 = np.rint(np.clip(planes, 0, 255)).astype(np.uint8)
         return rounded
 
-    def complexity(self) -> Complexity | None:
-        module = self._module()
-        parameters = sum(parameter.numel() for parameter in module.parameters())
+    def count_complexity(self) -> Complexity | None:
+        parameters = sum(parameter.numel() for parameter in self._module.parameters())
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self._apply(torch.zeros(1, self._channels, SIDE, SIDE))
         return Complexity(parameters / 1e6, counter.get_total_flops() / 2e9)
 
-    def _planes(self, planes: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _restore_planes(self, planes: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         with torch.no_grad():
             image = torch.from_numpy(np.ascontiguousarray(planes)[None]) / 255
             restored: np.ndarray[Any, np.dtype[np.float32]] = self._apply(image)[0].float().numpy() * np.float32(255)
@@ -111,7 +99,7 @@ class BackboneMethod(_NetworkMethod):
         except (TrainingError, KeyError, TypeError, RuntimeError) as error:
             raise MeasurementError(f"{path}: holds no network that can be measured ({error})") from error
         self._network.eval()
-        super().__init__(path, self._network.image_channels, source_hash(*NETWORKS))
+        super().__init__(path, self._network, self._network.image_channels, source_hash(*NETWORKS))
 
     def _apply(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
@@ -119,9 +107,6 @@ class BackboneMethod(_NetworkMethod):
         padded = nn.functional.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
         restored: Tensor = self._network(padded)
         return restored[..., :height, :width]
-
-    def _module(self) -> nn.Module:
-        return self._network
 
 
 class SpandrelMethod(_NetworkMethod):
@@ -145,7 +130,8 @@ class SpandrelMethod(_NetworkMethod):
         if channels not in (1, 3) or channels != self._descriptor.output_channels:
             raise MeasurementError(f"{path}: takes {channels} channels; only 1 and 3 can be measured")
         self._descriptor.eval()
-        super().__init__(path, channels, f"spandrel {getattr(spandrel, '__version__', '')}".rstrip())
+        code = f"spandrel {getattr(spandrel, '__version__', '')}".rstrip()
+        super().__init__(path, self._descriptor.model, channels, code)
 
     def _apply(self, image: Tensor) -> Tensor:
         try:
@@ -154,12 +140,8 @@ class SpandrelMethod(_NetworkMethod):
             raise MeasurementError(f"{self.name}: cannot restore {tuple(image.shape)} ({error})") from error
         return restored
 
-    def _module(self) -> nn.Module:
-        module: nn.Module = self._descriptor.model
-        return module
 
-
-def load(path: Path) -> Method:
+def load_network(path: Path) -> Method:
     """Our own checkpoint if it is one, else what spandrel makes of it. Raises MeasurementError."""
     if path.suffix != ".safetensors":  # spandrel would unpickle others
         raise MeasurementError(f"{path}: is no safetensors file; convert it first: no pickle is loaded here")

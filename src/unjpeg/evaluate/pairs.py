@@ -33,8 +33,8 @@ from unjpeg.picture import bits_per_sample
 __all__ = [
     "Degradation",
     "EncoderName",
-    "Pair",
-    "Pixels",
+    "FilePair",
+    "Pixels8",
     "Subject",
     "TestSet",
     "decode",
@@ -43,7 +43,7 @@ __all__ = [
     "load_images",
 ]
 
-Pixels = NDArray[np.uint8]
+Pixels8 = NDArray[np.uint8]
 
 EncoderName = Literal["libjpeg", "mozjpeg"]
 
@@ -54,7 +54,7 @@ _GRAMMAR = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class FilePair:
     """One file to restore, and what it was made from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Pair:
     """
 
     file: bytes
-    original: Pixels
+    original: Pixels8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +119,16 @@ class Degradation:
             parts.append(f"shift-{self.shift[0]}-{self.shift[1]}")
         return "-".join(parts)
 
-    @property
-    def is_plain_jpeg(self) -> bool:
-        """Whether it is what published tables are about: libjpeg, 4:2:0, once."""
-        return self == Degradation("jpeg", self.quality)
-
-    def apply(self, original: Pixels) -> Pair:
+    def apply(self, original: Pixels8) -> FilePair:
         """The file and what it is compared with: the original, without what was cut off. Raises MeasurementError."""
         pixels = original
         if self.first_quality is not None:
             down, right = self.shift
             original = np.ascontiguousarray(original[down:, right:])
             pixels = np.ascontiguousarray(decode(encode_jpeg(pixels, self.first_quality))[down:, right:])
-        return Pair(self._encoded(pixels), original)
+        return FilePair(self._encode(pixels), original)
 
-    def _encoded(self, pixels: Pixels) -> bytes:
+    def _encode(self, pixels: Pixels8) -> bytes:
         if self.codec in ("jpeg", "mozjpeg"):
             encoder: EncoderName = "mozjpeg" if self.codec == "mozjpeg" else "libjpeg"
             return encode_jpeg(pixels, self.quality, encoder, self.sampling)
@@ -156,11 +151,11 @@ class Subject:
 
     name: str
     degradations: tuple[str, ...]
-    _read: Callable[[], Pixels]
-    _make: Callable[[Pixels, str], Pair]
+    _read: Callable[[], Pixels8]
+    _make: Callable[[Pixels8, str], FilePair]
 
     @cached_property
-    def original(self) -> Pixels:
+    def original(self) -> Pixels8:
         """Grey or RGB. Raises BadImageError."""
         return self._read()
 
@@ -169,7 +164,7 @@ class Subject:
         """Of the original's pixels, 16 digits. Raises BadImageError."""
         return hashlib.sha256(f"{self.original.shape}".encode() + self.original.tobytes()).hexdigest()[:16]
 
-    def pair(self, degradation: str) -> Pair:
+    def make_pair(self, degradation: str) -> FilePair:
         """One of its files, made or read. Raises BadImageError or MeasurementError."""
         return self._make(self.original, degradation)
 
@@ -231,12 +226,12 @@ class TestSet:
             out.append(test_set if len(alike) == 1 else replace(test_set, name=Path(*path[-depth:]).as_posix()))
         return out
 
-    def subjects(self, degradations: Sequence[Degradation], limit: int | None = None) -> Iterator[Subject]:
+    def list_subjects(self, degradations: Sequence[Degradation], limit: int | None = None) -> Iterator[Subject]:
         """Its pictures by name. Raises TrainingDataError if there are none."""
         if self.given is None:
             made = {degradation.name: degradation for degradation in degradations}
 
-            def apply(original: Pixels, name: str) -> Pair:
+            def apply(original: Pixels8, name: str) -> FilePair:
                 return made[name].apply(original)
 
             for file in islice(image_files(self.folder), limit):
@@ -247,10 +242,10 @@ class TestSet:
         for file in islice(image_files(self.given), limit):
             original = originals.get(file.stem, self.folder / file.name)
             name = file.relative_to(self.given).as_posix()
-            yield Subject(name, ("given",), partial(load_image, original), partial(_given, file))
+            yield Subject(name, ("given",), partial(load_image, original), partial(_read_pair, file))
 
 
-def load_images(folder: Path) -> Iterator[tuple[str, Pixels]]:
+def load_images(folder: Path) -> Iterator[tuple[str, Pixels8]]:
     """Names and pixels (grey or RGB) of a test set, sorted by name.
 
     Raises:
@@ -261,7 +256,7 @@ def load_images(folder: Path) -> Iterator[tuple[str, Pixels]]:
         yield file.name, load_image(file)
 
 
-def encode_jpeg(pixels: Pixels, quality: int, encoder: EncoderName = "libjpeg", sampling: str = "4:2:0") -> bytes:
+def encode_jpeg(pixels: Pixels8, quality: int, encoder: EncoderName = "libjpeg", sampling: str = "4:2:0") -> bytes:
     """A JPEG file, standard tables.
 
     Args:
@@ -283,38 +278,38 @@ def encode_jpeg(pixels: Pixels, quality: int, encoder: EncoderName = "libjpeg", 
     return buffer.getvalue()
 
 
-def decode(file: bytes) -> Pixels:
+def decode(file: bytes) -> Pixels8:
     """A file's pixels by Pillow, grey or RGB. Raises BadImageError, also for pixels of more than 8 bits per sample."""
     try:
         with Image.open(io.BytesIO(file)) as image:
-            return _plain(image)
+            return _convert(image)
     except UnidentifiedImageError as error:  # its own words hold an address in memory, another one every time
         raise BadImageError("is no picture") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(f"cannot be decoded ({error})") from error
 
 
-def _plain(image: Image.Image) -> Pixels:
+def _convert(image: Image.Image) -> Pixels8:
     # Pillow would make white of whatever lies above 255, and cut 16-bit colour down without a word.
     if bits_per_sample(image) == 16 or image.mode.startswith(("I", "F")):
         raise BadImageError("has more than 8 bits per sample; convert it to 8 bits first")
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
-def _given(file: Path, original: Pixels, _degradation: str) -> Pair:
-    return Pair(_bytes(file), original)
+def _read_pair(file: Path, original: Pixels8, _degradation: str) -> FilePair:
+    return FilePair(_read_bytes(file), original)
 
 
-def _bytes(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         raise BadImageError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
-def load_image(file: Path) -> Pixels:
+def load_image(file: Path) -> Pixels8:
     """A picture's pixels, grey or RGB. Raises BadImageError, which names the file."""
     try:
-        return decode(_bytes(file))
+        return decode(_read_bytes(file))
     except BadImageError as error:
         raise BadImageError(f"{file}: {error}") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["Peak", "ended_as_interrupted", "own_peak_mib", "peak_of", "run_whole"]
+__all__ = ["Peak", "interrupting_on_signals", "measure_peak", "read_own_peak_mib", "run_whole"]
 
 # By a process so small that it does not count: a command's peak starts with that of the process that it is forked from.
 _PEAK_OF_COMMAND = """
@@ -72,7 +72,7 @@ def run_whole(command: Sequence[str], *, seconds: float | None = None) -> subpro
     return subprocess.CompletedProcess(command, process.returncode, out, complaint)
 
 
-def peak_of(command: Sequence[str], *, stop_after: float | None = None) -> Peak | None:
+def measure_peak(command: Sequence[str], *, stop_after: float | None = None) -> Peak | None:
     """Run a command, for so many seconds at most, and ask the system for its peak memory.
 
     None where that cannot be read (outside Unix).
@@ -85,7 +85,7 @@ def peak_of(command: Sequence[str], *, stop_after: float | None = None) -> Peak 
         return None
 
 
-def own_peak_mib() -> float | None:
+def read_own_peak_mib() -> float | None:
     """Most memory that this process has held; None where that cannot be read (outside Linux, say)."""
     # Not getrusage: its peak is inherited from the process that started this one.
     try:
@@ -96,7 +96,7 @@ def own_peak_mib() -> float | None:
 
 
 @contextlib.contextmanager
-def ended_as_interrupted() -> Iterator[None]:
+def interrupting_on_signals() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise KeyboardInterrupt: programs are ended, temporary folders removed.
 
     A signal that is ignored (under nohup, say) stays so. In another than the main thread nothing changes.

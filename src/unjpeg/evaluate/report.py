@@ -1,4 +1,4 @@
-"""A benchmark's report: one HTML file with everything in it, and the same as one PNG.
+"""A benchmark's report: one HTML file with everything in it.
 
 Which pictures are shown is not chosen by hand: of each set, at the first degradation, those where the second method
 gains most, least, and the median, and any that are asked for. What cannot be shown any more is said, and costs itself
@@ -15,34 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
 from unjpeg.datasets import DATA_SETS, data_set, image_files
 from unjpeg.errors import UnjpegError
 from unjpeg.evaluate.benchmark import Failure
-from unjpeg.evaluate.methods import Method, Printed, shaped_as
+from unjpeg.evaluate.method import Method, shape_like
+from unjpeg.evaluate.methods import Printed
 from unjpeg.evaluate.metrics import METRICS
 from unjpeg.evaluate.pairs import Degradation, TestSet, decode
-from unjpeg.evaluate.plots import gain_against_rate, gain_against_time, lower_than_decoder, rate_quality
+from unjpeg.evaluate.plots import plot_every_picture, plot_gain_against_rate, plot_gain_against_time, plot_rate_quality
 from unjpeg.evaluate.printed import TABLE_1
-from unjpeg.evaluate.sheets import (
-    Panel,
-    before_after_sheet,
-    crop_sheet,
-    heading,
-    residual_sheet,
-    shortened,
-    side_by_side,
-    stacked,
-)
+from unjpeg.evaluate.sheets import Panel, draw_before_after, draw_crops, draw_residuals, set_side_by_side
+from unjpeg.files import put_in_place
 
-__all__ = ["Section", "Table", "cost_table", "difference_table", "metric_table", "sections", "write_report"]
+__all__ = [
+    "Section",
+    "Table",
+    "format_markdown",
+    "make_sections",
+    "tabulate_costs",
+    "tabulate_differences",
+    "tabulate_metrics",
+    "write_report",
+]
 
 REAL_PICTURES = 8
 """Of a folder without originals, at most so many are shown."""
-
-LONGEST_CELL = 48
-"""Characters that a drawn table has room for."""
 
 _FAILURES = (UnjpegError, ValueError, MemoryError)
 """What costs a picture, and not the report."""
@@ -62,11 +61,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """As the documentation has it."""
-        marks = ("---" if column < self.words else "---:" for column in range(len(self.header)))
-        lines = [self.header, tuple(marks), *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return format_markdown(self.header, self.rows, self.words)
+
+
+def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table as the documentation has it: so many columns of words, to the left, then figures, to the right."""
+    marks = ["---"] * words + ["---:"] * (len(header) - words)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Section:
     enlarged: bool = False
 
 
-def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
+def tabulate_metrics(record: Mapping[str, Any], set_name: str) -> Table:
     """Every method and degradation of a set: each metric's mean, and the first metric's gain with its interval.
 
     Gains are over the first method; where it has restored nothing, there are none. Printed rows stand among them where
@@ -101,17 +104,17 @@ def metric_table(record: Mapping[str, Any], set_name: str) -> Table:
                 (
                     degradation,
                     method,
-                    *(_number(name, means[name]["mean"]) for name in metrics),
-                    _difference(gain),
+                    *(_format_number(name, means[name]["mean"]) for name in metrics),
+                    _format_difference(gain),
                     "" if gain is None else f"{gain['lower']} of {gain['pictures']}",
                 )
             )
         if _is_whole(record, set_name):
-            rows += [(degradation, *row) for row in _printed_rows(record, set_name, degradation, metrics)]
+            rows += [(degradation, *row) for row in _list_printed_rows(record, set_name, degradation, metrics)]
     return Table(("degradation", "method", *metrics, f"{lead} gained (95 %)", "worse"), tuple(rows), words=2)
 
 
-def difference_table(record: Mapping[str, Any], set_name: str) -> Table:
+def tabulate_differences(record: Mapping[str, Any], set_name: str) -> Table:
     """The first metric's paired differences between all methods, with their intervals, by degradation."""
     summary = record["summary"][set_name]
     lead = next(name for name in METRICS if name in record["metrics"])
@@ -121,17 +124,17 @@ def difference_table(record: Mapping[str, Any], set_name: str) -> Table:
         cells = []
         for figures in summary.values():
             value = figures["differences"].get(pair, {}).get(lead)
-            cells.append(_difference(value))
+            cells.append(_format_difference(value))
         rows.append((pair, *cells))
     return Table((lead, *summary), tuple(rows))
 
 
-def cost_table(record: Mapping[str, Any]) -> Table:
+def tabulate_costs(record: Mapping[str, Any]) -> Table:
     """What each method costs; see ``timing.Cost``."""
     rows = tuple(
         (
             name,
-            _seconds(cost["seconds_per_megapixel"]),
+            _format_seconds(cost["seconds_per_megapixel"]),
             *(
                 "" if cost[field] is None else f"{cost[field]:.{digits}f}"
                 for field, digits in (("peak_mib", 0), ("parameters_m", 2), ("multiply_adds_g", 1))
@@ -143,7 +146,7 @@ def cost_table(record: Mapping[str, Any]) -> Table:
     return Table(header, rows)
 
 
-def sections(
+def make_sections(
     record: Mapping[str, Any],
     sets: Sequence[TestSet],
     degradations: Sequence[Degradation],
@@ -166,67 +169,60 @@ def sections(
     runnable = [method for method in methods if not isinstance(method, Printed)]
     lead = next(name for name in METRICS if name in record["metrics"])
     for set_name, summary in record["summary"].items():
-        text = f"Means over {_counted(figures['pictures'] for figures in summary.values())}."
+        text = f"Means over {_format_count(figures['pictures'] for figures in summary.values())}."
         if record["printed"] and not _is_whole(record, set_name):
             text += " What is printed is of whole sets, and left out."
-        yield Section(set_name, text, metric_table(record, set_name))
+        yield Section(set_name, text, tabulate_metrics(record, set_name))
     if record.get("costs"):
-        yield Section("Cost", "Median of methods that took turns on the same files.", cost_table(record))
+        yield Section("Cost", "Median of methods that took turns on the same files.", tabulate_costs(record))
     others = [method.name for method in runnable[1:]]
     for set_name, summary in record["summary"].items():
         ends = dict.fromkeys((next(iter(summary)), list(summary)[-1]))
         if len(others) > 1:
             text = "Differences on the same pictures, their mean with its 95 % interval."
-            yield Section(f"{set_name}: every method against every other", text, difference_table(record, set_name))
+            yield Section(f"{set_name}: every method against every other", text, tabulate_differences(record, set_name))
         plots = []
         if len(summary) > 1:
-            plots.append(rate_quality(record, set_name, lead))
-            plots += [gain_against_rate(record, set_name, lead)] if others else []
+            plots.append(plot_rate_quality(record, set_name, lead))
+            plots += [plot_gain_against_rate(record, set_name, lead)] if others else []
         if others:
             plots += [
-                lower_than_decoder(record, set_name, degradation, lead, others, runnable[0].name)
+                plot_every_picture(record, set_name, degradation, lead, others, runnable[0].name)
                 for degradation in ends
             ]
-            plots += [gain_against_time(record, set_name, next(iter(ends)), lead)] if record.get("costs") else []
+            plots += [plot_gain_against_time(record, set_name, next(iter(ends)), lead)] if record.get("costs") else []
         if plots:
-            yield Section(f"{set_name}: plots", "", side_by_side([Panel((), plot) for plot in plots]))
+            yield Section(f"{set_name}: plots", "", set_side_by_side([Panel((), plot) for plot in plots]))
     for test_set in sets:
         if test_set.name in record["summary"]:
-            yield from _details(record, test_set, degradations, runnable, lead, show, side, say)
+            yield from _show_details(record, test_set, degradations, runnable, lead, show, side, say)
     for folder in real:
-        yield _real(folder, runnable, side, say)
+        yield _show_real(folder, runnable, side, say)
 
 
 def write_report(made: Sequence[Section], record: Mapping[str, Any], out: Path) -> None:
-    """Write ``report.html``, which needs no other file, and ``report.png``."""
+    """Write ``report.html``, which needs no other file. Raises OutputError."""
     title = f"unjpeg benchmark: {', '.join(record['sets'])}"
     facts = f"unjpeg {record['unjpeg']}, commit {record['commit']}, {record['machine']['processor']}"
     specs = {name: facts["spec"] for name, facts in record["methods"].items() if name not in record["printed"]}
     identities = [f"{name} is {spec.removeprefix(f'{name}=')}" for name, spec in specs.items() if spec != name]
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(facts)}</p>"]
     body += ["<ul>", *(f"<li>{html.escape(line)}</li>" for line in identities), "</ul>"]
-    images = [heading(title, 26), *(heading(line, 14) for line in (facts, *identities))]
     for section in made:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
-        images.append(heading(section.title))
         if section.text:
             body.append(f"<p>{html.escape(section.text)}</p>")
-            images.append(heading(section.text, 14))
         if isinstance(section.content, Table):
-            body.append(_html_table(section.content))
-            images.append(_drawn(section.content))
+            body.append(_to_html(section.content))
         elif section.content is not None:
-            source, kind = f"data:image/png;base64,{_base64(section.content)}", " class=pixels" * section.enlarged
+            source, kind = f"data:image/png;base64,{_encode_image(section.content)}", " class=pixels" * section.enlarged
             body.append(f'<img{kind} src="{source}" alt="{html.escape(section.title)}">')
-            images.append(section.content)
     failed = [str(Failure(**error)) for error in record["errors"]]
     if failed:
         body += ["<h2>Failed</h2><ul>", *(f"<li>{html.escape(line)}</li>" for line in failed), "</ul>"]
-        images += [heading("Failed"), *(heading(line, 14) for line in failed)]
     page = _PAGE.replace("TITLE", html.escape(title)).replace("BODY", "\n".join(body))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    ImageOps.expand(stacked(images), 24, "white").save(out / "report.png")
+    put_in_place(out / "report.html", page.encode(), overwrite=True)
 
 
 _PAGE = """<!doctype html>
@@ -250,11 +246,11 @@ def _is_whole(record: Mapping[str, Any], set_name: str) -> bool:
     return set_name in DATA_SETS and data_set(set_name).count == measured
 
 
-def _number(metric: str, value: float | None) -> str:
+def _format_number(metric: str, value: float | None) -> str:
     return "inf" if value is None else f"{value:.{_DIGITS.get(metric, 2)}f}"
 
 
-def _difference(value: Mapping[str, float | None] | None) -> str:
+def _format_difference(value: Mapping[str, float | None] | None) -> str:
     """With its interval; one of equal pictures' infinite PSNRs has neither."""
     if value is None:
         return ""
@@ -263,19 +259,19 @@ def _difference(value: Mapping[str, float | None] | None) -> str:
     return f"{value['mean']:+.2f} ({value['low']:+.2f} .. {value['high']:+.2f})"
 
 
-def _seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     """With two decimals, and more where those would be zeros."""
     return f"{seconds:.2f}" if seconds >= 0.01 else f"{seconds:.1g}"
 
 
-def _counted(counts: Iterable[int]) -> str:
+def _format_count(counts: Iterable[int]) -> str:
     """How many pictures, where degradations may have different ones."""
     least, most = (found := sorted(counts))[0], found[-1]
     number = f"{least} to {most}" if least < most else f"{most}"
     return f"{number} picture{'' if number == '1' else 's'}"
 
 
-def _printed_rows(
+def _list_printed_rows(
     record: Mapping[str, Any], set_name: str, degradation: str, metrics: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
     codec, _, quality = degradation.partition("-")
@@ -286,11 +282,11 @@ def _printed_rows(
         if values is None:
             continue
         known = dict(zip(("psnr_db", "ssim", "psnr_b_db"), values, strict=True))
-        cells = (_number(metric, known[metric]) if metric in known else "" for metric in metrics)
+        cells = (_format_number(metric, known[metric]) if metric in known else "" for metric in metrics)
         yield (name, *cells, "", "")
 
 
-def _details(
+def _show_details(
     record: Mapping[str, Any],
     test_set: TestSet,
     degradations: Sequence[Degradation],
@@ -301,23 +297,23 @@ def _details(
     say: Callable[[str], None],
 ) -> Iterator[Section]:
     degradation = next(iter(record["summary"][test_set.name]))
-    chosen = _chosen(record, test_set.name, degradation, lead, methods, show)
+    chosen = _choose_pictures(record, test_set.name, degradation, lead, methods, show)
     of_this_set = (error for error in record["errors"] if error["set"] == test_set.name)
     failed = {(error["image"], error["degradation"], error["method"]) for error in of_this_set}
-    for subject in test_set.subjects(degradations):
+    for subject in test_set.list_subjects(degradations):
         if subject.name not in chosen:
             continue
         title, text = f"{test_set.name}, {subject.name}, {degradation}", chosen[subject.name]
         shown, lost = {}, []
         try:
-            pair = subject.pair(degradation)
+            pair = subject.make_pair(degradation)
         except _FAILURES as error:
             say(f"{title}: cannot be shown: {error}")
             yield Section(title, f"Cannot be shown: {error}.", None)
             continue
         for method in methods:
             try:
-                shown[method.name] = shaped_as(method.restore(pair.file), pair.original)
+                shown[method.name] = shape_like(method.restore(pair.file), pair.original)
             except _FAILURES as error:
                 reason = str(error).removeprefix(f"{method.name}: ")
                 lost.append(f"{method.name} ({reason})")
@@ -327,12 +323,12 @@ def _details(
         if not shown:
             yield Section(title, text, None)
             continue
-        yield Section(title, text, crop_sheet(pair.original, shown, side), enlarged=True)
+        yield Section(title, text, draw_crops(pair.original, shown, side), enlarged=True)
         about = "Each pixel's distance from the original, mean over the channels, in one scale of colours for all."
-        yield Section(f"{title}: error", about, residual_sheet(pair.original, shown))
+        yield Section(f"{title}: error", about, draw_residuals(pair.original, shown))
 
 
-def _chosen(
+def _choose_pictures(
     record: Mapping[str, Any],
     set_name: str,
     degradation: str,
@@ -362,7 +358,7 @@ def _chosen(
     return wanted
 
 
-def _real(folder: Path, methods: Sequence[Method], side: int, say: Callable[[str], None]) -> Section:
+def _show_real(folder: Path, methods: Sequence[Method], side: int, say: Callable[[str], None]) -> Section:
     """Before and after the second method."""
     title, method = f"{folder.resolve().name}, before and after", methods[1]
     pictures, failed = [], []
@@ -370,7 +366,7 @@ def _real(folder: Path, methods: Sequence[Method], side: int, say: Callable[[str
         try:
             data = file.read_bytes()
             before = decode(data)
-            pictures.append((file.name, before, shaped_as(method.restore(data), before)))
+            pictures.append((file.name, before, shape_like(method.restore(data), before)))
         except (*_FAILURES, OSError) as error:
             failed.append(f"{file.name} ({error})")
             say(f"{file}: {error}")
@@ -378,10 +374,10 @@ def _real(folder: Path, methods: Sequence[Method], side: int, say: Callable[[str
     if not pictures:
         return Section(title, f"None of its pictures can be restored.{left_out}", None)
     text = f"{method.name}, where it changed most; there are no originals.{left_out}"
-    return Section(title, text, before_after_sheet(pictures, side), enlarged=True)
+    return Section(title, text, draw_before_after(pictures, side), enlarged=True)
 
 
-def _html_table(table: Table) -> str:
+def _to_html(table: Table) -> str:
     def line(cells: Sequence[str], kind: str) -> str:
         shown = (
             f"<{kind}{' class=word' if column < table.words else ''}>{html.escape(cell)}</{kind}>"
@@ -389,33 +385,16 @@ def _html_table(table: Table) -> str:
         )
         return f"<tr>{''.join(shown)}</tr>"
 
-    return f"<table>{line(table.header, 'th')}{''.join(line(row, 'td') for row in _grouped(table))}</table>"
+    return f"<table>{line(table.header, 'th')}{''.join(line(row, 'td') for row in _name_groups_once(table))}</table>"
 
 
-def _grouped(table: Table) -> list[tuple[str, ...]]:
+def _name_groups_once(table: Table) -> list[tuple[str, ...]]:
     """Rows without the first word where it is the one above."""
     above = ("", *(row[0] for row in table.rows))
     return [("" if row[0] == last else row[0], *row[1:]) for last, row in zip(above, table.rows, strict=False)]
 
 
-def _drawn(table: Table, size: int = 14) -> Image.Image:
-    font = ImageFont.load_default(size)
-    lines = [tuple(shortened(cell, LONGEST_CELL) for cell in line) for line in (table.header, *_grouped(table))]
-    widths = [max(int(font.getlength(line[i])) for line in lines) + 20 for i in range(len(table.header))]
-    image = Image.new("RGB", (sum(widths), len(lines) * (size + 8)), "white")
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        left, top = 0, number * (size + 8)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            indent = 0 if column < table.words else width - 16 - int(font.getlength(cell))
-            draw.text((left + indent, top), cell, fill="black", font=font)
-            left += width
-        if line[0] and number:  # a new group
-            draw.line((0, top - 3, image.width, top - 3), fill="grey" if number == 1 else "lightgrey")
-    return image
-
-
-def _base64(image: Image.Image) -> str:
+def _encode_image(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()

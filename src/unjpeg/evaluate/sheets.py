@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
-from unjpeg.evaluate.pairs import Pixels
+from unjpeg.evaluate.pairs import Pixels8
 
 __all__ = [
     "Panel",
-    "before_after_sheet",
-    "crop_sheet",
-    "fitted",
-    "heading",
-    "most_changed",
-    "residual_map",
-    "residual_sheet",
-    "shortened",
-    "side_by_side",
-    "stacked",
+    "draw_before_after",
+    "draw_crops",
+    "draw_residuals",
+    "find_most_changed",
+    "fit",
+    "map_residuals",
+    "set_side_by_side",
+    "shorten",
+    "stack",
 ]
 
 ZOOM = 3
@@ -56,7 +55,7 @@ class Panel:
     image: Image.Image
 
 
-def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Image.Image:
+def draw_crops(original: Pixels8, shown: Mapping[str, Pixels8], side: int) -> Image.Image:
     """The detail that the first version has damaged most, in every version, with the whole pictures' figures below.
 
     Args:
@@ -64,48 +63,49 @@ def crop_sheet(original: Pixels, shown: Mapping[str, Pixels], side: int) -> Imag
         side: of the detail, in pixels; above it, three times as much of the picture is shown.
     """
     first = next(iter(shown.values()))
-    corner = most_changed(original, first, side)
-    panels = [Panel(("original", "PSNR / SSIM / PSNR-B", "of the whole picture"), _detail(original, corner, side))]
+    corner = find_most_changed(original, first, side)
+    panels = [Panel(("original", "PSNR / SSIM / PSNR-B", "of the whole picture"), _draw_detail(original, corner, side))]
     for name, pixels in shown.items():
         figures = f"{psnr_db(pixels, original):.2f} / {ssim(pixels, original):.3f} / {psnr_b_db(pixels, original):.2f}"
-        panels.append(Panel((name, figures), _detail(pixels, corner, side)))
-    return side_by_side(panels)
+        panels.append(Panel((name, figures), _draw_detail(pixels, corner, side)))
+    return set_side_by_side(panels)
 
 
-def residual_sheet(original: Pixels, shown: Mapping[str, Pixels]) -> Image.Image:
-    """How far each version is from the original: ``residual_map`` of whole pictures, made smaller, with its scale."""
+def draw_residuals(original: Pixels8, shown: Mapping[str, Pixels8]) -> Image.Image:
+    """How far each version is from the original: ``map_residuals`` of whole pictures, made smaller, with its scale."""
     errors = {name: np.abs(pixels.astype(np.int64) - original) for name, pixels in shown.items()}
     brightest = float(np.quantile(np.stack(list(errors.values())), 0.999))  # one scale, not set by a single pixel
     panels = []
     for name, pixels in shown.items():
-        coloured = _RESIDUAL_COLOURS[residual_map(pixels, original, brightest)]
+        coloured = _RESIDUAL_COLOURS[map_residuals(pixels, original, brightest)]
         lines = (name, f"mean error {errors[name].mean():.2f} of 255")
-        panels.append(Panel(lines, fitted(Image.fromarray(coloured), RESIDUAL_WIDTH)))
-    return stacked([side_by_side(panels), _scale(brightest)])
+        panels.append(Panel(lines, fit(Image.fromarray(coloured), RESIDUAL_WIDTH)))
+    return stack([set_side_by_side(panels), _draw_scale(brightest)])
 
 
-def before_after_sheet(pictures: Sequence[tuple[str, Pixels, Pixels]], side: int) -> Image.Image:
+def draw_before_after(pictures: Sequence[tuple[str, Pixels8, Pixels8]], side: int) -> Image.Image:
     """For pictures without originals: name, before, after; the detail is the one that changed most."""
     panels = []
     for name, before, after in pictures:
-        corner = most_changed(before, after, side)
+        corner = find_most_changed(before, after, side)
         both = [
-            Panel((word,), _detail(pixels, corner, side)) for word, pixels in (("before", before), ("after", after))
+            Panel((word,), _draw_detail(pixels, corner, side))
+            for word, pixels in (("before", before), ("after", after))
         ]
-        panels.append(Panel((name,), side_by_side(both)))
-    return side_by_side(panels, apart=4 * GAP)
+        panels.append(Panel((name,), set_side_by_side(both)))
+    return set_side_by_side(panels, apart=4 * GAP)
 
 
-def residual_map(restored: Pixels, original: Pixels, brightest: float) -> Pixels:
+def map_residuals(restored: Pixels8, original: Pixels8, brightest: float) -> Pixels8:
     """``log(|restored - original| + 1)``, mean over channels, ``(H, W)``; ``brightest`` (of 255 levels) is white."""
     error = np.abs(restored.astype(np.float64) - original)
     if error.ndim == 3:
         error = error.mean(axis=2)
-    out: Pixels = (_brightness(error, brightest) * 255).round().astype(np.uint8)
+    out: Pixels8 = (_scale_brightness(error, brightest) * 255).round().astype(np.uint8)
     return out
 
 
-def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
+def find_most_changed(one: Pixels8, other: Pixels8, side: int) -> tuple[int, int]:
     """Top left corner of the window, on the grid of 8, where two pictures differ most; deterministic."""
     error = np.square(other.astype(np.float64) - one)
     if error.ndim == 3:
@@ -119,21 +119,21 @@ def most_changed(one: Pixels, other: Pixels, side: int) -> tuple[int, int]:
     return int(tops[row]), int(lefts[column])
 
 
-def side_by_side(panels: Sequence[Panel], apart: int = GAP) -> Image.Image:
+def set_side_by_side(panels: Sequence[Panel], apart: int = GAP) -> Image.Image:
     """Panels in rows that are no wider than a page, their lines below, wrapped, so many pixels apart."""
     font = ImageFont.load_default(TEXT)
     rows: list[list[tuple[Panel, int]]] = [[]]
     for panel in panels:
         most = max(panel.image.width, NARROWEST)
-        lines = tuple(part for line in panel.lines for part in _wrapped(line, font, most))
+        lines = tuple(part for line in panel.lines for part in _wrap(line, font, most))
         width = max([panel.image.width, *(int(font.getlength(line)) + 2 for line in lines)])
         if rows[-1] and sum(w + apart for _, w in rows[-1]) + width > PAGE:
             rows.append([])
         rows[-1].append((Panel(lines, panel.image), width))
-    return stacked([_row(row, font, apart) for row in rows], apart)
+    return stack([_draw_row(row, font, apart) for row in rows], apart)
 
 
-def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
+def stack(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
     """One below the other."""
     height = sum(image.height for image in images) + gap * (len(images) - 1)
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
@@ -144,26 +144,14 @@ def stacked(images: Sequence[Image.Image], gap: int = 3 * GAP) -> Image.Image:
     return sheet
 
 
-def fitted(image: Image.Image, width: int) -> Image.Image:
+def fit(image: Image.Image, width: int) -> Image.Image:
     """The image, made smaller if it is wider than that."""
     if image.width <= width:
         return image
     return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
 
 
-def heading(text: str, size: int = 20) -> Image.Image:
-    """Text as an image, in as many lines as a page's width asks for."""
-    font = ImageFont.load_default(size)
-    lines = _wrapped(text, font, PAGE - 4)
-    width = max(int(font.getlength(line)) for line in lines) + 4
-    image = Image.new("RGB", (width, len(lines) * (size + 4) + 6), "white")
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        draw.text((0, 2 + number * (size + 4)), line, fill="black", font=font)
-    return image
-
-
-def shortened(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """At most so many characters, 5 or more: of longer text its beginning and its end."""
     if len(text) <= most:
         return text
@@ -171,7 +159,7 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - 3 - end]}...{text[-end:]}"
 
 
-def _wrapped(text: str, font: Font, width: int) -> list[str]:
+def _wrap(text: str, font: Font, width: int) -> list[str]:
     """Lines that are no wider than that, at least one; words that are wider are cut."""
     lines = [""]
     for word in text.split():
@@ -188,14 +176,14 @@ def _wrapped(text: str, font: Font, width: int) -> list[str]:
     return lines
 
 
-def _brightness(error: NDArray[np.float64], brightest: float) -> NDArray[np.float64]:
+def _scale_brightness(error: NDArray[np.float64], brightest: float) -> NDArray[np.float64]:
     """Of an error in levels of 255, 0..1."""
     share: NDArray[np.float64] = np.clip(np.log1p(error) / np.log1p(max(brightest, 1.0)), 0, 1)
     return share
 
 
-def _scale(brightest: float) -> Image.Image:
-    """The colours of ``residual_map``, with the errors that they stand for."""
+def _draw_scale(brightest: float) -> Image.Image:
+    """The colours of ``map_residuals``, with the errors that they stand for."""
     most = max(brightest, 1.0)
     ramp = np.arange(RESIDUAL_WIDTH) / (RESIDUAL_WIDTH - 1)
     colours = _RESIDUAL_COLOURS[np.tile((ramp * 255).round().astype(np.uint8), (TEXT, 1))]
@@ -206,7 +194,7 @@ def _scale(brightest: float) -> Image.Image:
     draw, free = ImageDraw.Draw(image), 0.0
     draw.text((RESIDUAL_WIDTH + 8, -1), title, fill="black", font=font)
     for level in (*(2**n - 1 for n in range(8) if 2**n - 1 < 0.8 * most), most):
-        at = float(_brightness(np.array(float(level)), most)) * (RESIDUAL_WIDTH - 1)
+        at = float(_scale_brightness(np.array(float(level)), most)) * (RESIDUAL_WIDTH - 1)
         if at >= free:
             draw.line((at, TEXT, at, TEXT + 3), fill="black")
             text = f"{level:.0f}" if level < most else f"{level:.0f} or more"
@@ -215,7 +203,7 @@ def _scale(brightest: float) -> Image.Image:
     return image
 
 
-def _row(panels: Sequence[tuple[Panel, int]], font: Font, apart: int) -> Image.Image:
+def _draw_row(panels: Sequence[tuple[Panel, int]], font: Font, apart: int) -> Image.Image:
     """Panels, each with its width."""
     height = max(panel.image.height for panel, _ in panels)
     lines = max(len(panel.lines) for panel, _ in panels)
@@ -230,7 +218,7 @@ def _row(panels: Sequence[tuple[Panel, int]], font: Font, apart: int) -> Image.I
     return sheet
 
 
-def _detail(pixels: Pixels, corner: tuple[int, int], side: int) -> Image.Image:
+def _draw_detail(pixels: Pixels8, corner: tuple[int, int], side: int) -> Image.Image:
     """The detail's surroundings with a frame around it, and the detail enlarged below."""
     around, height, width = ZOOM * side, *pixels.shape[:2]
     top, left = (

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Difference", "Interval", "difference", "interval"]
+__all__ = ["Difference", "Interval", "estimate_difference", "estimate_mean"]
 
 RESAMPLES = 10_000
 
@@ -25,24 +25,19 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Interval):
     """How much more one method has than another, picture by picture.
 
     Attributes:
-        mean: over the pictures.
-        low, high: its 95 % interval.
         lower: pictures where it has less.
         pictures: that both were measured on.
     """
 
-    mean: float
-    low: float
-    high: float
     lower: int
     pictures: int
 
 
-def interval(values: Sequence[float]) -> Interval:
+def estimate_mean(values: Sequence[float]) -> Interval:
     """Mean and bootstrap interval of figures, one per picture; no interval (nan) where one of them is infinite.
 
     Raises ValueError if there are none.
@@ -52,24 +47,24 @@ def interval(values: Sequence[float]) -> Interval:
         raise ValueError("no figures to take a mean of")
     if not np.isfinite(figures).all():
         return Interval(float(figures.mean()), math.nan, math.nan)
-    means = _draws(figures.size) @ figures / figures.size
+    means = _draw_samples(figures.size) @ figures / figures.size
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(float(figures.mean()), float(low), float(high))
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+def estimate_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """``ours - theirs``, paired. Raises ValueError unless both hold a figure for each of the same pictures."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired differences need the same pictures, got {a.size} and {b.size}")
     # Two infinite PSNRs (equal pictures) differ by nothing.
     gains = np.subtract(a, b, out=np.zeros_like(a), where=a != b)
-    whole = interval(gains.tolist())
+    whole = estimate_mean(gains.tolist())
     return Difference(whole.mean, whole.low, whole.high, int((gains < 0).sum()), gains.size)
 
 
 @lru_cache(maxsize=2)
-def _draws(count: int) -> NDArray[np.float64]:
+def _draw_samples(count: int) -> NDArray[np.float64]:
     """How often each figure is drawn in each resample, ``(RESAMPLES, count)``: the same ones for every call."""
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return drawn.astype(np.float64)

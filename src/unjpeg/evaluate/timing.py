@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unjpeg.evaluate.methods import Command, Method, method_by_name, suffix_of
-from unjpeg.evaluate.processes import own_peak_mib, peak_of, run_whole
+from unjpeg.evaluate.method import Method
+from unjpeg.evaluate.methods import Command, find_method, guess_suffix
+from unjpeg.evaluate.processes import measure_peak, read_own_peak_mib, run_whole
 
-__all__ = ["Cost", "costs", "peak_mib"]
+__all__ = ["Cost", "measure_costs", "measure_peak_mib"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Cost:
     multiply_adds_g: float | None
 
 
-def costs(
+def measure_costs(
     methods: Sequence[Method],
     files: Sequence[bytes],
     rounds: int,
@@ -58,7 +59,7 @@ def costs(
 
     Raises UnjpegError if a method cannot restore a file.
     """
-    megapixels = [_megapixels(file) for file in files]
+    megapixels = [_count_megapixels(file) for file in files]
     found: dict[str, list[float]] = {method.name: [] for method in methods}
     for turn in range(rounds + 1):
         first = turn % len(methods)
@@ -72,24 +73,24 @@ def costs(
     largest = files[int(np.argmax(megapixels))]
     out = {}
     for method in methods:
-        complexity = method.complexity()
+        complexity = method.count_complexity()
         out[method.name] = Cost(
             float(np.median(found[method.name])),
-            peak_mib(method, largest),
+            measure_peak_mib(method, largest),
             complexity.parameters_m if complexity else None,
             complexity.multiply_adds_g if complexity else None,
         )
     return out
 
 
-def peak_mib(method: Method, file: bytes) -> float | None:
+def measure_peak_mib(method: Method, file: bytes) -> float | None:
     """Memory that a process of its own needs for one file; None where that cannot be read (outside Linux, say)."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, f"in{suffix_of(file)}")
+        source = Path(folder, f"in{guess_suffix(file)}")
         source.write_bytes(file)
         if isinstance(method, Command):
-            line = method.command_line(source, Path(folder, f"out{method.suffix}"))
-            peak = peak_of(["/bin/sh", "-c", line])
+            line = method.fill_in(source, Path(folder, f"out{method.suffix}"))
+            peak = measure_peak(["/bin/sh", "-c", line])
             return None if peak is None or peak.code else peak.mib
         finished = run_whole([sys.executable, "-m", "unjpeg.evaluate.timing", method.spec, str(source)])
     try:
@@ -98,11 +99,11 @@ def peak_mib(method: Method, file: bytes) -> float | None:
         return None
 
 
-def _megapixels(file: bytes) -> float:
+def _count_megapixels(file: bytes) -> float:
     with Image.open(io.BytesIO(file)) as image:
         return image.width * image.height / 1e6
 
 
 if __name__ == "__main__":
-    method_by_name(sys.argv[1]).restore(Path(sys.argv[2]).read_bytes())
-    print(json.dumps(own_peak_mib()))
+    find_method(sys.argv[1]).restore(Path(sys.argv[2]).read_bytes())
+    print(json.dumps(read_own_peak_mib()))

@@ -11,7 +11,7 @@ ValueError, or OSError without a number, if the format cannot hold that.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +24,11 @@ from unjpeg.metadata import ExifBlock, Metadata
 from unjpeg.output import jpeg, png, tiff, webp
 from unjpeg.output.rows import Pixels, Rows
 
-__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "without_place", "write_image"]
+__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "profile_fits", "without_place", "write_image"]
+
+
+_DESCRIPTION = 270
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,60 @@ def format_of(path: Path) -> str | None:
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
 
 
-def without_place(metadata: Metadata, format: str) -> tuple[str, ...]:
-    """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said."""
+def without_place(metadata: Metadata, format: str, channels: int | None = None) -> tuple[str, ...]:
+    """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said.
+
+    Args:
+        channels: 1 to 4, alpha counted: of the pixels, which a colour profile must fit. None leaves that out.
+    """
+    lost = []
+    described = False
     if format == "tiff" and metadata.exif:
         try:
-            ExifBlock(metadata.exif).main()
+            described = any(entry.tag == _DESCRIPTION for entry in ExifBlock(metadata.exif).main()[0])
         except ValueError:
-            return ("its EXIF, which is damaged,",)
-    if format != "webp":
-        return ()
-    carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comment}
-    return tuple(name for name, data in carried.items() if data)
+            lost.append("its EXIF, which is damaged,")
+    if format == "tiff" and described and metadata.comments:
+        lost.append("the comment beside a description")
+    if channels is not None and not profile_fits(metadata, format, channels):
+        pixels = "grey" if channels < 3 else "RGB"
+        lost.append(f"a colour profile that is not for {pixels} pixels")
+    if format == "webp":
+        carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comments}
+        lost += [name for name, data in carried.items() if data]
+        if metadata.aspect:
+            lost.append("pixels that are not square")
+    if format != "png":
+        if metadata.colour:
+            lost.append(
+                f"what the file says of its colours ({', '.join(name.decode() for name, _ in metadata.colour)})"
+            )
+        if metadata.texts:
+            lost.append(f"texts ({_listed(body.partition(bytes(1))[0] for _, body in metadata.texts)})")
+    if format != "jpeg" and metadata.segments:
+        names = (_name_of(number, content) for number, content in metadata.segments)
+        lost.append(f"application data ({_listed(names)})")
+    return tuple(lost)
+
+
+def _listed(names: Iterable[bytes]) -> str:
+    """Each once, and none of them a surprise on a terminal."""
+    shown = ["".join(char if char.isprintable() else "?" for char in name.decode("latin-1"))[:40] for name in names]
+    different = list(dict.fromkeys(shown))
+    return ", ".join(different[:_NAMES_SHOWN]) + (", ..." if len(different) > _NAMES_SHOWN else "")
+
+
+def _name_of(number: int, content: bytes) -> bytes:
+    """What a JPEG's application segment calls itself."""
+    name = content[:32].partition(b"\0")[0]
+    return name if len(name) >= 2 and name.isascii() and name.decode().isprintable() else f"APP{number}".encode()
+
+
+def profile_fits(metadata: Metadata, format: str, channels: int) -> bool:
+    """Whether the colour profile, if any, is for such pixels. Readers refuse other files, or show them wrong."""
+    if channels < 3 and format == "webp":  # it has no grey of its own: the pixels are both
+        return True
+    return metadata.profile_channels in (None, 1 if channels < 3 else 3)
 
 
 def write_image(
@@ -96,10 +143,10 @@ def write_image(
 ) -> None:
     """Write a picture, whole or not at all.
 
-    EXIF, ICC profile, XMP, IPTC, comment and resolution are carried over as they are, where the format has a place for
-    them (WebP has none for IPTC, a comment and the resolution). XMP in two parts is joined, but not in a JPEG. The
-    orientation tag stays and the pixels are not turned. A TIFF takes the tags of an intact EXIF block as its own,
-    without a thumbnail; what they say wins over ``dpi`` and ``comment``.
+    EXIF, ICC profile, XMP, IPTC, comments, resolution and what else `Metadata` holds are carried over as they are,
+    where the format has a place for them: `without_place` says what has none. XMP in two parts is joined, but not in a
+    JPEG. The orientation tag stays and the pixels are not turned. A TIFF takes the tags of an intact EXIF block as its
+    own, without a thumbnail; what they say wins over ``dpi`` and ``comment``.
 
     Args:
         target: a path, whose folder must exist, or a binary stream, which gets everything in one write.
@@ -112,12 +159,15 @@ def write_image(
         about_to_place: called when the file is complete, before it appears under its name.
 
     Raises:
-        OutputError: the format cannot hold the picture, the file exists, or it cannot be written.
+        OutputError: the format cannot hold the picture, or say what its colours are (HDR); the file exists, or cannot
+            be written.
         ValueError: the array is no picture.
     """
     name = str(target) if isinstance(target, Path) else "output stream"
     rows = pixels if isinstance(pixels, Rows) else Rows.of(pixels)
     _check(name, rows, format, quality)
+    if metadata.hdr and format != "png":
+        raise OutputError(f"{name}: {format} cannot say that the picture is HDR ({metadata.hdr}); choose png")
     if isinstance(target, Path):
         check_target(target, overwrite)  # before the encoding, which may take long
         with placed(target, overwrite, about_to_place) as file:

@@ -17,6 +17,8 @@ __all__ = ["encode"]
 _QUALITY = 95
 _SEGMENT_BYTES = 65533
 _EXTENDED_XMP_STEP = 65400
+_DENSITY = 13
+"""Where the JFIF segment that Pillow writes first states its unit and densities."""
 
 
 def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
@@ -26,6 +28,8 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     quality = _QUALITY if quality is None else quality
     Image.fromarray(rows.whole()).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
     data = buffer.getbuffer()
+    if metadata.aspect and dpi == (0, 0):
+        data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *metadata.aspect)
     segments: list[tuple[int, bytes, str]] = []
     if metadata.exif:
         # More than one segment holds is split the way that readers (Pillow, ExifTool) join it.
@@ -48,8 +52,8 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
             raise ValueError("the ICC profile is too large; choose png, webp or tiff")
         for number, part in enumerate(parts, 1):
             segments.append((0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part, "ICC profile"))
-    if metadata.comment:
-        segments.append((0xFE, metadata.comment, "comment"))
+    segments += [(0xE0 + number, content, f"APP{number} segment") for number, content in metadata.segments]
+    segments += [(0xFE, comment, "comment") for comment in metadata.comments]
     written = []
     for marker, payload, what in segments:
         if len(payload) > _SEGMENT_BYTES:

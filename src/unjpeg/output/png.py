@@ -28,13 +28,15 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     height, width = rows.shape[:2]
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[rows.channels]
     header = struct.pack(">IIBBBBB", width, height, rows.dtype.itemsize * 8, kind, 0, 0, 0)
-    chunks = []
+    chunks = [(name, body) for name, body in metadata.colour if name != b"sRGB" or not metadata.icc_profile]
     if metadata.icc_profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc_profile)))
     dpi = metadata.resolution_below(2**24)
     if dpi is not None:
         horizontal, vertical = (round(value / 0.0254) for value in dpi)  # per metre
         chunks.append((b"pHYs", struct.pack(">IIB", horizontal, vertical, 1)))
+    elif metadata.aspect:
+        chunks.append((b"pHYs", struct.pack(">IIB", *metadata.aspect, 0)))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif))
     if metadata.joined_xmp:
@@ -43,8 +45,8 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
         # PNG has no place for IPTC: text as ImageMagick writes and ExifTool reads it.
         text = f"\niptc\n{len(metadata.photoshop):8}\n{metadata.photoshop.hex()}\n".encode()
         chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text)))
-    if metadata.comment:
-        chunks.append(_png_comment(metadata.comment))
+    chunks += [_png_comment(comment) for comment in metadata.comments]
+    chunks += metadata.texts
     file.write(b"\x89PNG\r\n\x1a\n")
     for name, body in ((b"IHDR", header), *chunks):
         _write_chunk(file, name, body)

@@ -79,14 +79,19 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
         values[34377] = (1, len(metadata.photoshop), metadata.photoshop)
     if iptc:
         values[33723] = (7, len(iptc), iptc)
-    if metadata.comment and 270 not in entries:
-        values[270] = (2, len(metadata.comment) + 1, metadata.comment + b"\0")
+    if metadata.comments and 270 not in entries:
+        description = b"\n".join(metadata.comments) + b"\0"
+        values[270] = (2, len(description), description)
     dpi = metadata.resolution_below(2**16)
     if dpi is not None and entries.keys().isdisjoint((282, 283, 296)):
         for tag, value in zip((282, 283), dpi, strict=True):
             ratio = Fraction(value).limit_denominator(10_000)
             values[tag] = (5, 1, struct.pack(f"{order}II", ratio.numerator, ratio.denominator))
         values[296] = shorts(2)  # per inch
+    elif metadata.aspect and entries.keys().isdisjoint((282, 283, 296)):
+        for tag, number in zip((282, 283), metadata.aspect, strict=True):
+            values[tag] = (5, 1, struct.pack(f"{order}II", number, 1))
+        values[296] = shorts(1)  # no unit
 
     for tag, (field_type, count, data) in values.items():
         inside = data

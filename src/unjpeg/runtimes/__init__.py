@@ -6,6 +6,7 @@ engines are large, and not all are installed.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
-from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, Precision, Runtime
+from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, ChosenPrecision, Graph, Precision, Runtime
 
 __all__ = [
     "BF16_FEATURES",
@@ -22,10 +23,14 @@ __all__ = [
     "Graph",
     "Precision",
     "Runtime",
+    "check_engine",
     "choose_engine",
     "compile_graphs",
+    "default_runtime",
     "processor_features",
 ]
+
+_NO_TORCH = "the torch runtime needs the extra: pip install 'unjpeg[train]'"
 
 BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
 """Of a processor that multiplies 16-bit brain floats, by Linux's names."""
@@ -48,7 +53,7 @@ def choose_engine(
         raise ModelError(f"device must be cpu or cuda, got {device!r}")
     if precision not in get_args(Precision):
         raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    chosen: Runtime = runtime or ("openvino" if device == "cpu" else "onnxruntime")
+    chosen = runtime or default_runtime(device)
     if device != "cpu" and chosen == "openvino":
         raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
     if precision == "auto":
@@ -68,6 +73,33 @@ def choose_engine(
     return chosen, precision
 
 
+def default_runtime(device: str) -> Runtime:
+    """What runs on a device unless something else is asked for."""
+    return "openvino" if device == "cpu" else "onnxruntime"
+
+
+def check_engine(runtime: Runtime, device: str) -> None:
+    """Find out now, not with the first picture, whether the engine is there. Loads it for a GPU only.
+
+    Raises:
+        ModelError: it is not installed, or has no such device.
+    """
+    if runtime == "torch":
+        if importlib.util.find_spec("torch") is None:
+            raise ModelError(_NO_TORCH)
+        if device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ModelError(NO_TORCH_GPU)
+    elif runtime == "onnxruntime" and device == "cuda":
+        from unjpeg.runtimes.onnxruntime import check_onnxruntime
+
+        check_onnxruntime(device)
+    elif importlib.util.find_spec(runtime) is None:
+        raise ModelError(f"the {runtime} runtime is not installed; try: pip install {runtime}")
+
+
 def compile_graphs(
     file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
 ) -> tuple[Graph, Graph]:
@@ -80,7 +112,7 @@ def compile_graphs(
         try:
             from unjpeg.runtimes.torch import compile_torch
         except ImportError as error:
-            raise ModelError("the torch runtime needs the extra: pip install 'unjpeg[train]'") from error
+            raise ModelError(_NO_TORCH) from error
         return compile_torch(file, device, threads)
     if runtime == "onnxruntime":
         from unjpeg.runtimes.onnxruntime import compile_onnxruntime

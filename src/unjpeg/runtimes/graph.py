@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "ChosenPrecision", "Graph", "Precision", "Runtime"]
+__all__ = ["NO_TORCH_GPU", "Arrays", "ChosenPrecision", "Graph", "Precision", "Runtime"]
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
@@ -21,3 +21,5 @@ Precision = Literal["auto", ChosenPrecision]
 Arrays = list[NDArray[np.float32]]
 Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 """A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
+
+NO_TORCH_GPU = 'this torch finds no GPU; check the driver, or use device="cpu"'

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
+from unjpeg.machine import allowed_cores
 from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
 
 __all__ = ["compile_openvino"]
@@ -50,7 +51,13 @@ def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecisi
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # What is prepared for one size of picture is not kept for the next: pictures come in any size, and memory grew
+        # with each (docs/robustness.md). Preparing anew takes no time that can be measured.
+        "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
+    cores = allowed_cores()
+    if threads is None and cores < (os.cpu_count() or 1):
+        threads = cores  # the runtime sees neither quotas nor, in all versions, affinities
     if threads:
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
 from unjpeg.models.exported import Guide, Restore, load_exported
-from unjpeg.runtimes.graph import Arrays, Graph
+from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, Graph
 
 __all__ = ["compile_torch"]
 
@@ -39,7 +39,7 @@ def compile_torch(file: ModelFile, device: str, threads: int | None) -> tuple[Gr
         ModelError: there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("this torch finds no GPU; check the driver, or use --device cpu")
+        raise ModelError(NO_TORCH_GPU)
     if threads:
         torch.set_num_threads(threads)
     network = load_exported(file).requires_grad_(False)

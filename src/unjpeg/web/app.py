@@ -10,7 +10,6 @@ import asyncio
 import importlib.resources
 import ipaddress
 import json
-import os
 import secrets
 import signal
 import socket
@@ -40,6 +39,7 @@ from unjpeg.errors import (
     UnjpegError,
     UnsupportedImageError,
 )
+from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.restorer import DEFAULTS, Options
@@ -232,7 +232,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal team
-        share = threads or max(1, (os.cpu_count() or 1) // workers)
+        share = threads or max(1, allowed_cores() // workers)
         team = Workers(model, count=workers, threads=share, limits=limits)
         chores = [asyncio.create_task(team.warm_up()), asyncio.create_task(team.expire(_EXPIRE_EVERY_SECONDS))]
         try:

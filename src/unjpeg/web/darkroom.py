@@ -21,7 +21,8 @@ from PIL import Image
 from unjpeg.errors import PictureGoneError
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
-from unjpeg.picture import Picture, read_picture
+from unjpeg.output import without_place
+from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, upright
 from unjpeg.web.words import Fact, check_in_words, file_in_words
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 View = Literal["decoded", "restored", "residual"]
+
+_THIS = "this file"
+"""What messages call it: whoever sent it knows its name, and the server need not."""
 
 _SHOWN_PNG_LEVEL = 1
 """Of zlib: views are sent once and thrown away; level 4, the files', takes half as long again."""
@@ -98,7 +102,7 @@ class Darkroom:
 
     def open(self, data: bytes, key: str) -> dict[str, Any]:
         """Decode a file and hold it; what it says about itself. Raises BadImageError."""
-        picture = read_picture(_named(data), limits=self._limits)
+        picture = read_picture(NamedBytes(data, _THIS), limits=self._limits)
         facts = self._facts(picture)
         self._pictures[key] = _Held(picture, time.monotonic())
         self._make_room()
@@ -106,7 +110,7 @@ class Darkroom:
 
     def inspect(self, data: bytes) -> dict[str, Any]:
         """As ``open``, without holding the picture."""
-        return self._facts(read_picture(_named(data), limits=self._limits))
+        return self._facts(read_picture(NamedBytes(data, _THIS), limits=self._limits))
 
     def show(self, key: str, view: View, options: Options, gain: float) -> bytes:
         """A PNG to look at: upright, in the picture's colour profile, without its other metadata.
@@ -115,7 +119,9 @@ class Darkroom:
             PictureGoneError: no picture is held under this key.
         """
         held = self._take(key)
-        profile = held.picture.metadata.icc_profile
+        metadata = held.picture.metadata
+        fits = metadata.profile_channels in (None, held.picture.channels)
+        profile = metadata.icc_profile if fits else None
         if view == "decoded":
             pixels = held.picture.with_alpha(held.picture.pixels, slice(None))
         elif view == "restored":
@@ -155,8 +161,13 @@ class Darkroom:
 
     def restore(self, data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
-        restored = self._restorer.restore(_named(data), options)
-        return _file(restored, kind), dataclasses.asdict(restored.report)
+        restored = self._restorer.restore(NamedBytes(data, _THIS), options)
+        channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
+        lost = without_place(restored.metadata, kind.format, channels)
+        facts = dataclasses.asdict(restored.report)
+        if lost:
+            facts["notes"] += (f"{kind.format} has no place for {' and '.join(lost)}: lost",)
+        return _file(restored, kind), facts
 
     def close(self, key: str) -> None:
         """Forget a picture, if it is held."""
@@ -208,13 +219,6 @@ class Darkroom:
         while total > self._held_bytes and len(self._pictures) > 1:
             _, dropped = self._pictures.popitem(last=False)
             total -= dropped.size_bytes
-
-
-def _named(data: bytes) -> io.BytesIO:
-    """A stream, and what messages call it: whoever sent it knows its name, and the server need not."""
-    stream = io.BytesIO(data)
-    stream.name = "this file"
-    return stream
 
 
 def _file(restored: Restored, kind: FileKind) -> bytes:
