@@ -17,11 +17,13 @@ import torch
 import typer
 
 from unjpeg.adapt.carn import Pretraining, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, Pixels, SourceDomain, checksum, compressed, grey
+from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compressed, grey
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
+from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import ArCnnConfig, Backbone, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.config import LearningRate
+from unjpeg.train.degrade import Pixels
 from unjpeg.train.pipeline import make_fabric, open_images
 
 __all__ = ["COMPARED", "ComparedRecipe", "main", "train_compared"]
@@ -110,8 +112,7 @@ def _psnr_db(network: Backbone, originals: Sequence[Pixels], quality: int) -> fl
     found = []
     for original, decoded in zip(originals, compressed(originals, quality), strict=True):
         centre = tuple(slice(max(0, n // 2 - 96) // 8 * 8, n // 2 + 96) for n in original.shape)
-        squared = np.square(restore_pixels(network, decoded[centre]).astype(np.float64) - original[centre]).mean()
-        found.append(-10 * float(np.log10(max(squared, 1e-9) / 255**2)))
+        found.append(psnr_db(restore_pixels(network, decoded[centre]), original[centre], most=MOST_DB))
     return float(np.mean(found))
 
 

@@ -6,7 +6,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +19,12 @@ from PIL import Image
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance
 from unjpeg.restorer import Restorer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainings import Train
+    from unjpeg.train.run import TrainingImages
 
 # The same examples on every run: a test that fails only now and then tells nobody what broke it. Other examples:
 # pytest --hypothesis-profile=random
@@ -165,3 +173,60 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no data sets in {root}; set UNJPEG_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def training_images(tmp_path_factory: pytest.TempPathFactory, pictures: list[NDArray[np.uint8]]) -> TrainingImages:
+    """The six pictures, half of them held out."""
+    from trainings import open_training_images
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"picture-{number}.png")
+    return open_training_images(folder, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def train_stage1(training_images: TrainingImages) -> Train:
+    from trainings import run_stage1
+
+    return partial(run_stage1, training_images)
+
+
+@pytest.fixture(scope="session")
+def encoders() -> dict[str, Tensor]:
+    """Stage 1's result before its first step, by the network's names."""
+    from trainings import fresh_encoders
+
+    return fresh_encoders()
+
+
+@pytest.fixture(scope="session")
+def train_stage2(training_images: TrainingImages, encoders: dict[str, Tensor]) -> Train:
+    from trainings import run_stage2
+
+    return partial(run_stage2, training_images, encoders)
+
+
+@pytest.fixture(scope="session")
+def stage1_and_log(train_stage1: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """The checkpoint of an uninterrupted stage 1, and the figures that it logged last."""
+    from trainings import recorded_log, small_recipe
+
+    with pytest.MonkeyPatch.context() as patch:
+        log = recorded_log(patch)
+        return train_stage1(small_recipe(), tmp_path_factory.mktemp("stage1")), log
+
+
+@pytest.fixture(scope="session")
+def stage1(stage1_and_log: tuple[Path, dict[str, float]]) -> Path:
+    """The checkpoint of an uninterrupted stage 1."""
+    return stage1_and_log[0]
+
+
+@pytest.fixture(scope="session")
+def stage2(train_stage2: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an uninterrupted stage 2."""
+    from trainings import small_recipe
+
+    return train_stage2(small_recipe(), tmp_path_factory.mktemp("stage2"))

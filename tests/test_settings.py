@@ -15,7 +15,7 @@ from unjpeg.cli import app
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
 from unjpeg.train.config import Recipe, completed, json_ready, with_settings
-from unjpeg.train.recipes import RECIPES, default, published, real_life, small
+from unjpeg.train.recipes import default, published, small
 
 
 def leaves(owner: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -192,10 +192,12 @@ def test_the_small_twin_differs_in_size_only() -> None:
     assert {path for path, value in leaves(twin) if value != value_at(paper, path)} <= sizes
 
 
-def test_real_life_is_the_default_but_for_its_degradation() -> None:
+def test_both_stages_can_be_trained_on_files_as_they_are_in_the_wild() -> None:
     settings = ("encoders.degradation.real_life=0.5", "dagn.degradation.real_life=0.5")
-    assert with_settings(default(), settings) == replace(real_life(), name="default")
-    assert RECIPES["real-life"] is real_life
+    recipe = default()
+    mixed = replace(recipe.dagn.degradation, real_life=0.5)
+    encoders, dagn = replace(recipe.encoders, degradation=mixed), replace(recipe.dagn, degradation=mixed)
+    assert with_settings(recipe, settings) == replace(recipe, encoders=encoders, dagn=dagn)
 
 
 def test_a_configuration_from_before_a_field_existed_is_completed() -> None:

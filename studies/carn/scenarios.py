@@ -29,11 +29,12 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
 
+from studies.carn.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, carn_recipe
 from unjpeg.adapt.carn import restore_pixels, stored
 from unjpeg.adapt.domains import Cutting, TargetDomain, checksum, compressed
 from unjpeg.adapt.probe import domain_accuracy
-from unjpeg.adapt.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, carn_recipe
 from unjpeg.console import run_safely
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import load_images
@@ -41,7 +42,6 @@ from unjpeg.evaluate.sheets import crop_sheet, residual_sheet
 from unjpeg.models import Backbone, make_backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import with_settings
-from unjpeg.train.data import ImageFolder
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.pipeline import make_fabric, open_images
 from unjpeg.version import __version__, machine, source_commit

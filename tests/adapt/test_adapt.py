@@ -19,12 +19,14 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from conftest import synthetic_photo
+from unjpeg.adapt import folders as looking
 from unjpeg.adapt import model as adapting
 from unjpeg.adapt.domains import Patches, alike, turned_stated
 from unjpeg.adapt.model import DEFAULT_ADAPTATION, AdaptationReport, TargetPictures, adapt_model
 from unjpeg.cli import adapt as adapt_command
 from unjpeg.cli import app
 from unjpeg.console import run_safely
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.modelfile import SELF_ENSEMBLES, ModelFile
 from unjpeg.models import Dagn, DagnConfig
@@ -32,7 +34,7 @@ from unjpeg.models.exported import load_exported
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate
-from unjpeg.train.data import ImageFolder, is_validation
+from unjpeg.train.data import is_validation
 from unjpeg.train.degrade import JpegDegradation, standard_stated
 from unjpeg.train.pipeline import make_fabric
 from unjpeg.train.run import TrainingImages
@@ -164,7 +166,7 @@ def test_a_data_set_can_be_the_target(
     tiny_model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = fill(tmp_path / "live1", 3, seed=40)
-    monkeypatch.setattr(adapting, "resolved", lambda name: place if name == "live1" else Path(name))
+    monkeypatch.setattr(looking, "resolved", lambda name: place if name == "live1" else Path(name))
     with pytest.raises(TrainingDataError, match="live1: 3 usable pictures are too little"):
         adapt_model(str(tiny_model), Path("live1"), [str(source)], tmp_path / "out")
 

@@ -15,7 +15,15 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unjpeg.dct import ycc_from_rgb
-from unjpeg.models import AutoEncoder, AutoEncoderConfig, Dagn, DagnConfig, Discriminator, Guidance, QualityPredictor
+from unjpeg.models import (
+    AutoEncoder,
+    AutoEncoderConfig,
+    Dagn,
+    DagnConfig,
+    Discriminator,
+    GuidanceTensors,
+    QualityPredictor,
+)
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
 from unjpeg.models.dagn import DETAIL_GAIN, Detail
@@ -422,7 +430,7 @@ def test_a_module_that_is_off_neither_learns_nor_acts(flag: str) -> None:
     with torch.no_grad():
         guidance = network.guide(image)
         noise: dict[str, Tensor] = {field: getattr(guidance, field) + 10 * torch.randn_like(getattr(guidance, field))}
-        other = Guidance(**{**guidance._asdict(), **noise})
+        other = GuidanceTensors(**{**guidance._asdict(), **noise})
         assert torch.equal(network.restore(image, guidance), network.restore(image, other))
         assert not torch.equal(on.restore(image, guidance), on.restore(image, other))
         for name, parameter in network.named_parameters():

@@ -29,10 +29,10 @@ from studies.dagn.ablation import (
     train_variant,
     variants,
 )
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import OtherTrainingError, SettingError, UnjpegError
 from unjpeg.evaluate.printed import ABLATION, TABLE_1
 from unjpeg.train.config import Recipe
-from unjpeg.train.data import ImageFolder
 from unjpeg.train.recipes import tiny
 from unjpeg.train.run import TrainingImages
 

@@ -18,10 +18,10 @@ from conftest import synthetic_photo
 from studies.carn import codecs
 from studies.carn import scenarios as commands
 from studies.carn import tables as carn_tables
+from studies.carn.recipes import CarnRecipe, carn_recipe
 from unjpeg.adapt import carn
 from unjpeg.adapt.domains import checksum
 from unjpeg.adapt.model import AdaptationReport
-from unjpeg.adapt.recipes import CarnRecipe, carn_recipe
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.methods import Decoder

@@ -22,15 +22,15 @@ from torch import Tensor
 from unjpeg.errors import TrainingDataError
 from unjpeg.tables import transposed_stated
 from unjpeg.train.data import ImageStore
-from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.degrade import Pixels, compress_jpeg
 
 __all__ = [
     "Cutting",
-    "Pair",
     "Patches",
-    "Source",
+    "SourceBatches",
     "SourceDomain",
-    "Target",
+    "SourcePatches",
+    "Stated",
     "TargetDomain",
     "alike",
     "checksum",
@@ -41,7 +41,6 @@ __all__ = [
     "turned_stated",
 ]
 
-Pixels = NDArray[np.uint8]
 Stated = NDArray[np.float32]
 
 
@@ -58,7 +57,7 @@ class Patches(NamedTuple):
     stated: Tensor | None = None
 
 
-class Pair(NamedTuple):
+class SourcePatches(NamedTuple):
     """Source patches: ``compressed`` and ``original`` ``(N, C, patch, patch)`` uint8, ``stated`` as ``Patches`` has."""
 
     compressed: Tensor
@@ -71,16 +70,10 @@ class Pair(NamedTuple):
         return Patches(self.compressed, self.stated)
 
 
-class Source(Protocol):
+class SourceBatches(Protocol):
     """Pairs: a pure function of the step, so that a resumed training sees what the uninterrupted one would."""
 
-    def batch(self, step: int) -> Pair: ...
-
-
-class Target(Protocol):
-    """Compressed patches of which only their domain is known: a pure function of the step, too."""
-
-    def batch(self, step: int) -> Patches: ...
+    def batch(self, step: int) -> SourcePatches: ...
 
 
 def alike(source: Patches, target: Patches) -> Patches:
@@ -118,7 +111,7 @@ class Cutting:
 
 
 class SourceDomain:
-    """Compressed pictures with their originals; a ``Source``.
+    """Compressed pictures with their originals; ``SourceBatches``.
 
     Args:
         compressed, originals: picture by picture, ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.
@@ -131,13 +124,13 @@ class SourceDomain:
         self.compressed, self.originals = compressed, originals
         self._draws = _Draws(shapes, cutting, domain=0)
 
-    def batch(self, step: int) -> Pair:
+    def batch(self, step: int) -> SourcePatches:
         places = self._draws.of(step)
-        return Pair(_cut(self.compressed, places), _cut(self.originals, places))
+        return SourcePatches(_cut(self.compressed, places), _cut(self.originals, places))
 
 
 class TargetDomain:
-    """Compressed pictures without originals; a ``Target``.
+    """Compressed pictures without originals, of whose patches only the domain is known: a function of the step, too.
 
     Args:
         compressed: ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.

@@ -12,17 +12,26 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import Dagn
 from unjpeg.tables import STATED_FEATURES
-from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
+from unjpeg.train.checkpoint import Checkpoint, load_optimizers, select, training_tensors
 from unjpeg.train.config import DagnTraining, Recipe, json_ready
-from unjpeg.train.data import sample_loader
+from unjpeg.train.data import PairedPatches
 from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
 from unjpeg.train.grow import take_over
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
-from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
+from unjpeg.train.run import (
+    AveragedModel,
+    RunLog,
+    TrainingImages,
+    load_samples,
+    resume_point,
+    to_pixels,
+    to_unit_range,
+)
 
 __all__ = [
     "VALIDATION_QUALITIES",
@@ -88,39 +97,30 @@ def train_dagn(
     if resumed:
         average.module.load_state_dict(select(resumed.tensors, "ema"))
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    named_optimizers = make_optimizers(
+    own = make_optimizers(
         named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "stated", "tail"), slow=GUIDANCE
     )
-    if resumed:
-        for number, (optimizer, its_tensors) in enumerate(named_optimizers):
-            load_optimizer(optimizer, its_tensors, resumed.tensors, f"optimizer{number}")
-    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in named_optimizers))
+    load_optimizers(own, resumed)
+    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in own.values()))
 
     first = resumed.step if resumed else 0
-    loader = sample_loader(
-        images.patches(
-            patch=config.patch,
-            degradation=config.degradation,
-            seed=recipe.seed + 1,
-            candidates=config.candidates,
-            shrink=config.shrink,
-            patterns=config.patterns,
-            blind=config.blind,
-        ),
-        first_step=first,
-        steps=config.steps,
-        batch=config.batch,
-        micro_batches=config.micro_batches,
-        workers=workers,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+    patches = PairedPatches(
+        images.training,
+        images.weights,
+        patch=config.patch,
+        degradation=config.degradation,
+        seed=recipe.seed + 1,
+        candidates=config.candidates,
+        shrink=config.shrink,
+        patterns=config.patterns,
+        blind=config.blind,
     )
     patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
     in_the_wild = replace(config.degradation, real_life=1.0)
     wild = [in_the_wild.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
     wild = wild if config.degradation.real_life else []
     log = RunLog(fabric, out / "tensorboard", "dagn")
-    samples = log.batches(loader)
+    samples = log.batches(load_samples(fabric, patches, config, first, workers))
     metrics = dict(resumed.metrics) if resumed else {}
     running_loss, logged = torch.zeros((), device=fabric.device), first
 
@@ -159,10 +159,7 @@ def train_dagn(
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
         if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
-            tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
-            tensors |= {f"ema.{name}": value for name, value in average.module.state_dict().items()}
-            for number, (plain_optimizer, its_tensors) in enumerate(named_optimizers):
-                tensors |= optimizer_tensors(plain_optimizer, its_tensors, f"optimizer{number}")
+            tensors = training_tensors({"model": network, "ema": average.module}, own)
             Checkpoint(tensors, done, stored_config, images.manifest, metrics).save(checkpoint_path)
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
@@ -206,7 +203,7 @@ def validation_psnr_db(
         for crop in crops:
             stated = np.zeros(STATED_FEATURES, np.float32) if blind else standard_stated(quality)
             restored = _restore(network, compress_jpeg(crop, quality), stated, device)
-            values.append(_psnr_db((restored * 255).round().clamp(0, 255), _levels(crop, device)))
+            values.append(psnr_db(restored, crop, most=MOST_DB))
         out[f"{prefix}_q{quality}"] = float(np.mean(values))
     return out
 
@@ -232,9 +229,9 @@ def _gains_db(
     network.eval()
     gains = []
     for compressed, original, stated in pairs:
-        restored = (_restore(network, compressed, stated, device) * 255).round().clamp(0, 255)
-        truth = _levels(original, device)
-        gains.append(_psnr_db(restored, truth) - _psnr_db(_levels(compressed, device), truth))
+        restored = _restore(network, compressed, stated, device)
+        after, before = (psnr_db(pixels, original, most=MOST_DB) for pixels in (restored, compressed))
+        gains.append(after - before)
     return {f"gain_db_{name}": float(np.mean(gains)), f"worst_gain_db_{name}": min(gains)} if gains else {}
 
 
@@ -264,24 +261,13 @@ def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> 
     return float((channels < 0.02).float().mean())
 
 
-def _levels(pixels: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).to(device, torch.float32)
-
-
-def _psnr_db(a: Tensor, b: Tensor) -> float:
-    """Of levels 0..255; equal pictures count as differing by a hundredth of a level."""
-    return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-4) / 255**2))
-
-
-def _restore(network: Dagn, pixels: np.ndarray, stated: np.ndarray, device: torch.device) -> Tensor:
+def _restore(network: Dagn, pixels: np.ndarray, stated: np.ndarray, device: torch.device) -> np.ndarray:
     image = to_unit_range(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(device))
-    restored: Tensor = network(image, None, torch.from_numpy(stated[None].copy()).to(device))[0]
-    return restored
+    return to_pixels(network(image, None, torch.from_numpy(stated[None].copy()).to(device))[0])
 
 
 @torch.no_grad()
 def _example(network: Dagn, crop: np.ndarray, device: torch.device) -> Tensor:
     compressed = compress_jpeg(crop, VALIDATION_QUALITIES[0])
-    shown = [torch.from_numpy(np.array(x)).permute(2, 0, 1).to(device) / 255 for x in (compressed, crop)]
     restored = _restore(network, compressed, standard_stated(VALIDATION_QUALITIES[0]), device)
-    return torch.stack([shown[0], restored, shown[1]])
+    return to_unit_range(torch.from_numpy(np.stack([compressed, restored, crop])).permute(0, 3, 1, 2))

@@ -27,9 +27,8 @@ import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from rich.progress import track
 
-from unjpeg.console import run_safely
+from unjpeg.console import progress_bar, run_safely
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
@@ -104,12 +103,14 @@ def rounded_file(
 
     chosen: dict[str, Range] = {}
     alone: dict[str, NDArray[np.float64]] = {}
-    for weight in track(candidates, "convolutions", transient=True):
-        low, high = ranges[weight]
-        tried = [(low * width, high * width) for width in WIDTHS]
-        costs_tried = [costs({weight: wide}) for wide in tried]
-        best = int(np.argmin([used(cost).max() for cost in costs_tried]))
-        chosen[weight], alone[weight] = tried[best], costs_tried[best]
+    with progress_bar(len(candidates), doing="convolutions") as show:
+        for number, weight in enumerate(candidates, 1):
+            low, high = ranges[weight]
+            tried = [(low * width, high * width) for width in WIDTHS]
+            costs_tried = [costs({weight: wide}) for wide in tried]
+            best = int(np.argmin([used(cost).max() for cost in costs_tried]))
+            chosen[weight], alone[weight] = tried[best], costs_tried[best]
+            show(number)
 
     def drop_costliest(cost: NDArray[np.float64]) -> None:
         of_photos, of_worst = used(cost)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from unjpeg.train.calibrate import CROP_SIDE, calibrated_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
 from unjpeg.train.dagn import train_dagn, validation_crops
-from unjpeg.train.data import ImageFolder, require_divisible
+from unjpeg.train.data import require_divisible
 from unjpeg.train.encoders import encoder_weights, train_encoders
 from unjpeg.train.export import export_checkpoint
 from unjpeg.train.recipes import RECIPES
-from unjpeg.train.run import TrainingImages
+from unjpeg.train.run import open_images
 
 __all__ = ["export_file", "make_fabric", "new_fabric", "open_images", "recipe_by_name", "recipe_for", "train_recipe"]
 
@@ -153,13 +152,6 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         raise SettingError(f"cannot train like that: {error}") from error
     except (RuntimeError, ImportError) as error:  # what the machine lacks
         raise TrainingError(f"cannot train like that: {error}") from error
-
-
-def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
-    """Training and validation pictures of folders or data sets, decoded once into the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
-    folders = [ImageFolder.parse(text) for text in data]
-    return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
 
 
 def _precision(wanted: str) -> str:
