@@ -35,21 +35,19 @@ settings.load_profile("repeatable")
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 NEED_TORCH = (
-    "ablation",
     "adapt",
-    "carn",
-    "carn_tables",
-    "complexity",
-    "decoupling",
+    "evaluate/test_networks.py",
     "models",
-    "networks",
-    "settings",
-    "torch_runtime",
+    "runtimes/test_torch_runtime.py",
+    "studies/test_ablation.py",
+    "studies/test_carn_recipes.py",
+    "studies/test_carn_tables.py",
+    "studies/test_complexity.py",
+    "studies/test_decoupling.py",
+    "test_settings.py",
     "train",
-    "train_calibrate",
-    "train_data",
 )
-collect_ignore = [] if HAS_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
+collect_ignore = [] if HAS_TORCH else list(NEED_TORCH)
 
 PICTURE_SIZES = ((72, 104), (96, 64), (65, 83), (48, 48), (128, 80), (80, 120))
 """Height and width of the pictures in ``image_folder``."""

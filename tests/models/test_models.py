@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -481,3 +483,16 @@ def test_config_rejects_unknown_keys() -> None:
     changes: dict[str, Any] = {"depth": 3}
     with pytest.raises(TypeError, match="depth"):
         DagnConfig(**changes)
+
+
+def test_networks_load_no_decoder(child_environment: dict[str, str]) -> None:
+    """They compute on tensors: what reads files is for others to load."""
+    code = """
+import sys
+import unjpeg.models, unjpeg.models.exported
+print(sorted({"PIL", "jpeglib", "simplejpeg", "unjpeg.jpeg", "unjpeg.picture"} & sys.modules.keys()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=child_environment
+    )
+    assert ran.stdout == "[]\n"
