@@ -101,11 +101,11 @@ def tiny_model() -> Path:
 def rounded_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with an int8 graph."""
     pytest.importorskip("torch", reason="needs the extra: train")
-    from unjpeg.train.int8 import rounded_file
+    from unjpeg.train.int8 import round_file
 
     crops = [synthetic_photo(64, 64, seed) for seed in range(3)]
     path = tmp_path_factory.mktemp("rounded") / "rounded.unjpeg"
-    rounded_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1).write(path)
+    round_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1).write(path)
     return path
 
 

@@ -38,7 +38,7 @@ from unjpeg.train.dagn import train_dagn
 from unjpeg.train.degrade import Pixels
 from unjpeg.train.encoders import (
     DecoupledEncoders,
-    encoder_weights,
+    select_encoders,
     train_encoders,
 )
 from unjpeg.train.recipes import tiny
@@ -168,7 +168,7 @@ def fresh_encoders() -> dict[str, Tensor]:
     """Stage 1's result before its first step, by the network's names."""
     torch.manual_seed(5)
     state = DecoupledEncoders(AutoEncoderConfig(tiny().network.encoder_width)).state_dict()
-    return encoder_weights(Checkpoint({f"encoders.{name}": value for name, value in state.items()}, 0, {}, {}))
+    return select_encoders(Checkpoint({f"encoders.{name}": value for name, value in state.items()}, 0, {}, {}))
 
 
 def run_stage2(images: TrainingImages, encoders: dict[str, Tensor], recipe: Recipe, out: Path) -> Path:

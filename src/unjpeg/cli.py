@@ -479,13 +479,13 @@ def adapt(
 
     AdaptationFolders.open(target, source, out)  # looked at before torch is loaded
     with needing_extra("train"):
-        from unjpeg.adapt.model import adapt_model, configured
+        from unjpeg.adapt.model import adapt_model, configure_adaptation
     adapt_model(
         model,
         target,
         source,
         out,
-        config=configured(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
+        config=configure_adaptation(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
         seed=seed,
         accelerator=accelerator,
         precision=precision,

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from unjpeg.adapt.carn import Adaptation, Pretraining, adapt_network, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, SourceDomain, TargetDomain, checksum, compressed, grey
+from unjpeg.adapt.carn import Adaptation, Pretraining, adapt_network, describe_training, pretrain, restore_pixels
+from unjpeg.adapt.domains import Cutting, SourceDomain, TargetDomain, checksum, compress_all, load_grey
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import (
@@ -34,7 +34,7 @@ from unjpeg.train.data import ImageStore
 from unjpeg.train.degrade import Pixels
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "carn_recipe", "freeze_denoiser"]
+__all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "find_carn_recipe", "freeze_denoiser"]
 
 VALIDATION_PICTURES = 16
 """As many held-out pictures watch over a training; the tables are measured on all of them."""
@@ -144,7 +144,7 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
 }
 
 
-def carn_recipe(name: str) -> CarnRecipe:
+def find_carn_recipe(name: str) -> CarnRecipe:
     """Raises TrainingError if there is none."""
     if name not in CARN_RECIPES:
         raise TrainingError(f"no recipe {name!r}; there are: {', '.join(CARN_RECIPES)}")
@@ -172,9 +172,9 @@ class CarnPictures:
             validation: held out instead of what ``images`` holds out.
         """
         side = max(recipe.pretraining.patch, recipe.adaptation.patch)
-        training = grey(images.training, divide=recipe.divide, min_side=side)
+        training = load_grey(images.training, divide=recipe.divide, min_side=side)
         order = np.random.default_rng(0).permutation(len(training))
-        held_out = grey(validation or images.validation, divide=recipe.divide, min_side=side)
+        held_out = load_grey(validation or images.validation, divide=recipe.divide, min_side=side)
         manifest = images.manifest
         if validation is not None:
             manifest = manifest | {"validation_images": len(validation), "validation_sha256": validation.checksum}
@@ -223,8 +223,8 @@ class Scenarios:
         """Supervised: the given originals at each quality factor."""
         recipe = self.recipe
         everything = [picture for pictures in originals.values() for picture in pictures]
-        decoded = [picture for q, pictures in originals.items() for picture in compressed(pictures, q)]
-        identity = stored(self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
+        decoded = [picture for q, pictures in originals.items() for picture in compress_all(pictures, q)]
+        identity = describe_training(self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
         manifest = self._manifest({f"source_q{q}": pictures for q, pictures in originals.items()})
         name = "trained-" + "-".join(f"q{q}x{len(pictures)}" for q, pictures in originals.items())
         config = recipe.pretraining
@@ -248,8 +248,10 @@ class Scenarios:
         originals = self.supervised if originals is None else originals
         start = self.trained({source: originals})
         # From here on nothing knows the target's originals.
-        targets = compressed(self.unlabelled if unlabelled is None else unlabelled, target)
-        identity = stored(self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config)
+        targets = compress_all(self.unlabelled if unlabelled is None else unlabelled, target)
+        identity = describe_training(
+            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config
+        )
         manifest = self._manifest({f"source_q{source}": originals, f"target_q{target}": targets})
         name = f"adapted-q{source}x{len(originals)}-to-q{target}x{len(targets)}"
 
@@ -261,7 +263,7 @@ class Scenarios:
                 self.fabric,
                 network,
                 config,
-                SourceDomain(compressed(originals, source), originals, cutting),
+                SourceDomain(compress_all(originals, source), originals, cutting),
                 TargetDomain(targets, cutting),
                 partial(self._psnr_db, qualities=(source,)),
                 path,
@@ -287,7 +289,9 @@ class Scenarios:
             learning_rate=config.learning_rate,
             checkpoint_every=config.checkpoint_every,
         )
-        identity = stored(self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone)
+        identity = describe_training(
+            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone
+        )
         manifest = self._manifest({f"source_q{source}": self.supervised, f"target_q{target}": self.unlabelled})
 
         def train(path: Path) -> Backbone:
@@ -295,7 +299,7 @@ class Scenarios:
             network.load_state_dict(start.state_dict())
             freeze_denoiser(network)
             cutting = Cutting(alone.batch, alone.patch, alone.grid, seed=self.seed + 1)
-            pairs = SourceDomain(compressed(self.unlabelled, target), self.unlabelled, cutting)
+            pairs = SourceDomain(compress_all(self.unlabelled, target), self.unlabelled, cutting)
             validate = partial(self._psnr_db, qualities=(target,))
             pretrain(
                 self.fabric,
@@ -335,7 +339,7 @@ class Scenarios:
                 np.mean(
                     [
                         psnr_db(restore_pixels(network, decoded), original, most=MOST_DB)
-                        for decoded, original in zip(compressed(originals, quality), originals, strict=True)
+                        for decoded, original in zip(compress_all(originals, quality), originals, strict=True)
                     ]
                 )
             )

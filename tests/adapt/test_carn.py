@@ -26,16 +26,16 @@ from unjpeg.adapt.carn import (
     Pretraining,
     adapt_network,
     denoising_loss,
+    describe_training,
     pretrain,
     quality_loss,
-    stored,
 )
 from unjpeg.adapt.domains import (
     Cutting,
     Patches,
     SourceDomain,
     TargetDomain,
-    compressed,
+    compress_all,
 )
 from unjpeg.errors import OutputError, TrainingError
 from unjpeg.models import (
@@ -51,7 +51,7 @@ from unjpeg.models import (
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.config import LearningRate
-from unjpeg.train.run import RunLog, resume_point
+from unjpeg.train.run import RunLog, find_resume_point
 
 
 def test_denoising_loss_is_eq_2() -> None:
@@ -133,11 +133,11 @@ def no_validation(_network: Backbone) -> dict[str, float]:
 
 def source_domain() -> SourceDomain:
     originals = PICTURES[:4]
-    return SourceDomain(compressed(originals, QUALITY), originals, Cutting(2, 16))
+    return SourceDomain(compress_all(originals, QUALITY), originals, Cutting(2, 16))
 
 
 def target_domain() -> TargetDomain:
-    return TargetDomain(compressed(PICTURES[4:], 70), Cutting(2, 16))
+    return TargetDomain(compress_all(PICTURES[4:], 70), Cutting(2, 16))
 
 
 def run_pretrain(path: Path, config: Pretraining | None = None, name: str = "rdn") -> Path:
@@ -149,7 +149,7 @@ def run_pretrain(path: Path, config: Pretraining | None = None, name: str = "rdn
         source_domain(),
         no_validation,
         path,
-        identity=stored(0, pretraining=config),
+        identity=describe_training(0, pretraining=config),
         manifest={},
     )
 
@@ -179,7 +179,7 @@ def run_adapt(
         target or target_domain(),
         validate,
         path,
-        identity=stored(0, adaptation=config),
+        identity=describe_training(0, adaptation=config),
         manifest={},
         seed=3,
     )
@@ -230,7 +230,7 @@ def test_another_configuration_or_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"another configuration.*strength"):
         run_adapt(path, replace(ADAPTATION, strength=1.0))
     with pytest.raises(TrainingError, match=r"other pictures \(target_sha256\); give the same ones, or choose another"):
-        resume_point(path, stored(0, adaptation=ADAPTATION), {"target_sha256": "1"})
+        find_resume_point(path, describe_training(0, adaptation=ADAPTATION), {"target_sha256": "1"})
 
 
 def test_lambda_0_is_training_on_the_source_alone(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from unjpeg.adapt.domains import (
     Patches,
     SourceDomain,
     TargetDomain,
-    alike,
-    compressed,
-    grey,
-    turned,
-    turned_stated,
+    compress_all,
+    join_alike,
+    load_grey,
+    turn,
+    turn_stated,
 )
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError
@@ -85,7 +85,7 @@ def test_what_is_stated_turns_with_the_picture() -> None:
     luma, chroma = (rng.integers(1, 100, (8, 8)) for _ in range(2))
     upright, lying = stated_features(luma, chroma, (1, 2)), stated_features(luma.T, chroma.T, (2, 1))
     for turns in range(4):
-        np.testing.assert_array_equal(turned_stated(upright, turns), lying if turns % 2 else upright)
+        np.testing.assert_array_equal(turn_stated(upright, turns), lying if turns % 2 else upright)
     pictures = [np.zeros((16, 16), np.uint8)]
     batch = TargetDomain(pictures, Cutting(8, 16), [upright]).batch(0)
     assert batch.stated is not None
@@ -99,11 +99,11 @@ def test_compared_patches_are_told_alike() -> None:
     source = Patches(torch.rand(4, 1, 8, 8), torch.ones(4, STATED_FEATURES))
     stated = torch.zeros(4, STATED_FEATURES)
     stated[1] = 0.5
-    both = alike(source, Patches(torch.rand(4, 1, 8, 8), stated))
+    both = join_alike(source, Patches(torch.rand(4, 1, 8, 8), stated))
     assert both.stated is not None
     assert both.stated.any(dim=1).tolist() == [False, True, False, False] * 2
     assert torch.equal(both.stated[4:], stated)
-    assert alike(source, Patches(torch.rand(4, 1, 8, 8))).stated is None
+    assert join_alike(source, Patches(torch.rand(4, 1, 8, 8))).stated is None
 
 
 def test_domains_refuse_what_does_not_fit() -> None:
@@ -118,20 +118,20 @@ def test_domains_refuse_what_does_not_fit() -> None:
 def test_grey_divides_each_side(image_folder: Path, tmp_path: Path) -> None:
     store = ImageStore(ImageFolder(image_folder).files(), tmp_path / "cache")
     sizes = [(height // 2, width // 2) for height, width in store.shapes]
-    assert [picture.shape for picture in grey(store, divide=2, min_side=1)] == sizes
-    assert [p.shape for p in grey(store, divide=2, min_side=36)] == [s for s in sizes if min(s) >= 36]
+    assert [picture.shape for picture in load_grey(store, divide=2, min_side=1)] == sizes
+    assert [p.shape for p in load_grey(store, divide=2, min_side=36)] == [s for s in sizes if min(s) >= 36]
     with pytest.raises(TrainingDataError, match="600 pixels"):
-        grey(store, divide=1, min_side=600)
+        load_grey(store, divide=1, min_side=600)
 
 
 def test_a_target_has_no_place_for_originals() -> None:
     """What a batch holds is what the compressed files hold, and all that the domain is made of."""
-    pictures = compressed(PICTURES[4:], 70)
+    pictures = compress_all(PICTURES[4:], 70)
     cutting = Cutting(40, 48)  # as large as the pictures: a patch is one of them, turned
     batch = TargetDomain(pictures, cutting).batch(0)
     assert type(batch) is Patches
     assert batch.stated is None
-    known = {turned(p, turns, flip).tobytes() for p in pictures for turns in range(4) for flip in (False, True)}
+    known = {turn(p, turns, flip).tobytes() for p in pictures for turns in range(4) for flip in (False, True)}
     assert {patch.numpy().tobytes() for patch in batch.pixels[:, 0]} <= known
     assert list(inspect.signature(TargetDomain).parameters) == ["compressed", "cutting", "stated"]
     assert Patches._fields == ("pixels", "stated")

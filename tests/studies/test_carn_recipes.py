@@ -14,17 +14,17 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 from conftest import synthetic_photo
-from studies.carn.recipes import CARN_RECIPES, CarnPictures, Scenarios, carn_recipe, freeze_denoiser
+from studies.carn.recipes import CARN_RECIPES, CarnPictures, Scenarios, find_carn_recipe, freeze_denoiser
 from trainings import NETWORKS, PICTURES, Killed, kill_at_call
 from unjpeg.adapt import carn
 from unjpeg.adapt.carn import (
     denoising_loss,
-    stored,
+    describe_training,
 )
 from unjpeg.adapt.domains import (
     checksum,
-    compressed,
-    grey,
+    compress_all,
+    load_grey,
 )
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError, TrainingError
@@ -45,7 +45,7 @@ def scenarios(tmp_path: Path) -> Callable[[str, list[Pixels]], Scenarios]:
 
     def make(name: str, unlabelled: list[Pixels]) -> Scenarios:
         pictures = CarnPictures([*PICTURES[:4], *unlabelled], PICTURES[:2], {})
-        return Scenarios(Fabric(accelerator="cpu", devices=1), carn_recipe("tiny"), pictures, 0, tmp_path / name)
+        return Scenarios(Fabric(accelerator="cpu", devices=1), find_carn_recipe("tiny"), pictures, 0, tmp_path / name)
 
     return make
 
@@ -59,7 +59,7 @@ def test_poisoned_ground_truth_of_the_target_changes_nothing(
     victims = [picture.copy() for picture in PICTURES[4:]]
     poisoned = scenarios("poisoned", victims)
     poisoned.single(70)  # the start of the adaptation, from the source's pictures
-    compress, poisonings = compressed, 0
+    compress, poisonings = compress_all, 0
 
     def compress_then_poison(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
         nonlocal poisonings
@@ -71,7 +71,7 @@ def test_poisoned_ground_truth_of_the_target_changes_nothing(
             poisonings += 1
         return out
 
-    monkeypatch.setattr("studies.carn.recipes.compressed", compress_then_poison)
+    monkeypatch.setattr("studies.carn.recipes.compress_all", compress_then_poison)
     from_poison = poisoned.adapted(70, 10)
     assert poisonings == 1
     for name, value in honest.state_dict().items():
@@ -91,14 +91,14 @@ def test_poisoned_ground_truth_of_the_source_is_noticed(
 
     def compress_then_poison(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
         nonlocal calls
-        out = compressed(pictures, quality)
+        out = compress_all(pictures, quality)
         if pictures is victims:
             calls += 1
             for number, picture in enumerate(pictures if calls == 2 else ()):  # once the start has been found again
                 picture[:] = np.random.default_rng(number).integers(0, 256, picture.shape)
         return out
 
-    monkeypatch.setattr("studies.carn.recipes.compressed", compress_then_poison)
+    monkeypatch.setattr("studies.carn.recipes.compress_all", compress_then_poison)
     monkeypatch.setattr(Scenarios, "supervised", victims)
     from_poison = poisoned.adapted(70, 10)
     assert calls == 2
@@ -171,9 +171,9 @@ def test_source_and_target_pictures_are_other_or_the_same(scenarios: Callable[[s
 
 @pytest.mark.parametrize("name", CARN_RECIPES)
 def test_each_carn_recipe_goes_by_its_name(name: str) -> None:
-    recipe = carn_recipe(name)
+    recipe = find_carn_recipe(name)
     assert recipe.name == name
-    identity = stored(0, recipe=recipe)
+    identity = describe_training(0, recipe=recipe)
     assert identity["recipe"]["adaptation"]["strength"] == recipe.adaptation.strength
     network = make_backbone(recipe.backbone)
     assert recipe.adaptation.patch % network.total_stride == 0
@@ -181,7 +181,7 @@ def test_each_carn_recipe_goes_by_its_name(name: str) -> None:
 
 
 def test_published_recipe_is_the_papers() -> None:
-    recipe = carn_recipe("published")
+    recipe = find_carn_recipe("published")
     assert (recipe.low, recipe.high, recipe.divide) == (10, 70, 4)
     assert recipe.backbone == RdnConfig()
     for part in (recipe.pretraining, recipe.adaptation):
@@ -189,23 +189,23 @@ def test_published_recipe_is_the_papers() -> None:
         epoch = 800 // part.batch
         rates = [part.learning_rate.at(number * epoch, part.steps) for number in (0, 499, 500, 799, 800)]
         assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5])
-    small = carn_recipe("small").adaptation
+    small = find_carn_recipe("small").adaptation
     assert [small.learning_rate.at(step, small.steps) for step in (0, 500, 800)] == pytest.approx([1e-4, 5e-5, 2.5e-5])
 
 
 def test_unknown_recipe_is_named() -> None:
     with pytest.raises(TrainingError, match=r"no recipe 'nonesuch'.*small"):
-        carn_recipe("nonesuch")
+        find_carn_recipe("nonesuch")
 
 
 def test_prepared_pictures_are_shuffled_and_split(image_folder: Path, tmp_path: Path) -> None:
     for number in range(10):
         Image.fromarray(synthetic_photo(40, 40, 50 + number)).save(image_folder / f"more-{number}.png")
     images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.3, cache_dir=tmp_path / "cache")
-    recipe = carn_recipe("tiny")
+    recipe = find_carn_recipe("tiny")
     pictures = CarnPictures.prepare(images, recipe)
     assert len(pictures.training) + len(pictures.held_out) == 16
-    in_order = grey(images.training, divide=1, min_side=16)
+    in_order = load_grey(images.training, divide=1, min_side=16)
     assert checksum(pictures.training) != checksum(in_order)
     assert sorted(p.tobytes() for p in pictures.training) == sorted(p.tobytes() for p in in_order)
     few = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.7, cache_dir=tmp_path / "cache")
@@ -215,7 +215,7 @@ def test_prepared_pictures_are_shuffled_and_split(image_folder: Path, tmp_path: 
 
 
 def test_stored_configuration_names_the_backbone() -> None:
-    rdn = stored(0, backbone=RdnConfig())["backbone"]
+    rdn = describe_training(0, backbone=RdnConfig())["backbone"]
     assert rdn["kind"] == "RdnConfig"
     assert {field.name for field in fields(RdnConfig)} < rdn.keys()
-    assert stored(0, backbone=DnCnnConfig()) != stored(0, backbone=ArCnnConfig())
+    assert describe_training(0, backbone=DnCnnConfig()) != describe_training(0, backbone=ArCnnConfig())

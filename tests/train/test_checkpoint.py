@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from unjpeg.errors import TrainingError
 from unjpeg.train.checkpoint import Checkpoint, select
-from unjpeg.train.run import resume_point
+from unjpeg.train.run import find_resume_point
 
 
 def a_checkpoint() -> Checkpoint:
@@ -75,19 +75,19 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
         Checkpoint.load(path)
     if damage != "missing":
         with pytest.raises(TrainingError, match=r"dagn\.safetensors"):
-            resume_point(path, {}, {})
+            find_resume_point(path, {}, {})
 
 
 def test_no_checkpoint_means_a_fresh_start(tmp_path: Path) -> None:
-    assert resume_point(tmp_path / "dagn.safetensors", {}, {}) is None
+    assert find_resume_point(tmp_path / "dagn.safetensors", {}, {}) is None
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "dagn.safetensors"
     Checkpoint({}, 3, {"seed": 1}, {"training_sha256": "a"}).save(path)
-    assert resume_point(path, {"seed": 1}, {"training_sha256": "a"}) is not None
+    assert find_resume_point(path, {"seed": 1}, {"training_sha256": "a"}) is not None
     with pytest.raises(TrainingError, match="other pictures"):
-        resume_point(path, {"seed": 1}, {"training_sha256": "b"})
+        find_resume_point(path, {"seed": 1}, {"training_sha256": "b"})
 
 
 def test_select_takes_whole_prefixes_only() -> None:

@@ -29,7 +29,13 @@ from unjpeg.models import Dagn
 from unjpeg.models.blocks import Norm
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.config import DagnTraining, LearningRate
-from unjpeg.train.dagn import dead_share, pattern_gain_db, real_life_gain_db, restoration_loss, train_dagn
+from unjpeg.train.dagn import (
+    measure_dead_share,
+    measure_pattern_gain_db,
+    measure_real_life_gain_db,
+    restoration_loss,
+    train_dagn,
+)
 from unjpeg.train.degrade import JpegDegradation, compress_jpeg
 from unjpeg.train.run import AveragedModel, TrainingImages
 
@@ -56,14 +62,14 @@ def test_channels_that_never_fire_are_counted(norm: Norm) -> None:
     network = Dagn(replace(small_recipe().network, norm=norm))
     rng = np.random.default_rng(0)
     crops = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
-    before = dead_share(network, crops, torch.device("cpu"))
+    before = measure_dead_share(network, crops, torch.device("cpu"))
     first = {"batch": 1, "none": 0}[norm]  # what comes before the ReLU: the norm, or the convolution
     nn.init.constant_(network.state_dict(keep_vars=True)[f"bottleneck.0.body.{first}.bias"], -1e3)
     config = network.config
     channels = [config.width * 2**scale for scale in range(config.scales)]
     blocks = config.blocks * (sum(channels) + channels[-1] + 2 * sum(config.stage_channels))
     guiders = 2 * 2 * config.bottleneck_channels
-    after = dead_share(network, crops, torch.device("cpu"))
+    after = measure_dead_share(network, crops, torch.device("cpu"))
     assert after - before == pytest.approx(config.bottleneck_channels / (blocks + guiders), abs=0.02)
     assert not any(module._forward_hooks for module in network.modules())
 
@@ -72,12 +78,12 @@ def test_what_patterns_gain_is_the_difference_to_their_jpegs() -> None:
     network = Dagn(small_recipe().network)
     nn.init.zeros_(network.tail.weight)
     patterns = [np.random.default_rng(n).integers(0, 256, (32, 32, 3), np.uint8) for n in range(4)]
-    assert pattern_gain_db(network, [], torch.device("cpu")) == {}
-    untouched = pattern_gain_db(network, patterns, torch.device("cpu"))
+    assert measure_pattern_gain_db(network, [], torch.device("cpu")) == {}
+    untouched = measure_pattern_gain_db(network, patterns, torch.device("cpu"))
     assert untouched["gain_db_patterns"] == pytest.approx(0, abs=1e-4)
     assert network.tail.bias is not None
     nn.init.constant_(network.tail.bias, 10.0)
-    white = pattern_gain_db(network, patterns, torch.device("cpu"))
+    white = measure_pattern_gain_db(network, patterns, torch.device("cpu"))
     expected = []
     for pattern, quality in zip(patterns, (10, 50, 90, 10), strict=True):
         jpeg, truth = compress_jpeg(pattern, quality).astype(float), pattern.astype(float)
@@ -94,7 +100,7 @@ def test_what_files_in_the_wild_gain_is_counted_against_their_originals() -> Non
     crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     wild = JpegDegradation(5, 100, real_life=1.0)
     pairs = [wild.apply(crop, np.random.default_rng(n)) for n in range(4)]
-    gains = real_life_gain_db(network, pairs, torch.device("cpu"))
+    gains = measure_real_life_gain_db(network, pairs, torch.device("cpu"))
     expected = [
         10 * np.log10(np.square(pair.compressed - truth).mean() / np.square(255 - truth).mean())
         for pair in pairs
@@ -102,7 +108,7 @@ def test_what_files_in_the_wild_gain_is_counted_against_their_originals() -> Non
     ]
     assert gains["gain_db_real_life"] == pytest.approx(np.mean(expected), abs=1e-3)
     assert gains["worst_gain_db_real_life"] == pytest.approx(min(expected), abs=1e-3)
-    assert real_life_gain_db(network, [], torch.device("cpu")) == {}
+    assert measure_real_life_gain_db(network, [], torch.device("cpu")) == {}
 
 
 def test_golden_dagn(train_stage2: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import SettingError, TrainingDataError
 from unjpeg.files import placed
-from unjpeg.train.data import ImageStore, PairedPatches, PatchPair, Sample, is_validation, sample_loader
+from unjpeg.train.data import ImageStore, PairedPatches, PatchPair, Sample, is_validation, make_sample_loader
 from unjpeg.train.degrade import JpegDegradation, Pixels, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
 from unjpeg.train.run import TrainingImages
@@ -87,7 +87,7 @@ def test_sample_is_a_function_of_seed_and_number(image_folder: Path) -> None:
 
 
 def batches(patches: PairedPatches, **options: int) -> list[Sample]:
-    return list(sample_loader(patches, **{"first_step": 0, "steps": 3, "batch": 8, "workers": 0, **options}))
+    return list(make_sample_loader(patches, **{"first_step": 0, "steps": 3, "batch": 8, "workers": 0, **options}))
 
 
 def joined(parts: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -557,7 +557,7 @@ def test_manifest_tells_what_was_trained_on(image_folder: Path, tmp_path: Path) 
 
 def test_validation_crops_are_centred_and_on_the_grid(image_folder: Path, tmp_path: Path) -> None:
     images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.5, cache_dir=tmp_path / "cache")
-    crops = images.validation_crops(64)
+    crops = images.cut_validation_crops(64)
     assert len(crops) == len(images.validation) > 0
     for i, crop in enumerate(crops):
         image = images.validation[i]

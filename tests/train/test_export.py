@@ -20,7 +20,7 @@ from unjpeg.network import Model  # noqa: E402
 from unjpeg.projection import Calibration  # noqa: E402
 from unjpeg.tables import STATED_FEATURES  # noqa: E402
 from unjpeg.train.checkpoint import Checkpoint  # noqa: E402
-from unjpeg.train.config import json_ready  # noqa: E402
+from unjpeg.train.config import describe_recipe  # noqa: E402
 from unjpeg.train.export import QUALITY_LEVELS, export_checkpoint, export_network, load_network  # noqa: E402
 from unjpeg.train.recipes import tiny  # noqa: E402
 from unjpeg.train.run import TrainingImages  # noqa: E402
@@ -42,7 +42,7 @@ def checkpoint() -> Checkpoint:
             if name.endswith("running_var"):
                 buffer.uniform_(0.5, 2.0)
     tensors = {f"ema.{name}": value for name, value in network.state_dict().items()}
-    return Checkpoint(tensors, 1, json_ready(recipe, "seed", "network", "dagn"), {"training_images": 0})
+    return Checkpoint(tensors, 1, describe_recipe(recipe, "seed", "network", "dagn"), {"training_images": 0})
 
 
 @pytest.fixture(scope="module")

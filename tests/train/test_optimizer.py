@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unjpeg.train.checkpoint import load_optimizer, optimizer_tensors
+from unjpeg.train.checkpoint import collect_optimizer_tensors, load_optimizer
 from unjpeg.train.optimizer import MatrixMuon, make_optimizers, set_learning_rate
 
 
@@ -74,7 +74,7 @@ def test_optimizer_state_comes_back(kind: type[torch.optim.Adam]) -> None:
 
     model, named, optimizer = build()
     step(model, optimizer, 1)
-    stored = optimizer_tensors(optimizer, named, "optimizer")
+    stored = collect_optimizer_tensors(optimizer, named, "optimizer")
     assert set(stored) == {f"optimizer.{slot}.{name}" for slot in ("step", "exp_avg", "exp_avg_sq") for name in named}
     other, other_named, other_optimizer = build()
     other.load_state_dict(model.state_dict())

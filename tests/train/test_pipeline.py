@@ -35,7 +35,7 @@ from unjpeg.train.config import LearningRate
 from unjpeg.train.dagn import train_dagn
 from unjpeg.train.encoders import (
     discriminator_loss,
-    encoder_weights,
+    select_encoders,
     train_encoders,
 )
 from unjpeg.train.pipeline import train_recipe
@@ -105,7 +105,7 @@ def test_muon_resumes_and_learns_every_part(
 
 
 def test_stage_1_fits_stage_2(stage1: Path, training_images: TrainingImages, tmp_path: Path) -> None:
-    weights = encoder_weights(Checkpoint.load(stage1))
+    weights = select_encoders(Checkpoint.load(stage1))
     recipe = small_recipe()
     recipe = replace(recipe, dagn=replace(recipe.dagn, steps=1))
     path = train_dagn(Fabric(accelerator="cpu", devices=1), recipe, training_images, weights, tmp_path, workers=0)
@@ -202,7 +202,7 @@ from lightning.fabric import Fabric
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.dagn import restoration_loss, train_dagn
 from unjpeg.datasets import ImageFolder
-from unjpeg.train.encoders import encoder_weights, train_encoders
+from unjpeg.train.encoders import select_encoders, train_encoders
 from unjpeg.train.recipes import tiny
 from unjpeg.train.run import TrainingImages
 
@@ -223,7 +223,7 @@ stage1 = train_encoders(fabric, recipe, images, out, workers=0)
 # Stage 2 of every run starts from the same stage 1: batch norm's statistics, which are its frozen encoders', are one
 # process's own.
 given = Path(sys.argv[5]) if len(sys.argv) > 5 else stage1
-train_dagn(fabric, recipe, images, encoder_weights(Checkpoint.load(given)), out, workers=0)
+train_dagn(fabric, recipe, images, select_encoders(Checkpoint.load(given)), out, workers=0)
 """
 
 
@@ -274,7 +274,7 @@ def test_mixed_precision_trains_both_stages(training_images: TrainingImages, tmp
     for precision in ("32-true", "bf16-mixed"):
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         stage1 = train_encoders(fabric, recipe, training_images, tmp_path / precision, workers=0)
-        weights = encoder_weights(Checkpoint.load(stage1))
+        weights = select_encoders(Checkpoint.load(stage1))
         path = train_dagn(fabric, recipe, training_images, weights, tmp_path / precision, workers=0)
         tensors[precision] = Checkpoint.load(stage1).tensors | Checkpoint.load(path).tensors
     exact, mixed = tensors["32-true"], tensors["bf16-mixed"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unjpeg.train.config import LearningRate, json_ready
+from unjpeg.train.config import LearningRate, describe_recipe
 from unjpeg.train.recipes import RECIPES
 
 rates = st.builds(
@@ -68,5 +68,5 @@ def test_each_recipe_goes_by_its_name(name: str) -> None:
     assert recipe.encoders.patch % 16 == 0
     for stage in (recipe.encoders, recipe.dagn):
         assert stage.batch % stage.micro_batches == 0
-    parts = json_ready(recipe, "network", "encoders", "dagn")
+    parts = describe_recipe(recipe, "network", "encoders", "dagn")
     assert json.loads(json.dumps(parts)) == parts

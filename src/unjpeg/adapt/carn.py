@@ -24,14 +24,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unjpeg.adapt.domains import Patches, SourceBatches, TargetDomain, alike
+from unjpeg.adapt.domains import Patches, SourceBatches, TargetDomain, join_alike
 from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator, reverse_gradient
-from unjpeg.train.checkpoint import Checkpoint, load_optimizers, select, training_tensors
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import LearningRate, require_at_least
 from unjpeg.train.dagn import patch_rms_loss
 from unjpeg.train.degrade import Pixels
 from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
-from unjpeg.train.run import RunLog, resume_point, to_pixels, to_unit_range
+from unjpeg.train.run import RunLog, find_resume_point, to_pixels, to_unit_range
 
 __all__ = [
     "Adaptation",
@@ -40,12 +40,12 @@ __all__ = [
     "Validate",
     "adapt_network",
     "denoising_loss",
-    "network_input",
+    "describe_training",
     "pretrain",
     "quality_loss",
     "restore_pixels",
     "source_psnr_db",
-    "stored",
+    "to_network_input",
 ]
 
 Validate = Callable[[Backbone], dict[str, float]]
@@ -127,7 +127,7 @@ class Adaptation(Pretraining):
         return self.strength * (2 / (1 + math.exp(-10 * step / self.steps)) - 1)
 
 
-def stored(seed: int, **parts: Any) -> dict[str, Any]:
+def describe_training(seed: int, **parts: Any) -> dict[str, Any]:
     """Configuration dataclasses as a checkpoint stores and compares them, with the class of each backbone."""
     whole: dict[str, Any] = {"seed": seed}
     for name, part in parts.items():
@@ -157,7 +157,7 @@ def _domains(logits: Tensor, source_count: int) -> Tensor:
     return domains
 
 
-def network_input(patches: Patches, device: torch.device) -> Patches:
+def to_network_input(patches: Patches, device: torch.device) -> Patches:
     """Patches of uint8 as a network on that device takes them."""
     stated = None if patches.stated is None else patches.stated.to(device)
     return Patches(to_unit_range(patches.pixels.to(device)), stated)
@@ -187,7 +187,7 @@ class DomainAdversary(nn.Module):
         return self
 
     def forward(self, source: Patches, target: Patches, strength: float) -> tuple[Tensor, Tensor]:
-        features = self.network.extract(*alike(source, target))
+        features = self.network.extract(*join_alike(source, target))
         logits = self.discriminator(reverse_gradient(features.seen, strength))
         own = features.first(len(source.pixels))
         if source.stated is not None:  # the comparison may have left something out
@@ -220,7 +220,7 @@ def pretrain(
         manifest: what it is trained on, likewise.
         keep_statistics: batch norm stays as it is, as in an adaptation.
     """
-    resumed = resume_point(path, identity, manifest)
+    resumed = find_resume_point(path, identity, manifest)
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -237,7 +237,7 @@ def pretrain(
         if keep_statistics:
             _keep_statistics(network)
         pair = source.batch(step)
-        restored = model(*network_input(pair.patches, fabric.device))
+        restored = model(*to_network_input(pair.patches, fabric.device))
         loss = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
         fabric.backward(loss)
         _clip(network, config.gradient_clip)
@@ -249,7 +249,7 @@ def pretrain(
         if done % config.checkpoint_every == 0 or done == config.steps:
             metrics = validate(network)
             log.scalars(done, {"loss": loss.item(), "learning_rate": rate} | metrics, line=True)
-            Checkpoint(training_tensors({"model": network}, own), done, identity, manifest, metrics).save(path)
+            Checkpoint(collect_tensors({"model": network}, own), done, identity, manifest, metrics).save(path)
     log.close()
     return path
 
@@ -274,7 +274,7 @@ def adapt_network(
     chance), and, if the source collapsed, ``stopped_at_step``: the weights are then those of the last checkpoint
     before.
     """
-    resumed = resume_point(path, identity, manifest)
+    resumed = find_resume_point(path, identity, manifest)
     torch.manual_seed(seed)
     discriminator = QualityDiscriminator(
         config.discriminator, network.feature_channels, config.patch // network.feature_stride
@@ -286,8 +286,8 @@ def adapt_network(
     adversary.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not resumed:
         with torch.no_grad():
-            patches = (network_input(one, fabric.device) for one in (source.batch(0).patches, target.batch(0)))
-            discriminator.standardise(network.eval().extract(*alike(*patches)).seen)
+            patches = (to_network_input(one, fabric.device) for one in (source.batch(0).patches, target.batch(0)))
+            discriminator.standardise(network.eval().extract(*join_alike(*patches)).seen)
     if resumed and ("stopped_at_step" in resumed.metrics or resumed.step == config.steps):
         return path
     own = _make_optimizers(network, resumed, "optimizer")
@@ -296,7 +296,7 @@ def adapt_network(
     optimizers, optimizers_q = every[: len(own)], every[len(own) :]
 
     def save(step: int) -> None:
-        tensors = training_tensors({"model": network, "discriminator": discriminator}, both)
+        tensors = collect_tensors({"model": network, "discriminator": discriminator}, both)
         Checkpoint(tensors, step, identity, manifest, metrics).save(path)
 
     if resumed:
@@ -316,7 +316,7 @@ def adapt_network(
         set_learning_rate(optimizers_q, config.discriminator_rate(rate, strength))
         model.train()
         pair = source.batch(step)
-        compressed, unlabelled = (network_input(one, fabric.device) for one in (pair.patches, target.batch(step)))
+        compressed, unlabelled = (to_network_input(one, fabric.device) for one in (pair.patches, target.batch(step)))
         restored, logits = model(compressed, unlabelled, strength)
         denoising = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
         telling = quality_loss(logits, len(restored))

@@ -32,13 +32,13 @@ __all__ = [
     "SourcePatches",
     "Stated",
     "TargetDomain",
-    "alike",
     "checksum",
-    "compressed",
+    "compress_all",
     "draw_turn",
-    "grey",
-    "turned",
-    "turned_stated",
+    "join_alike",
+    "load_grey",
+    "turn",
+    "turn_stated",
 ]
 
 Stated = NDArray[np.float32]
@@ -76,7 +76,7 @@ class SourceBatches(Protocol):
     def batch(self, step: int) -> SourcePatches: ...
 
 
-def alike(source: Patches, target: Patches) -> Patches:
+def join_alike(source: Patches, target: Patches) -> Patches:
     """Both domains' patches one after the other, as a discriminator may compare them.
 
     Whether something is stated at all would give a codec away, whatever the pixels look like, and a network whose
@@ -148,11 +148,11 @@ class TargetDomain:
         pixels = _cut(self._compressed, places)
         if self._stated is None:
             return Patches(pixels)
-        stated = [turned_stated(self._stated[place.picture], place.turns) for place in places]
+        stated = [turn_stated(self._stated[place.picture], place.turns) for place in places]
         return Patches(pixels, torch.from_numpy(np.stack(stated)))
 
 
-def grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
+def load_grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
     """Grey pictures with each side divided, ``(H, W)``; those that end up smaller than ``min_side`` are left out."""
     pictures = []
     for number in range(len(store)):
@@ -165,7 +165,7 @@ def grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
     return pictures
 
 
-def compressed(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
+def compress_all(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
     """Each picture as a whole through libjpeg at that quality factor."""
     return [compress_jpeg(picture, quality) for picture in pictures]
 
@@ -184,13 +184,13 @@ def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
     return int(rng.integers(4)), bool(rng.integers(2))
 
 
-def turned(pixels: Pixels, turns: int, flip: bool) -> Pixels:
+def turn(pixels: Pixels, turns: int, flip: bool) -> Pixels:
     """``(H, W, ...)`` turned counterclockwise by quarters, then mirrored left to right."""
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if flip else pixels
 
 
-def turned_stated(stated: Stated, turns: int) -> Stated:
+def turn_stated(stated: Stated, turns: int) -> Stated:
     """What the file of a picture so turned would state, ``(STATED_FEATURES,)``: flips change no table."""
     return transposed_stated(stated) if turns % 2 else stated
 
@@ -234,6 +234,6 @@ def _cut(pictures: Sequence[Pixels], places: Sequence[_Place]) -> Tensor:
     for place in places:
         rows, columns = (slice(n, n + place.side) for n in (place.top, place.left))
         # A rotation by 90 degrees and one flip reach all eight orientations, those of a second flip too.
-        patches.append(turned(pictures[place.picture][rows, columns], place.turns, place.flip))
+        patches.append(turn(pictures[place.picture][rows, columns], place.turns, place.flip))
     stacked = torch.from_numpy(np.stack(patches))
     return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)

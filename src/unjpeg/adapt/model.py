@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unjpeg.adapt.carn import Adaptation, adapt_network, source_psnr_db, stored
+from unjpeg.adapt.carn import Adaptation, adapt_network, describe_training, source_psnr_db
 from unjpeg.adapt.domains import (
     Cutting,
     Patches,
@@ -28,11 +28,11 @@ from unjpeg.adapt.domains import (
     TargetDomain,
     checksum,
     draw_turn,
-    turned,
-    turned_stated,
+    turn,
+    turn_stated,
 )
 from unjpeg.adapt.folders import AdaptationFolders
-from unjpeg.adapt.probe import Batches, domain_accuracy
+from unjpeg.adapt.probe import Batches, measure_domain_accuracy
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import BadImageError, SettingError, TrainingDataError, TrainingError
 from unjpeg.files import put_json
@@ -43,16 +43,16 @@ from unjpeg.picture import Picture, read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, with_settings
-from unjpeg.train.dagn import validation_psnr_db
+from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings
+from unjpeg.train.dagn import measure_psnr_db
 from unjpeg.train.data import PairedPatches
 from unjpeg.train.degrade import JpegDegradation, Pixels
 from unjpeg.train.export import export_network
 from unjpeg.train.pipeline import make_fabric, open_images
-from unjpeg.train.run import TrainingImages, resume_point
+from unjpeg.train.run import TrainingImages, find_resume_point
 from unjpeg.version import __version__, machine, source_commit
 
-__all__ = ["DEFAULT_ADAPTATION", "AdaptationReport", "TargetPictures", "adapt_model", "configured"]
+__all__ = ["DEFAULT_ADAPTATION", "AdaptationReport", "TargetPictures", "adapt_model", "configure_adaptation"]
 
 DEFAULT_ADAPTATION = Adaptation(
     steps=1000,
@@ -231,9 +231,9 @@ class _FreshlyCompressed:
         for number in range(step * self._batch, (step + 1) * self._batch):
             pair = self._patches[number]
             turns, flip = draw_turn(np.random.default_rng((self._seed, number, 1)))  # not the draws of the patches
-            compressed.append(turned(pair.compressed[inner, inner], turns, flip))
-            original.append(turned(pair.original[inner, inner], turns, flip))
-            stated.append(turned_stated(pair.stated, turns))
+            compressed.append(turn(pair.compressed[inner, inner], turns, flip))
+            original.append(turn(pair.original[inner, inner], turns, flip))
+            stated.append(turn_stated(pair.stated, turns))
         pixels = [torch.from_numpy(np.stack(stack)).permute(0, 3, 1, 2) for stack in (compressed, original)]
         return SourcePatches(pixels[0], pixels[1], torch.from_numpy(np.stack(stated)) if self._told else None)
 
@@ -241,11 +241,13 @@ class _FreshlyCompressed:
         return self.batch(step).patches
 
 
-def configured(settings: Sequence[str], *, steps: int, strength: float, max_source_loss_db: float) -> Adaptation:
+def configure_adaptation(
+    settings: Sequence[str], *, steps: int, strength: float, max_source_loss_db: float
+) -> Adaptation:
     """``DEFAULT_ADAPTATION`` with what a command line asks for.
 
     Args:
-        settings: further fields, each ``FIELD=VALUE``: see ``with_settings``.
+        settings: further fields, each ``FIELD=VALUE``: see ``apply_settings``.
 
     Raises:
         SettingError: there is no such field, it takes no such value, or it is given otherwise.
@@ -262,7 +264,7 @@ def configured(settings: Sequence[str], *, steps: int, strength: float, max_sour
         if name in elsewhere:
             raise SettingError(f"{setting}: {name} {elsewhere[name]}")
     changed = replace(DEFAULT_ADAPTATION, steps=steps, strength=strength, max_source_loss_db=max_source_loss_db)
-    return with_settings(changed, settings)
+    return apply_settings(changed, settings)
 
 
 def adapt_model(
@@ -309,13 +311,13 @@ def adapt_model(
     unlabelled = TargetPictures.read(folders.target, window, say, _told_by_restoring(file) if told else None)
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(source, VALIDATION_FRACTION)
-    identity = stored(seed, adaptation=config, start=file.hash)
+    identity = describe_training(seed, adaptation=config, start=file.hash)
     manifest = images.manifest | {
         "target": folders.target.name,
         "target_pictures": sum(unlabelled.counts),
         "target_sha256": checksum(unlabelled.training + unlabelled.held_out),
     }
-    resumed = resume_point(folders.checkpoint, identity, manifest)
+    resumed = find_resume_point(folders.checkpoint, identity, manifest)
     if resumed:
         _refuse_collapsed(resumed, model, folders.checkpoint, config)
     if file.description.passes > 1:
@@ -335,16 +337,16 @@ def adapt_model(
     cutting = Cutting(config.batch, window, config.grid, seed=seed)
     domain = TargetDomain(unlabelled.training, cutting, unlabelled.training_stated if told else None)
     domain_held_out = TargetDomain(unlabelled.held_out, cutting, unlabelled.held_out_stated if told else None)
-    crops = images.validation_crops(192, math.lcm(16, network.total_stride))
+    crops = images.cut_validation_crops(192, math.lcm(16, network.total_stride))
 
     def apart() -> float:
         training: tuple[Batches, Batches] = (clean.patches, domain.batch)
         held_out: tuple[Batches, Batches] = (clean_held_out.patches, domain_held_out.batch)
-        return domain_accuracy(network, training, held_out, config.discriminator, steps=probe_steps, seed=seed)
+        return measure_domain_accuracy(network, training, held_out, config.discriminator, steps=probe_steps, seed=seed)
 
     def validate(_network: Backbone) -> dict[str, float]:
-        found = validation_psnr_db(dagn, crops, fabric.device)
-        return found | validation_psnr_db(dagn, crops, fabric.device, blind=True) if told else found
+        found = measure_psnr_db(dagn, crops, fabric.device)
+        return found | measure_psnr_db(dagn, crops, fabric.device, blind=True) if told else found
 
     before = apart()
     say(f"before: {before:.0%} of held-out patches told right as source or target by the model's features")

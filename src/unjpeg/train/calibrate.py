@@ -32,7 +32,7 @@ __all__ = [
     "DataOption",
     "ModelArgument",
     "OutOption",
-    "calibrated_file",
+    "calibrate_file",
     "main",
     "measure_calibration",
     "rewrite",
@@ -108,7 +108,7 @@ def _fitted(products: NDArray[np.float64], squares: NDArray[np.float64], steepes
     return np.array([np.clip(inner, 0, min(steepest, 2 - outer)), outer])
 
 
-def calibrated_file(path: Path, originals: Sequence[Pixels]) -> ModelFile:
+def calibrate_file(path: Path, originals: Sequence[Pixels]) -> ModelFile:
     """A model file with a fresh calibration, not written yet.
 
     Args:
@@ -127,7 +127,7 @@ def rewrite(
 ) -> ModelFile:
     """Write what ``change`` makes of a model file and of the validation split's crops of that side."""
     check_target(out, overwrite=True)
-    made = change(model, open_images(data, VALIDATION_FRACTION).validation_crops(side))
+    made = change(model, open_images(data, VALIDATION_FRACTION).cut_validation_crops(side))
     made.write(out)
     say(f"wrote {out}")
     return made
@@ -135,7 +135,7 @@ def rewrite(
 
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Measure how far a model is to be trusted, and store that with it."""
-    rewrite(model, data, out, CROP_SIDE, calibrated_file)
+    rewrite(model, data, out, CROP_SIDE, calibrate_file)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from unjpeg.files import put_in_place
 from unjpeg.train.optimizer import NamedOptimizer
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["Checkpoint", "load_optimizer", "load_optimizers", "optimizer_tensors", "select", "training_tensors"]
+__all__ = ["Checkpoint", "collect_optimizer_tensors", "collect_tensors", "load_optimizer", "load_optimizers", "select"]
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def collect_optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """An optimizer's state under stable names. Assumes state that consists of tensors, as torch's own has."""
     names = {id(parameter): name for name, parameter in named.items()}
     return {
@@ -95,7 +95,7 @@ def optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix:
 def load_optimizer(
     optimizer: Optimizer, named: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str
 ) -> None:
-    """Undo ``optimizer_tensors``."""
+    """Undo ``collect_optimizer_tensors``."""
     for key, tensor in select(tensors, prefix).items():
         slot, name = key.split(".", 1)
         parameter = named[name]
@@ -112,11 +112,11 @@ def load_optimizers(optimizers: Mapping[str, NamedOptimizer], checkpoint: Checkp
         load_optimizer(optimizer, named, checkpoint.tensors, prefix)
 
 
-def training_tensors(modules: Mapping[str, nn.Module], optimizers: Mapping[str, NamedOptimizer]) -> dict[str, Tensor]:
+def collect_tensors(modules: Mapping[str, nn.Module], optimizers: Mapping[str, NamedOptimizer]) -> dict[str, Tensor]:
     """All that a training goes on from: the states of its modules and its optimizers, under these names."""
     tensors = {
         f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()
     }
     for prefix, (optimizer, named) in optimizers.items():
-        tensors |= optimizer_tensors(optimizer, named, prefix)
+        tensors |= collect_optimizer_tensors(optimizer, named, prefix)
     return tensors

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import Dagn
 from unjpeg.tables import STATED_FEATURES
-from unjpeg.train.checkpoint import Checkpoint, load_optimizers, select, training_tensors
-from unjpeg.train.config import DagnTraining, Recipe, json_ready
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
+from unjpeg.train.config import DagnTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
 from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
 from unjpeg.train.grow import take_over
@@ -27,22 +27,22 @@ from unjpeg.train.run import (
     AveragedModel,
     RunLog,
     TrainingImages,
+    find_resume_point,
     load_samples,
-    resume_point,
     to_pixels,
     to_unit_range,
 )
 
 __all__ = [
     "VALIDATION_QUALITIES",
-    "dead_share",
+    "cut_validation_crops",
+    "measure_dead_share",
+    "measure_pattern_gain_db",
+    "measure_psnr_db",
+    "measure_real_life_gain_db",
     "patch_rms_loss",
-    "pattern_gain_db",
-    "real_life_gain_db",
     "restoration_loss",
     "train_dagn",
-    "validation_crops",
-    "validation_psnr_db",
 ]
 
 VALIDATION_QUALITIES = (10, 20, 30, 40)
@@ -75,11 +75,11 @@ def train_dagn(
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
-    stored_config = json_ready(recipe, "seed", "network", "dagn")
+    stored_config = describe_recipe(recipe, "seed", "network", "dagn")
     if start is not None:
         stored_config["start"] = start
-    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
-    crops = validation_crops(images, recipe)
+    resumed = find_resume_point(checkpoint_path, stored_config, images.manifest)
+    crops = cut_validation_crops(images, recipe)
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)
@@ -152,23 +152,23 @@ def train_dagn(
             running_loss.zero_()
             logged = done
         if done % config.validate_every == 0 or last:
-            metrics = validation_psnr_db(average.module, crops, fabric.device)
-            metrics |= pattern_gain_db(average.module, patterns, fabric.device)
-            metrics |= real_life_gain_db(average.module, wild, fabric.device)
-            dead = dead_share(average.module, crops, fabric.device)
+            metrics = measure_psnr_db(average.module, crops, fabric.device)
+            metrics |= measure_pattern_gain_db(average.module, patterns, fabric.device)
+            metrics |= measure_real_life_gain_db(average.module, wild, fabric.device)
+            dead = measure_dead_share(average.module, crops, fabric.device)
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
         if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
-            tensors = training_tensors({"model": network, "ema": average.module}, own)
+            tensors = collect_tensors({"model": network, "ema": average.module}, own)
             Checkpoint(tensors, done, stored_config, images.manifest, metrics).save(checkpoint_path)
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
 
 
-def validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
+def cut_validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
     """What stage 2 is validated on. Raises TrainingDataError if no held-out picture is large enough."""
-    return images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
+    return images.cut_validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
 
 
 def patch_rms_loss(restored: Tensor, original: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -
 
 
 @torch.no_grad()
-def validation_psnr_db(
+def measure_psnr_db(
     network: Dagn, crops: list[np.ndarray], device: torch.device, *, blind: bool = False
 ) -> dict[str, float]:
     """Mean RGB PSNR of rounded, restored crops, per quality factor, guidance taken from the crop itself.
@@ -208,7 +208,7 @@ def validation_psnr_db(
     return out
 
 
-def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
+def measure_pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
     """PSNR that restoring patterns gains over their JPEGs: the mean and the worst. Nothing if there are none."""
     qualities = itertools.cycle(PATTERN_QUALITIES)
     numbered = [(next(qualities), pattern) for pattern in patterns]
@@ -216,7 +216,7 @@ def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.dev
     return _gains_db(network, pairs, device, "patterns")
 
 
-def real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
+def measure_real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
     """The same of what files in the wild have seen."""
     return _gains_db(network, [(pair.compressed, pair.original, pair.stated) for pair in degraded], device, "real_life")
 
@@ -236,7 +236,7 @@ def _gains_db(
 
 
 @torch.no_grad()
-def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> float:
+def measure_dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> float:
     """Share of the restorer's channels whose ReLU fires at less than one place in 50 of compressed crops, 0..1.
 
     Such a channel adds (next to) nothing, and a plain ReLU that never fires has no gradient to come back by. The rest

@@ -35,8 +35,8 @@ __all__ = [
     "PatchPair",
     "Sample",
     "is_validation",
+    "make_sample_loader",
     "require_divisible",
-    "sample_loader",
 ]
 
 ABANDONED_SECONDS: Final = 86_400
@@ -263,7 +263,7 @@ def require_divisible(batch: int, world_size: int, micro_batches: int) -> None:
         )
 
 
-def sample_loader(
+def make_sample_loader(
     dataset: PairedPatches,
     *,
     first_step: int,

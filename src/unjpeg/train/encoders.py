@@ -15,19 +15,19 @@ from torch.nn import functional
 from unjpeg.errors import TrainingError
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
 from unjpeg.models.autoencoder import QUALITY_CLASSES, Encoder, pool
-from unjpeg.train.checkpoint import Checkpoint, load_optimizers, select, training_tensors
-from unjpeg.train.config import EncoderTraining, Recipe, json_ready
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
+from unjpeg.train.config import EncoderTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
-from unjpeg.train.run import RunLog, TrainingImages, load_samples, resume_point, to_unit_range
+from unjpeg.train.run import RunLog, TrainingImages, find_resume_point, load_samples, to_unit_range
 
 __all__ = [
     "DecoupledEncoders",
     "content_loss",
     "discriminator_loss",
-    "encoder_weights",
     "insensitive_loss",
     "load_resnet50",
+    "select_encoders",
     "sensitive_loss",
     "train_encoders",
 ]
@@ -127,11 +127,11 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     """
     config = recipe.encoders
     checkpoint_path = out / "encoders.safetensors"
-    stored_config = json_ready(recipe, "seed", "encoders")
+    stored_config = describe_recipe(recipe, "seed", "encoders")
     stored_config["encoder_width"] = recipe.network.encoder_width
     if config.resnet50 is not None:  # by what it holds, wherever it lies
         stored_config["encoders"]["resnet50"] = _file_hash(Path(config.resnet50))
-    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
+    resumed = find_resume_point(checkpoint_path, stored_config, images.manifest)
 
     torch.manual_seed(recipe.seed)
     encoders = DecoupledEncoders(recipe.network.encoder)
@@ -223,14 +223,14 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
             log.images(done, "from insensitive features", from_insensitive[shown].detach().float())
             log.images(done, "from sensitive features", from_sensitive[shown].detach().float())
         if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
-            tensors = training_tensors({"encoders": encoders, "discriminator": discriminator}, every)
+            tensors = collect_tensors({"encoders": encoders, "discriminator": discriminator}, every)
             Checkpoint(tensors, done, stored_config, images.manifest).save(checkpoint_path)
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
 
 
-def encoder_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def select_encoders(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """What stage 2 takes over from stage 1, by ``Dagn``'s names: both encoders and the quality predictor."""
     state = select(checkpoint.tensors, "encoders")
     out: dict[str, Tensor] = {}

@@ -184,9 +184,9 @@ def _store_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def window_crops(images: TrainingImages, window: int) -> list[Pixels]:
+def cut_window_crops(images: TrainingImages, window: int) -> list[Pixels]:
     """The centres of the validation pictures, as large as the guide's window. Raises TrainingError if none is."""
-    crops = [crop for crop in images.validation_crops(window) if crop.shape[:2] == (window, window)]
+    crops = [crop for crop in images.cut_validation_crops(window) if crop.shape[:2] == (window, window)]
     if not crops:
         raise TrainingError(f"no validation picture is as large as the guide's window of {window} pixels")
     return crops
@@ -194,7 +194,7 @@ def window_crops(images: TrainingImages, window: int) -> list[Pixels]:
 
 @torch.no_grad()
 def _mean_sensitive_features(network: Dagn, images: TrainingImages, window: int) -> NDArray[np.float32]:
-    crops = window_crops(images, window)
+    crops = cut_window_crops(images, window)
     means = []
     for quality in QUALITY_LEVELS:
         batch = np.stack([compress_jpeg(crop, quality) for crop in crops])

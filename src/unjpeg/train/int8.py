@@ -36,7 +36,7 @@ from unjpeg.restorer import Restorer
 from unjpeg.train.calibrate import DataOption, ModelArgument, OutOption, rewrite
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["main", "rounded_file"]
+__all__ = ["main", "round_file"]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 75, 85, 90, 95, 98)
 SIDE: Final = 128
@@ -53,7 +53,7 @@ Inputs = Mapping[str, NDArray[np.float32]]
 Range = tuple[float, float]
 
 
-def rounded_file(
+def round_file(
     file: ModelFile,
     originals: Sequence[NDArray[np.uint8]],
     *,
@@ -254,7 +254,7 @@ def _roundings(
 
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Store a second network with a model: the same with most of its convolutions in 8-bit integers."""
-    made = rewrite(model, data, out, SIDE, lambda path, originals: rounded_file(ModelFile.read(path), originals))
+    made = rewrite(model, data, out, SIDE, lambda path, originals: round_file(ModelFile.read(path), originals))
     typer.echo(json.dumps(made.description.int8))
 
 

@@ -23,8 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import OtherTrainingError, TrainingDataError
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import DagnTraining, EncoderTraining, completed
-from unjpeg.train.data import ImageStore, PairedPatches, Sample, is_validation, sample_loader
+from unjpeg.train.config import DagnTraining, EncoderTraining, complete_config
+from unjpeg.train.data import ImageStore, PairedPatches, Sample, is_validation, make_sample_loader
 from unjpeg.train.degrade import Pixels
 
 __all__ = [
@@ -32,9 +32,9 @@ __all__ = [
     "RunLog",
     "Throughput",
     "TrainingImages",
+    "find_resume_point",
     "load_samples",
     "open_images",
-    "resume_point",
     "to_pixels",
     "to_unit_range",
 ]
@@ -89,7 +89,7 @@ class TrainingImages:
         }
         return cls(store, held_out, weights.tolist(), manifest, has_split)
 
-    def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
+    def cut_validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
         """The centre of every held-out picture, at most ``side`` wide and high, sides multiples of ``multiple``.
 
         Raises TrainingDataError if no picture is that large.
@@ -117,7 +117,7 @@ def load_samples(
     fabric: Fabric, patches: PairedPatches, stage: EncoderTraining | DagnTraining, first_step: int, workers: int
 ) -> DataLoader[Sample]:
     """This process's part of the batches of a stage, from a step on, compressed in ``workers`` processes."""
-    return sample_loader(
+    return make_sample_loader(
         patches,
         first_step=first_step,
         steps=stage.steps,
@@ -254,12 +254,12 @@ class RunLog:
             self._writer.close()
 
 
-def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
+def find_resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint to go on from, if there is one. Raises OtherTrainingError if it belongs to another training."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
-    stored = completed(checkpoint.config)
+    stored = complete_config(checkpoint.config)
     if stored != config:
         changed = ", ".join(sorted(_differences(stored, config)))
         raise OtherTrainingError(f"{path}: was made with another configuration ({changed}); choose another folder")
