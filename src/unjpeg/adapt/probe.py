@@ -11,17 +11,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unjpeg.adapt.carn import network_input, quality_loss
-from unjpeg.adapt.domains import Patches, alike
+from unjpeg.adapt.carn import quality_loss, to_network_input
+from unjpeg.adapt.domains import Patches, join_alike
 from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator
 
-__all__ = ["Batches", "domain_accuracy"]
+__all__ = ["Batches", "measure_domain_accuracy"]
 
 Batches = Callable[[int], Patches]
 """Patches of one domain, uint8, by step."""
 
 
-def domain_accuracy(
+def measure_domain_accuracy(
     network: Backbone,
     training: tuple[Batches, Batches],
     held_out: tuple[Batches, Batches],
@@ -44,7 +44,7 @@ def domain_accuracy(
     @torch.no_grad()
     def features(domains: tuple[Batches, Batches], step: int) -> tuple[Tensor, int]:
         source, target = (domain(step) for domain in domains)
-        return network.extract(*network_input(alike(source, target), device)).seen, len(source.pixels)
+        return network.extract(*to_network_input(join_alike(source, target), device)).seen, len(source.pixels)
 
     network.eval()
     example, _ = features(training, 0)
