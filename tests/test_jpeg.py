@@ -391,7 +391,7 @@ def test_a_file_cut_off_anywhere_is_refused(progressive: bool, metadata: bool) -
     options: dict[str, Any] = {"exif": b"Exif\0\0" + bytes(300), "comment": b"x" * 40} if metadata else {}
     data = encoded(picture(40, 56), progressive=progressive, **options)
     JpegImage.decode(data)
-    # But for cuts between two segments behind a scan: what was sent is whole there, and the end marker alone is missing.
+    # But for cuts between two segments behind a scan: what was sent is whole there, and the end marker is missing.
     behind = data.index(b"\xff\xda") + 2
     between = [behind + found.start() for found in re.finditer(rb"\xff[\xc4\xda\xd9]", data[behind:])]
     whole = {end + part for end in between for part in (0, 1)}

@@ -110,6 +110,7 @@ _OTHER_FRAMES = {
 # What decoders say of bytes where a marker must be, and of restart markers out of their order.
 _STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _MOST_REPAIRS = 12
+_OF_LIBJPEG = re.compile(r"VipsJpeg: (.+)")
 _RESTARTS_OUT_OF_ORDER = re.compile(r"found marker 0x[0-9a-f]{2} instead of RST")
 
 _UNDECODED = 128
@@ -122,6 +123,8 @@ _LIBJPEG = "turbo210"
 """What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
+
+logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else its warnings go to standard error
 
 _warning_filters = threading.Lock()  # they are the whole process's: two threads would restore each other's
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
@@ -256,6 +259,15 @@ class Component:
     bounds: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
     unsent_bits_88: NDArray[np.uint8] | None = None
 
+    @property
+    def sent_table_88(self) -> NDArray[np.uint16]:
+        """The table as coarse as what was sent: steps of as many times the size, up to 255 where they were smaller."""
+        if self.unsent_bits_88 is None:
+            return self.table_88
+        coarse = np.minimum(self.table_88.astype(np.int64) << np.minimum(self.unsent_bits_88, 8), 255)
+        table: NDArray[np.uint16] = np.maximum(self.table_88, coarse.astype(np.uint16))
+        return table
+
     def centres(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """What a decoder takes the coefficients of some block rows and columns for: stored value times step."""
         centres: NDArray[np.float32] = self.coefficients_VU88[rows, columns].astype(np.float32) * self.table_88
@@ -309,8 +321,14 @@ class JpegImage:
     def quality(self) -> QualityEstimate:
         """Quality that the tables state."""
         # An RGB file has no chroma, and libjpeg gives all its components the luma table.
-        chroma = self.tables[:2][-1] if self.header.colour_space == "YCbCr" else None
-        return QualityEstimate.of_tables(self.tables[0], chroma)
+        chroma = self.components[1].table_88 if self.header.colour_space == "YCbCr" else None
+        return QualityEstimate.of_tables(self.components[0].table_88, chroma)
+
+    @property
+    def sent_quality(self) -> QualityEstimate:
+        """That of tables as coarse as what was sent: lower where a progressive file ends early, else ``quality``."""
+        chroma = self.components[1].sent_table_88 if self.header.colour_space == "YCbCr" else None
+        return QualityEstimate.of_tables(self.components[0].sent_table_88, chroma)
 
     @property
     def is_neutral(self) -> bool:
@@ -326,12 +344,12 @@ class JpegImage:
 
     @property
     def stated(self) -> NDArray[np.float32]:
-        """See ``stated_features``."""
+        """See ``stated_features``: of tables as coarse as what was sent."""
         if self.header.colour_space == "YCbCr":
             luma, chroma = self.components[:2]
-            return stated_features(luma.table_88, chroma.table_88, chroma.scale)
+            return stated_features(luma.sent_table_88, chroma.sent_table_88, chroma.scale)
         if self.header.colour_space == "grey":
-            return stated_features(self.components[0].table_88, None)
+            return stated_features(self.components[0].sent_table_88, None)
         return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
 
     @classmethod
@@ -350,9 +368,9 @@ class JpegImage:
         # Each block of luma takes a bit at least: what cannot be whole is not worth the memory that its header claims.
         if len(data) * 8 < header.width * header.height // 64:
             raise BadImageError(f"{name}: is a damaged JPEG (too short for its {header.width}x{header.height} pixels)")
-        plain = PlainCopy.of(data, segments, header.colour_space, header.height)
-        pixels, plain = _decode_pixels(plain, header, name)
-        metadata, odd_profile = _read_metadata(data, segments, name)
+        given = PlainCopy.of(data, segments, header.colour_space, header.height)
+        pixels, plain = _decode_pixels(given, header, name)
+        metadata, odd_profile = _read_metadata(data, segments, header, name)
         facts = read_scan_facts(data, segments, name)
         planes = _read_coefficients(plain.data, header, name)
         if not all(table.all() for table in facts.tables):
@@ -368,10 +386,12 @@ class JpegImage:
         distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
         notes = plain.notes
         if any(component.unsent_bits_88 is not None for component in components):
-            notes += (f"ends early, after {facts.scans} scans: what they leave open is restored freely",)
+            notes += (f"ends early, with scan {facts.scans}: what it leaves open is restored freely",)
         if odd_profile:
             notes += (odd_profile,)
         trailing_bytes = len(data) - segments[-1].end
+        if plain.added_end:
+            trailing_bytes += len(given.data) - len(plain.data)
         return cls(header, pixels, components, tuple(distinct), metadata, trailing_bytes, notes)
 
 
@@ -406,7 +426,7 @@ def salvage(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -
     sound = np.flatnonzero(~missing)
     if not len(sound):
         raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged (no block of it decodes)")
-    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, segments, name)[0])
+    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, segments, header, name)[0])
 
 
 def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None) -> str:
@@ -489,23 +509,26 @@ def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
     """As ``_decode``, by the same library behind another, which knows no names of samplings."""
     import pyvips  # takes a quarter of a second, and hardly any file has such a sampling
 
-    logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else what it logs goes to standard error
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="warning" if strict else "none")
         pixels: NDArray[np.uint8] = image.numpy()
     except pyvips.Error as error:
-        lines = str(error).strip().splitlines() or ["no reason given"]
-        raise ValueError(lines[-1].strip()) from error
+        complaint = _OF_LIBJPEG.search(str(error))
+        raise ValueError(complaint[1] if complaint else "it does not decode") from error
     return pixels
 
 
-def _read_metadata(data: bytes, segments: Sequence[Segment], name: str) -> tuple[Metadata, str | None]:
+def _read_metadata(
+    data: bytes, segments: Sequence[Segment], header: JpegHeader, name: str
+) -> tuple[Metadata, str | None]:
     """Metadata, and a note on an odd colour profile."""
     try:
         with _warning_filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of EXIF that Pillow cannot parse: its bytes are carried over all the same
             # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
-            metadata = Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(_header_of(data, segments))))
+            metadata = Metadata.from_pillow(
+                JpegImagePlugin.JpegImageFile(io.BytesIO(_header_of(data, segments, header)))
+            )
     except Exception as error:  # Pillow's parsers of damaged metadata raise nearly anything
         raise BadImageError(f"{name}: is a JPEG with damaged metadata ({error})") from error
     profile, note = join_profile(data, segments)
@@ -542,12 +565,13 @@ def _path_of(data: bytes) -> Iterator[str]:
         Path(path).unlink(missing_ok=True)
 
 
-def _header_of(data: bytes, segments: Sequence[Segment]) -> bytes:
-    """The file up to its first scan, without fill bytes: Pillow steps over each of those."""
+def _header_of(data: bytes, segments: Sequence[Segment], header: JpegHeader) -> bytes:
+    """The file up to its first scan, without fill bytes, which Pillow steps over one by one, and with its height."""
     kept = [START_OF_IMAGE]
     for code, start, end in segments:
         if code == START_OF_SCAN:
             kept.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
             break
-        kept.append(data[start:end])
+        part = data[start:end]
+        kept.append(part[:5] + header.height.to_bytes(2) + part[7:] if code in _RESTORABLE_FRAMES else part)
     return b"".join(kept)

@@ -22,6 +22,7 @@ from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.output import Pixels
+from unjpeg.xyb import is_xyb
 
 __all__ = ["FileSource", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
 
@@ -36,6 +37,8 @@ _FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 
 # Our own limit on pixels is checked, from the header. A filter for good, since changing filters is not thread-safe.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+XYB_NOTE = "its colours are XYB, which no network here was made for: left as decoded"
 
 _WORTH_A_NOTE = 1024
 """Bytes behind a picture; encoders' padding is less."""
@@ -56,6 +59,7 @@ class Picture:
         jpeg: the file's own knowledge, or None for a blind restoration.
         sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
         notes: what a user should know, one sentence each.
+        stays_as_decoded: whether it is of a kind that no network is made for.
     """
 
     name: str
@@ -65,6 +69,14 @@ class Picture:
     jpeg: JpegImage | None
     sound_rows: int | None = None
     notes: tuple[str, ...] = ()
+    stays_as_decoded: bool = False
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether a picture of three channels has no colour at all, by its file or, without one, by its pixels."""
+        if self.jpeg is not None:
+            return self.jpeg.is_neutral
+        return self.channels == 3 and bool((self.pixels[..., :1] == self.pixels[..., 1:]).all())
 
     @property
     def channels(self) -> int:
@@ -105,9 +117,13 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             raise
         except BadImageError as error:
             if not salvage_damaged:
-                raise
+                raise BadImageError(f"{error}{_what_salvaging_gives(data, name, limits)}") from error
             return _salvaged(data, name, limits, error)
-        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg, notes=_left_behind(jpeg.trailing_bytes))
+        notes = (*jpeg.notes, *_left_behind(jpeg.trailing_bytes))
+        in_xyb = jpeg.header.colour_space == "RGB" and is_xyb(jpeg.pixels, jpeg.metadata.icc_profile)
+        if in_xyb:
+            notes += (XYB_NOTE,)
+        return Picture(name, jpeg.pixels, None, jpeg.metadata, jpeg, notes=notes, stays_as_decoded=in_xyb)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -123,6 +139,17 @@ def _left_behind(trailing_bytes: int) -> tuple[str, ...]:
     if trailing_bytes < _WORTH_A_NOTE:
         return ()
     return (f"{trailing_bytes:,} bytes behind the picture (a video, further pictures) are not carried over",)
+
+
+def _what_salvaging_gives(data: bytes, name: str, limits: Limits) -> str:
+    """What to add to a message about a damaged file; nothing if nothing of it decodes."""
+    try:
+        saved = salvage(data, name, limits)
+    except BadImageError:
+        return ""
+    height, rows = saved.pixels.shape[0], saved.sound_rows
+    saves = f"{rows} of its {height} rows" if rows < height else f"its {height} rows, in part coarsely or wrongly"
+    return f"; salvage (--salvage) restores {saves}"
 
 
 def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:
