@@ -497,11 +497,15 @@ def _try(plain: PlainCopy, header: JpegHeader) -> tuple[NDArray[np.uint8] | None
 
 def _decode(data: bytes, header: JpegHeader, *, strict: bool = True) -> NDArray[np.uint8]:
     """Pixels. Raises ValueError with the decoder's first complaint, or if not ``strict`` where nothing decodes."""
+    pixels: NDArray[np.uint8]
     space = "GRAY" if header.colour_space == "grey" else "RGB"
     luma, *chroma = header.sampling
     if chroma and (luma not in _NAMED_SAMPLINGS or set(chroma) != {(1, 1)}):
-        return _decode_any_sampling(data, strict=strict)
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
+        pixels = _decode_any_sampling(data, strict=strict)
+        if strict:
+            _check_last_blocks(data, pixels)
+        return pixels
+    pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
     return pixels[..., 0] if space == "GRAY" else pixels
 
 
@@ -516,6 +520,33 @@ def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
         complaint = _OF_LIBJPEG.search(str(error))
         raise ValueError(complaint[1] if complaint else "it does not decode") from error
     return pixels
+
+
+def _check_last_blocks(data: bytes, pixels: NDArray[np.uint8]) -> None:
+    """Raise ValueError where the only scan ends too early or too late for its last row of blocks.
+
+    ``_decode_any_sampling`` hears no complaints of that row, but what it reads changes the pixels.
+    """
+    scans = [(start, end) for code, start, end in walk(data, "") if code == START_OF_SCAN]
+    if len(scans) != 1:  # then it reads everything before it decodes
+        return
+    ((start, end),) = scans
+
+    def decodes_alike(cut: int, more: bytes = b"") -> bool:
+        other = _decode_any_sampling(data[: end - cut] + more + data[end:], strict=False)
+        return np.array_equal(other, pixels)
+
+    if not all(decodes_alike(0, more) for more in (bytes(16), b"\x5a" * 16)):
+        raise ValueError("Corrupt JPEG data: premature end of data segment")
+    unread, needed = 0, MAX_STRAY_BYTES + 1
+    while needed < end - start - 14 and decodes_alike(needed):  # a file as it should be ends it here
+        unread, needed = needed, 2 * needed
+    if not unread:
+        return
+    while needed - unread > 1:
+        middle = (unread + needed) // 2
+        unread, needed = (middle, needed) if decodes_alike(middle) else (unread, middle)
+    raise ValueError(f"Corrupt JPEG data: {unread - 1} extraneous bytes before marker 0xd9")
 
 
 def _read_metadata(
