@@ -290,7 +290,7 @@ def _odd_metadata(data: bytes, segments: Sequence[Segment]) -> Iterator[str]:
         body = data[start + 4 : min(end, start + 20)]
         if code == APP0 and body[:5] == b"JFIF\0" and len(body) >= 14 and body[5] != 1:
             yield f"states an unknown version of JFIF ({body[5]}.{body[6]:02}): read as any other"
-        if code == APP14 and body[:5] == ADOBE and len(body) >= 12 and body[11] > 2:
+        if code == APP14 and body[:5] == ADOBE and len(body) >= 12 and body[11] > 1:
             yield f"states an unknown colour transform ({body[11]}): read as YCbCr"
 
 
