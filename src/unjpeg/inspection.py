@@ -105,7 +105,7 @@ def inspection_of(name: str, jpeg: JpegImage, read: int | None) -> Inspection:
         stated_quality=quality.value,
         table_distance=quality.distance,
         read_quality=read,
-        looks_compressed_twice=None if read is None else looks_compressed_twice(quality.value, read),
+        looks_compressed_twice=None if read is None else looks_compressed_twice(jpeg.sent_quality.value, read),
         has_exif=jpeg.metadata.exif is not None,
         has_icc_profile=jpeg.metadata.icc_profile is not None,
         has_xmp=jpeg.metadata.xmp is not None,

@@ -12,6 +12,7 @@ only one tile is held in floating point and one strip of the result. ``Restorer.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
@@ -32,7 +34,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.picture import Picture, Source, read_picture
-from unjpeg.projection import Trust, project
+from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
 from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
 
@@ -443,7 +445,10 @@ class Restorer:
             return self._restoration(picture, options, None, None, progress)
         guidance, read = self._guidance(picture, options.quality)
         sound = picture.pixels[: picture.sound_rows]
-        tiles = self.network.restore_ahead(sound, guidance, self._passes(options.tta))
+        if self.network.tiling.core % _alignment(picture):  # of rare samplings, and tiles that the caller has chosen
+            tiles = _tiles_of(self.network.restore_whole(sound, guidance, self._passes(options.tta)))
+        else:
+            tiles = self.network.restore_ahead(sound, guidance, self._passes(options.tta))
         return self._restoration(picture, options, tiles, read, progress)
 
     def run_network(
@@ -481,11 +486,7 @@ class Restorer:
         options = replace(replace(options, **keywords), quality=ran.quality, tta=ran.tta)
         if options.strength == 0 or output.picture.left_alone:
             return self._restoration(output.picture, options, None, None, None).finish()
-        whole_width = slice(0, output.picture.pixels.shape[1])
-
-        def tiles(rows: slice) -> Tiles:
-            yield whole_width, output.pixels[rows].copy()
-
+        tiles = _tiles_of(output.pixels)
         return self._restoration(output.picture, options, tiles, output.read_quality, None).finish()
 
     def _passes(self, tta: bool) -> int:
@@ -506,7 +507,7 @@ class Restorer:
         most = self.model_file.description.guide_windows
         windows = [to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
         guidance = self.model.guide(np.concatenate(windows), picture.jpeg.stated if picture.jpeg else None)
-        if picture.jpeg is None or looks_compressed_twice(picture.jpeg.quality.value, guidance.quality):
+        if picture.jpeg is None or looks_compressed_twice(picture.jpeg.sent_quality.value, guidance.quality):
             return guidance.stating(guidance.quality, grey=pixels.ndim == 2)
         return guidance
 
@@ -563,7 +564,10 @@ class Restorer:
         height = decoded.shape[0]
         sound = height if picture.sound_rows is None else picture.sound_rows
         scale = np.float32((1 << bit_depth) - 1) / np.float32(255)
-        core = self.network.tiling.core if tiles else MAX_CORE
+        alignment = _alignment(picture)
+        core = math.lcm(self.network.tiling.core, alignment) if tiles else MAX_CORE
+        rows_at_once = math.lcm(PROJECTED_ROWS, alignment)
+        neutral = tiles is not None and picture.is_neutral
         calibration = self.model_file.calibration
         shares = None
         if calibration and picture.jpeg and projected:
@@ -586,16 +590,32 @@ class Restorer:
                         )
                     if projected:
                         assert picture.jpeg is not None
-                        for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
-                            some = slice(row, row + PROJECTED_ROWS)
+                        for row in range(0, tile.shape[0], rows_at_once):  # few rows at a time: they fit the cache
+                            some = slice(row, row + rows_at_once)
                             components, colour_space = picture.jpeg.components, picture.jpeg.header.colour_space
                             trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
                             tile[some] = project(tile[some], components, colour_space, top + row, columns.start, trust)
+                    if neutral:
+                        tile[:] = (tile @ RGB_TO_YCC[0])[..., None]
                     np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                     strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
             yield picture.with_alpha(strip, rows)
             if progress:
                 progress(rows.stop / height)
+
+
+def _alignment(picture: Picture) -> int:
+    """See ``tile_alignment``."""
+    return tile_alignment(picture.jpeg.components if picture.jpeg else ())
+
+
+def _tiles_of(pixels: NDArray[np.float32]) -> Callable[[slice], Tiles]:
+    """A network's whole output, any rows of it as one tile."""
+
+    def tiles(rows: slice) -> Tiles:
+        yield slice(0, pixels.shape[1]), pixels[rows].copy()
+
+    return tiles
 
 
 def restore(
@@ -627,7 +647,7 @@ def _decide_projection(picture: Picture, policy: ConsistencyPolicy, read: int | 
     """Whether the result is moved into the file's cells, and why not if that needs saying."""
     if picture.jpeg is None or read is None or policy == "off":
         return False, ()
-    stated = picture.jpeg.quality.value
+    stated = picture.jpeg.sent_quality.value
     if policy == "auto" and looks_compressed_twice(stated, read):
         return False, (
             f"looks like quality {read} but the file states {stated}: probably compressed twice, so its cells are not "
