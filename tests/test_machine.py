@@ -145,16 +145,16 @@ def test_a_gpu_that_is_not_there_is_said_at_once(
     if runtime == "torch" and torch is not None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     elif runtime == "torch":
-        monkeypatch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "torch", None)
     else:
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError):
         Restorer(tiny_model, device="cuda", runtime=runtime)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch"])
 def test_an_engine_that_is_not_installed_is_said_at_once(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, runtime, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(ModelError, match="pip install"):
         check_engine(runtime, "cpu")  # type: ignore[arg-type]
 

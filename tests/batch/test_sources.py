@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +62,12 @@ def test_a_source_replaced_at_work_is_done_anew(
 def test_a_source_is_read_once(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(FIRST)
     read = []
-    plain = read_bytes
-    monkeypatch.setattr(workers, "read_bytes", lambda source, most: (read.append(source), plain(source, most))[1])
+
+    def counted(source: str, most: int) -> tuple[bytes, str]:
+        read.append(source)
+        return read_bytes(source, most)
+
+    monkeypatch.setattr(workers, "read_bytes", counted)
     jobs = plan([str(tmp_path / "a.jpg")], str(tmp_path / "out.png"), None, recursive=False).jobs
     assert next(restore_batch(jobs, Settings(str(tiny_model), strength=0))).error is None
     assert read == [str(tmp_path / "a.jpg")]
@@ -86,7 +89,7 @@ def test_a_pipe_among_several_inputs_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_alone_is_read_once(tmp_path: Path, tiny_restorer: Restorer) -> None:
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: (time.sleep(0.2), pipe.write_bytes(FIRST)))
+    writer = threading.Timer(0.2, pipe.write_bytes, (FIRST,))
     writer.start()
     restored = tiny_restorer.restore(pipe, strength=0)
     writer.join()
