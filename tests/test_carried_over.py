@@ -19,7 +19,7 @@ from unjpeg.errors import BadImageError, OutputError, UnsupportedImageError
 from unjpeg.jpeg import Limits
 from unjpeg.picture import read_picture
 from unjpeg.pngfile import read_png
-from unjpeg.restorer import Restorer
+from unjpeg.restorer import Options, Restorer
 from unjpeg.settings import Settings
 
 PHOTO = picture(16, 24)
@@ -56,8 +56,8 @@ def segments_of(data: bytes) -> list[tuple[int, bytes]]:
 
 def written(restorer: Restorer, source: Any, format: str, **options: Any) -> tuple[bytes, str]:
     """The file, and all notes in a line."""
-    settings, buffer = Settings(strength=0, **options), io.BytesIO()
-    report = settings.save(settings.begin(restorer, source, format), buffer, format)
+    settings, buffer = Settings(options=Options(strength=0), **options), io.BytesIO()
+    report = settings.save(restorer.begin(source, settings.options_for(format)), buffer, format)
     return buffer.getvalue(), "; ".join(report.notes)
 
 

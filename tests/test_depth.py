@@ -147,7 +147,7 @@ def test_files_have_what_their_format_holds(
     data = file_of(deep_picture(3), "png")
     tiny_restorer.restore(data).save(tmp_path / "whole", format=format)
     settings = Settings()
-    work = settings.begin(tiny_restorer, data, format)
+    work = tiny_restorer.begin(data, settings.options_for(format))
     report = settings.save(work, tmp_path / "strips", format)
     for name in ("whole", "strips"):
         assert pyvips.Image.new_from_file(str(tmp_path / name)).format == dtype

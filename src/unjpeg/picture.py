@@ -195,7 +195,7 @@ def _what_salvaging_gives(data: bytes, name: str, limits: Limits) -> str:
         return ""
     height, rows = saved.pixels.shape[0], saved.sound_rows
     saves = f"{rows} of its {height} rows" if rows < height else f"its {height} rows, in part coarsely or wrongly"
-    return f"; salvage (--salvage) restores {saves}"
+    return f"; salvage=True restores {saves}"
 
 
 def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:

@@ -16,7 +16,7 @@ from unjpeg import picture as reading
 from unjpeg.batch import plan, restore_batch, workers
 from unjpeg.errors import BadImageError
 from unjpeg.picture import read_bytes
-from unjpeg.restorer import Restoration, Restorer
+from unjpeg.restorer import Options, Restoration, Restorer
 from unjpeg.settings import Settings
 
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -32,7 +32,7 @@ def test_a_source_replaced_at_work_is_done_anew(
     source, out = tmp_path / "in" / "a.jpg", tmp_path / "out"
     source.parent.mkdir()
     source.write_bytes(FIRST)
-    settings = Settings(str(tiny_model), strength=0, overwrite=True)
+    settings = Settings(str(tiny_model), Options(strength=0), overwrite=True)
 
     def run(resume: bool) -> bool:
         jobs = plan([str(source.parent)], str(out), None, recursive=False).jobs
@@ -69,7 +69,7 @@ def test_a_source_is_read_once(tiny_model: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(workers, "read_bytes", counted)
     jobs = plan([str(tmp_path / "a.jpg")], str(tmp_path / "out.png"), None, recursive=False).jobs
-    assert next(restore_batch(jobs, Settings(str(tiny_model), strength=0))).error is None
+    assert next(restore_batch(jobs, Settings(str(tiny_model), Options(strength=0)))).error is None
     assert read == [str(tmp_path / "a.jpg")]
 
 

@@ -81,7 +81,8 @@ def on_the_page(model: str, count: int, sides: tuple[int, int], done: Progress) 
     """A worker of the page: pictures are opened, looked at, saved and forgotten, as many as fit."""
     from unjpeg import Restorer
     from unjpeg.jpeg import Limits
-    from unjpeg.web.darkroom import Darkroom, FileKind, Look
+    from unjpeg.restorer import Options
+    from unjpeg.web.darkroom import Darkroom, FileKind
 
     restorer = Restorer(model, threads=1)
     room = Darkroom(restorer, limits=Limits(), held_bytes=2**24, held_seconds=900)
@@ -89,10 +90,10 @@ def on_the_page(model: str, count: int, sides: tuple[int, int], done: Progress) 
         key = str(number)
         room.open(data, key)
         for view in ("decoded", "restored", "residual"):
-            room.show(key, view, Look(), 8.0)
-        room.check(key, Look(0.5))
-        room.save(key, Look(), FileKind("tiff", 16))
-        room.restore(data, Look(), FileKind("webp"))
+            room.show(key, view, Options(), 8.0)
+        room.check(key, Options(strength=0.5))
+        room.save(key, Options(bit_depth=16), FileKind("tiff"))
+        room.restore(data, Options(), FileKind("webp"))
         done()
 
 
