@@ -285,35 +285,3 @@ def test_a_profile_is_for_the_pixels_or_left_out(grey: bool, format: str, tiny_r
         buffer = io.BytesIO()
         tiny_restorer.restore(data, strength=0).save(buffer, format=format)
         assert (Image.open(io.BytesIO(buffer.getvalue())).info.get("icc_profile") or None) == found
-
-
-# XYB
-
-
-def xyb_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours as jpegli stores them under an XYB profile: ISO/IEC 18181-1, and its scaling."""
-    values = pixels.astype(float) / 255
-    light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    cones = np.array([[0.3, 0.622, 0.078], [0.23, 0.692, 0.078], [0.24342269, 0.20476744, 0.55180987]])
-    bias = 0.0037930732552754493
-    long, middle, short = np.moveaxis(np.cbrt(light @ cones.T + bias) - np.cbrt(bias), -1, 0)
-    x, y = (long - middle) / 2, (long + middle) / 2
-    scaled = (x + 0.015386134) * 22.995788804, y * 1.183000077, (short - y + 0.27770459) * 1.502141333
-    return np.stack([np.rint(np.clip(plane, 0, 1) * 255) for plane in scaled], axis=2).astype(np.uint8)
-
-
-def as_rgb(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """A JPEG whose components are the channels themselves."""
-    return saved(pixels, quality=quality, keep_rgb=True, subsampling=0)
-
-
-@pytest.mark.parametrize("quality", [50, 90])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_xyb_is_left_alone_with_a_note(quality: int, seed: int, lively_restorer: Restorer) -> None:
-    photo = picture(64, 96, seed)
-    for pixels, is_xyb in ((xyb_of(photo), True), (photo, False)):
-        result = lively_restorer.restore(as_rgb(pixels, quality))
-        untouched = lively_restorer.restore(as_rgb(pixels, quality), strength=0)
-        assert np.array_equal(result.pixels, untouched.pixels) == is_xyb
-        assert any("XYB" in note for note in result.report.notes) == is_xyb
-    assert not any("XYB" in note for note in lively_restorer.restore(encoded(xyb_of(photo))).report.notes)

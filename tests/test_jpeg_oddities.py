@@ -174,7 +174,7 @@ def test_a_truncated_file_s_line_names_the_way_out(share: float, end: bytes, tin
     data = BASE[: int(len(BASE) * share)] + end
     rows = salvage(data).sound_rows
     assert 0 < rows < 88
-    with pytest.raises(BadImageError, match=re.escape(f"salvage (--salvage) restores {rows} of its 88 rows")):
+    with pytest.raises(BadImageError, match=re.escape(f"salvage=True restores {rows} of its 88 rows")):
         tiny_restorer.restore(data)
     coarse = PROGRESSIVE[: int(len(PROGRESSIVE) * share)] + end
     with pytest.raises(BadImageError, match=r"\(--salvage\) restores its 88 rows, in part"):
