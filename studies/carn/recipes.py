@@ -333,18 +333,12 @@ class Scenarios:
 
     def _psnr_db(self, network: Backbone, *, qualities: Sequence[int]) -> dict[str, float]:
         """Mean over held-out pictures at the source's qualities."""
-        originals = self.pictures.held_out[:VALIDATION_PICTURES]
-        return {
-            f"psnr_db_q{quality}": float(
-                np.mean(
-                    [
-                        psnr_db(restore_pixels(network, decoded), original, most=MOST_DB)
-                        for decoded, original in zip(compress_all(originals, quality), originals, strict=True)
-                    ]
-                )
-            )
-            for quality in qualities
-        }
+        found, originals = {}, self.pictures.held_out[:VALIDATION_PICTURES]
+        for quality in qualities:
+            restored = (restore_pixels(network, decoded) for decoded in compress_all(originals, quality))
+            values = [psnr_db(*pair, most=MOST_DB) for pair in zip(restored, originals, strict=True)]
+            found[f"psnr_db_q{quality}"] = float(np.mean(values))
+        return found
 
 
 def freeze_denoiser(network: Backbone) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from inspect import signature
@@ -139,6 +141,21 @@ def test_an_output_that_cannot_be_written_is_one_line_before_anything_is_read(
     code, lines = complaint(["adapt", nowhere, "--target", nowhere, "--source", nowhere, "--out", out], capsys)
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith(f"unjpeg: {out}")
+
+
+def test_folders_are_looked_at_before_torch_is_loaded(tmp_path: Path, child_environment: dict[str, str]) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+from unjpeg.cli import main
+main()
+"""
+    missing = tmp_path / "missing"
+    arguments = ["adapt", "fast", "--target", missing, "--source", tmp_path / "other", "--out", tmp_path / "out"]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=child_environment
+    )
+    assert (ran.returncode, ran.stderr) == (1, f"unjpeg: {tmp_path / 'other'}: no such folder of images\n")
 
 
 def test_exit_codes_of_bad_input(

@@ -17,6 +17,8 @@ from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator
 
 __all__ = ["Batches", "measure_domain_accuracy"]
 
+HELD_OUT_STEPS = 16
+
 Batches = Callable[[int], Patches]
 """Patches of one domain, uint8, by step."""
 
@@ -28,7 +30,6 @@ def measure_domain_accuracy(
     config: DiscriminatorConfig,
     *,
     steps: int = 300,
-    held_out_steps: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> float:
@@ -64,7 +65,7 @@ def measure_domain_accuracy(
     discriminator.eval()
     shares = []
     with torch.no_grad():
-        for step in range(held_out_steps):
+        for step in range(HELD_OUT_STEPS):
             seen, source_count = features(held_out, step)
             is_target = discriminator(seen).argmax(1) == 1
             shares.append((1 - is_target[:source_count].float().mean() + is_target[source_count:].float().mean()) / 2)
