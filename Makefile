@@ -12,7 +12,7 @@ METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-web check bench long fuzz faults audit format clean
+.PHONY: help demo test test-web check bench long fuzz faults memory audit format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -72,6 +72,9 @@ fuzz: $(VENV)/installed-dev ## Mutated files for ten minutes: crashes, hangs, ha
 
 faults: $(VENV)/installed-dev ## Kill a batch a hundred times, fill the disk, take folders away
 	$(BIN)/python tests/stress/fault_series.py --out results/faults.json
+
+memory: $(VENV)/installed-dev ## Memory of a worker, of the page and of a Restorer over a thousand sizes: at most a tenth more
+	$(BIN)/python tests/stress/memory.py --pictures 1000 --out results/memory-flat.json
 
 audit: $(VENV)/installed-dev ## Known vulnerabilities in what is installed
 	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --skip-editable

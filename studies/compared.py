@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import typer
 
-from unjpeg.adapt.carn import Pretraining, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compressed, grey
+from unjpeg.adapt.carn import Pretraining, describe_training, pretrain, restore_pixels
+from unjpeg.adapt.domains import Cutting, SourceDomain, checksum, compress_all, load_grey
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
-from unjpeg.evaluate.metrics import psnr_db
 from unjpeg.evaluate.pairs import Pixels8
+from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import ArCnnConfig, Backbone, BackboneConfig, DnCnnConfig, RdnConfig, make_backbone
 from unjpeg.train.config import LearningRate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -88,16 +88,16 @@ def train_compared(
     config = recipe.training
     fabric = make_fabric(accelerator=accelerator, devices=1, precision="32-true")
     images = open_images(data, VALIDATION_FRACTION)
-    originals = grey(images.training, divide=1, min_side=config.patch)
-    held_out = grey(images.validation, divide=1, min_side=config.patch)[:VALIDATION_PICTURES]
+    originals = load_grey(images.training, divide=1, min_side=config.patch)
+    held_out = load_grey(images.validation, divide=1, min_side=config.patch)[:VALIDATION_PICTURES]
     torch.manual_seed(seed)
     network = make_backbone(recipe.backbone)
     source = SourceDomain(
-        [picture for quality in qualities for picture in compressed(originals, quality)],
+        [picture for quality in qualities for picture in compress_all(originals, quality)],
         originals * len(qualities),
         Cutting(config.batch, config.patch, config.grid, seed=seed),
     )
-    identity = stored(seed, backbone=recipe.backbone, pretraining=config, qualities=list(qualities))
+    identity = describe_training(seed, backbone=recipe.backbone, pretraining=config, qualities=list(qualities))
     manifest = {"images": images.manifest, "sha256": checksum(originals)}
 
     def validate(network: Backbone) -> dict[str, float]:
@@ -110,9 +110,9 @@ def train_compared(
 def _measure_psnr_db(network: Backbone, originals: Sequence[Pixels8], quality: int) -> float:
     """Mean over the centres of held-out pictures."""
     found = []
-    for original, decoded in zip(originals, compressed(originals, quality), strict=True):
+    for original, decoded in zip(originals, compress_all(originals, quality), strict=True):
         centre = tuple(slice(max(0, n // 2 - 96) // 8 * 8, n // 2 + 96) for n in original.shape)
-        found.append(psnr_db(restore_pixels(network, decoded[centre]), original[centre]))
+        found.append(psnr_db(restore_pixels(network, decoded[centre]), original[centre], most=MOST_DB))
     return float(np.mean(found))
 
 

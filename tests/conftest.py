@@ -6,7 +6,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +20,12 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance
 from unjpeg.restorer import Restorer
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainings import Train
+    from unjpeg.train.run import TrainingImages
+
 # The same examples on every run: a test that fails only now and then tells nobody what broke it. Other examples:
 # pytest --hypothesis-profile=random
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -27,21 +35,19 @@ settings.load_profile("repeatable")
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 NEED_TORCH = (
-    "ablation",
     "adapt",
-    "carn",
-    "carn_tables",
-    "complexity",
-    "decoupling",
+    "evaluate/test_networks.py",
     "models",
-    "networks",
-    "settings",
-    "torch_runtime",
+    "runtimes/test_torch_runtime.py",
+    "studies/test_ablation.py",
+    "studies/test_carn_recipes.py",
+    "studies/test_carn_tables.py",
+    "studies/test_complexity.py",
+    "studies/test_decoupling.py",
+    "test_settings.py",
     "train",
-    "train_calibrate",
-    "train_data",
 )
-collect_ignore = [] if HAS_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
+collect_ignore = [] if HAS_TORCH else list(NEED_TORCH)
 
 PICTURE_SIZES = ((72, 104), (96, 64), (65, 83), (48, 48), (128, 80), (80, 120))
 """Height and width of the pictures in ``image_folder``."""
@@ -95,11 +101,11 @@ def tiny_model() -> Path:
 def rounded_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with an int8 graph."""
     pytest.importorskip("torch", reason="needs the extra: train")
-    from unjpeg.train.int8 import rounded_file
+    from unjpeg.train.int8 import round_file
 
     crops = [synthetic_photo(64, 64, seed) for seed in range(3)]
     path = tmp_path_factory.mktemp("rounded") / "rounded.unjpeg"
-    rounded_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1).write(path)
+    round_file(ModelFile.read(tiny_model), crops, photographs_db=1, worst_db=1).write(path)
     return path
 
 
@@ -175,3 +181,60 @@ def originals(tmp_path: Path) -> Path:
     for number, size in enumerate(((48, 64), (40, 56), (64, 48))):
         Image.fromarray(synthetic_photo(*size, number)).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def training_images(tmp_path_factory: pytest.TempPathFactory, pictures: list[NDArray[np.uint8]]) -> TrainingImages:
+    """The six pictures, half of them held out."""
+    from trainings import open_training_images
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"picture-{number}.png")
+    return open_training_images(folder, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def train_stage1(training_images: TrainingImages) -> Train:
+    from trainings import run_stage1
+
+    return partial(run_stage1, training_images)
+
+
+@pytest.fixture(scope="session")
+def encoders() -> dict[str, Tensor]:
+    """Stage 1's result before its first step, by the network's names."""
+    from trainings import fresh_encoders
+
+    return fresh_encoders()
+
+
+@pytest.fixture(scope="session")
+def train_stage2(training_images: TrainingImages, encoders: dict[str, Tensor]) -> Train:
+    from trainings import run_stage2
+
+    return partial(run_stage2, training_images, encoders)
+
+
+@pytest.fixture(scope="session")
+def stage1_and_log(train_stage1: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """The checkpoint of an uninterrupted stage 1, and the figures that it logged last."""
+    from trainings import recorded_log, small_recipe
+
+    with pytest.MonkeyPatch.context() as patch:
+        log = recorded_log(patch)
+        return train_stage1(small_recipe(), tmp_path_factory.mktemp("stage1")), log
+
+
+@pytest.fixture(scope="session")
+def stage1(stage1_and_log: tuple[Path, dict[str, float]]) -> Path:
+    """The checkpoint of an uninterrupted stage 1."""
+    return stage1_and_log[0]
+
+
+@pytest.fixture(scope="session")
+def stage2(train_stage2: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an uninterrupted stage 2."""
+    from trainings import small_recipe
+
+    return train_stage2(small_recipe(), tmp_path_factory.mktemp("stage2"))

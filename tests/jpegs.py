@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -86,6 +87,47 @@ def claiming(data: bytes, *, width: int, height: int) -> bytes:
     """The file with another size in its header."""
     at = frame_header(data) + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def segments_of(data: bytes) -> list[tuple[int, bytes]]:
+    """Marker and bytes of each segment before the first scan; what is damaged ends the list."""
+    found, position = [], 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        end = position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4]))
+        found.append((data[position + 1], data[position:end]))
+        position = end
+    return found
+
+
+def one_component_a_scan(
+    planes: Sequence[NDArray[np.uint8]],
+    factors: Sequence[tuple[int, int]] = ((1, 1), (1, 1), (1, 1)),
+    qualities: Sequence[int] = (75, 75, 75),
+) -> bytes:
+    """A sequential file of any sampling: grey files' scans under one frame header.
+
+    Args:
+        planes: of the components, each at its own resolution, the first one at the picture's.
+        factors: (horizontal, vertical).
+        qualities: of libjpeg's luma table for each component. All go to the same place, each before its scan.
+    """
+    parts = [saved(plane, quality=quality) for plane, quality in zip(planes, qualities, strict=True)]
+    specs = b"".join(bytes((n, across << 4 | down, 0)) for n, (across, down) in enumerate(factors, 1))
+    size = parts[0][frame_header(parts[0]) + 4 : frame_header(parts[0]) + 9]
+    kept = [parts[0][:20], b"\xff\xc0" + struct.pack(">H", 8 + len(specs)) + size + bytes((len(parts),)) + specs]
+    for number, part in enumerate(parts, 1):
+        start = part.index(b"\xff\xda")
+        kept += [segment for code, segment in segments_of(part) if code in (0xC4, 0xDB)]
+        kept.append(part[start : start + 5] + bytes((number,)) + part[start + 6 : -2])
+    return b"".join((*kept, b"\xff\xd9"))
+
+
+def scan_ends(data: bytes) -> list[int]:
+    """Where each scan's coded data end, in a file without markers inside of other segments."""
+    first = data.index(b"\xff\xda") + 2
+    markers = [(first + found.start(), found[0][1]) for found in re.finditer(rb"\xff[\xc4\xda\xdb\xd9]", data[first:])]
+    after_scan = [True, *(code == 0xDA for _, code in markers[:-1])]
+    return [at for (at, _), ends in zip(markers, after_scan, strict=True) if ends]
 
 
 def planes_of(pixels: NDArray[Any], colour_space: str = "YCbCr") -> list[NDArray[np.float64]]:

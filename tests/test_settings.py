@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from unjpeg.cli import app
 from unjpeg.console import run_safely
 from unjpeg.errors import SettingError
-from unjpeg.train.config import Recipe, completed, json_ready, with_settings
-from unjpeg.train.recipes import RECIPES, default, published, real_life, small
+from unjpeg.train.config import Recipe, apply_settings, complete_config, describe_recipe
+from unjpeg.train.recipes import default, published, small
 
 
 def leaves(owner: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -41,7 +41,7 @@ def test_every_field_can_be_set_to_what_it_is() -> None:
     recipe = published()
     settings = [f"{path}={as_text(value)}" for path, value in leaves(recipe) if path != "name"]
     assert len(settings) > 40
-    assert with_settings(recipe, settings) == recipe
+    assert apply_settings(recipe, settings) == recipe
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_every_field_can_be_set_to_what_it_is() -> None:
 )
 def test_settings(setting: str, value: Any) -> None:
     path = setting.partition("=")[0]
-    changed = with_settings(published(), [setting])
+    changed = apply_settings(published(), [setting])
     assert value_at(changed, path) == value
     assert type(value_at(changed, path)) is type(value)
     others = [name for name, _ in leaves(published()) if name != path]
@@ -123,7 +123,7 @@ def test_what_cannot_be_set_is_named(setting: str, says: str) -> None:
     if setting == "dagn.patch=208":  # a multiple of 16
         recipe = replace(recipe, network=replace(recipe.network, stem=3))
     with pytest.raises(SettingError, match=says) as raised:
-        with_settings(recipe, [setting])
+        apply_settings(recipe, [setting])
     assert str(raised.value).startswith(setting)
     assert "\n" not in str(raised.value)
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_set_is_named(setting: str, says: str) -> None:
 @given(st.text(max_size=30), st.text(max_size=10))
 def test_any_text_is_a_setting_or_refused(path: str, value: str) -> None:
     try:
-        with_settings(small(), [f"{path}={value}"])
+        apply_settings(small(), [f"{path}={value}"])
     except SettingError:
         return
     assert path.partition("=")[0] in [name for name, _ in leaves(small())]
@@ -141,15 +141,15 @@ def test_any_text_is_a_setting_or_refused(path: str, value: str) -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_settings_that_need_each_other_come_in_any_order(order: int) -> None:
     together = ["network.fusion=false", "dagn.guidance=picture", "network.stem=5", "dagn.patch=80", "dagn.loss=rms"]
-    recipe = with_settings(published(), together[::order])
+    recipe = apply_settings(published(), together[::order])
     assert (recipe.network.fusion, recipe.network.stem) == (False, 5)
     assert (recipe.dagn.guidance, recipe.dagn.patch, recipe.dagn.loss) == ("picture", 80, "rms")
     with pytest.raises(SettingError, match=r"^seed=3, dagn\.guidance=picture: .*no fusion"):
-        with_settings(published(), ["seed=3", "dagn.guidance=picture"])
+        apply_settings(published(), ["seed=3", "dagn.guidance=picture"])
 
 
 def test_of_one_field_the_last_setting_counts() -> None:
-    assert with_settings(published(), ["seed=3", "dagn.batch=8", "seed=4"]).seed == 4
+    assert apply_settings(published(), ["seed=3", "dagn.batch=8", "seed=4"]).seed == 4
 
 
 WRONG_USAGE = {
@@ -192,20 +192,22 @@ def test_the_small_twin_differs_in_size_only() -> None:
     assert {path for path, value in leaves(twin) if value != value_at(paper, path)} <= sizes
 
 
-def test_real_life_is_the_default_but_for_its_degradation() -> None:
+def test_both_stages_can_be_trained_on_files_as_they_are_in_the_wild() -> None:
     settings = ("encoders.degradation.real_life=0.5", "dagn.degradation.real_life=0.5")
-    assert with_settings(default(), settings) == replace(real_life(), name="default")
-    assert RECIPES["real-life"] is real_life
+    recipe = default()
+    mixed = replace(recipe.dagn.degradation, real_life=0.5)
+    encoders, dagn = replace(recipe.encoders, degradation=mixed), replace(recipe.dagn, degradation=mixed)
+    assert apply_settings(recipe, settings) == replace(recipe, encoders=encoders, dagn=dagn)
 
 
 def test_a_configuration_from_before_a_field_existed_is_completed() -> None:
-    now = json_ready(small(), "seed", "network", "encoders", "dagn")
-    before = json_ready(small(), "seed", "network", "encoders", "dagn")
+    now = describe_recipe(small(), "seed", "network", "encoders", "dagn")
+    before = describe_recipe(small(), "seed", "network", "encoders", "dagn")
     del before["encoders"]["content_norm"], before["encoders"]["resnet50"], before["network"]["norm"]
     del before["encoders"]["degradation"]["real_life"], before["dagn"]["degradation"]["real_life"]
     del before["dagn"]["learning_rate"]["floor"]
     assert before != now
-    assert completed(before) == now
+    assert complete_config(before) == now
     del before["dagn"]["degradation"]["skew"]
-    assert completed(before) == now
-    assert completed({"seed": 1}) == {"seed": 1}
+    assert complete_config(before) == now
+    assert complete_config({"seed": 1}) == {"seed": 1}

@@ -60,7 +60,7 @@ def test_models_are_within_their_cost(name: str, most: float) -> None:
 @pytest.mark.parametrize("name", sorted(shipped_models()))
 def test_shipped_weights_load_back_into_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    from unjpeg.models import Guidance
+    from unjpeg.models import GuidanceTensors
     from unjpeg.models.exported import load_exported
 
     network = load_exported(ModelFile.read(name))
@@ -69,7 +69,7 @@ def test_shipped_weights_load_back_into_torch(name: str) -> None:
     windows = np.random.default_rng(0).random((1, 3, window, window), np.float32)
     with torch.no_grad():
         theirs = network.guide(torch.from_numpy(windows))
-        restored = network.restore(torch.from_numpy(windows), Guidance(*theirs))
+        restored = network.restore(torch.from_numpy(windows), GuidanceTensors(*theirs))
     ours = model.restore(windows, model.guide(windows))
     np.testing.assert_allclose(ours, restored, atol=1 / 255)
 

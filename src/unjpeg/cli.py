@@ -494,14 +494,17 @@ def adapt(
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
+    from unjpeg.adapt.folders import AdaptationFolders
+
+    AdaptationFolders.open(target, source, out)  # looked at before torch is loaded
     with needing_extra("train"):
-        from unjpeg.adapt.model import adapt_model, configured
+        from unjpeg.adapt.model import adapt_model, configure_adaptation
     adapt_model(
         model,
         target,
         source,
         out,
-        config=configured(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
+        config=configure_adaptation(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
         seed=seed,
         accelerator=accelerator,
         precision=precision,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ __all__ = [
     "DATA_SETS",
     "IMAGE_SUFFIXES",
     "DataSet",
+    "ImageFolder",
     "data_root",
     "data_set",
     "image_files",
@@ -153,6 +155,37 @@ def resolved(given: str) -> Path:
     if problem:
         raise TrainingDataError(problem)
     return place
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """A folder of images, searched to any depth, and how often it is drawn from relative to the other folders.
+
+    Without a weight a folder counts by its pixels, so that every pixel of all folders is equally likely.
+    """
+
+    path: Path
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not (0 < self.weight < math.inf):
+            raise TrainingDataError(f"{self.path}: its weight must be a positive number, got {self.weight}")
+
+    @classmethod
+    def parse(cls, text: str) -> ImageFolder:
+        """From ``DIR`` or ``DIR=WEIGHT``, as on the command line; ``DIR`` may be a data set's name."""
+        path, separator, weight = text.rpartition("=")
+        if not separator:
+            return cls(resolved(text))
+        try:
+            number = float(weight)
+        except ValueError:
+            return cls(resolved(text))
+        return cls(resolved(path), number)
+
+    def files(self) -> list[Path]:
+        """All image files, sorted by path. Raises TrainingDataError if there is none."""
+        return image_files(self.path)
 
 
 def _some(names: list[str]) -> str:

@@ -6,6 +6,7 @@ pixels of such files by libvips, or by hand where that cannot.
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from unjpeg.errors import UnsupportedImageError
+from unjpeg.errors import BadImageError, UnsupportedImageError
 
 __all__ = ["bits_per_sample", "colour_code_of", "rounded", "sample_bits", "unrounded"]
 
-_PNM_HEADER = re.compile(rb"(P[56])((?:\s|#[^\n]*\n)+\d+){3}\s")
+_PNM_HEADER = re.compile(rb"(P[2356])((?:\s|#[^\n]*\n)+\d+){3}\s")
 _BITS_PER_SAMPLE = 258
 _CODESTREAM, _SIZE_FIELDS = b"\xff\x4f\xff\x51", 40
 
@@ -61,6 +62,7 @@ def unrounded(data: bytes, name: str, bits: int, image: Image.Image) -> NDArray[
 
     Raises:
         UnsupportedImageError: nothing here reads them at that depth.
+        BadImageError: it is damaged.
     """
     way_out = f"{name}: has {bits} bits per sample, which cannot be read here"
     try:
@@ -68,6 +70,10 @@ def unrounded(data: bytes, name: str, bits: int, image: Image.Image) -> NDArray[
         pixels = _pnm_pixels(data, *found) if found else _vips_pixels(data, bits, image)
         as_bytes = np.asarray(image.convert(_mode_of(pixels)), np.int16) if image.format == "AVIF" else None
     except Exception as error:  # the libraries' own, of every kind
+        try:
+            image.load()
+        except Exception as damage:  # of every kind, too
+            raise BadImageError(f"{name}: is damaged ({damage})") from damage
         raise UnsupportedImageError(f"{way_out} ({error}); convert it to 8 bits first".replace("\n", " ")) from error
     if as_bytes is not None and (
         as_bytes.shape != pixels.shape or np.abs(as_bytes - rounded(pixels)).mean() > _MOST_LEVELS_APART
@@ -102,7 +108,7 @@ def _mode_of(pixels: NDArray[np.uint16]) -> str:
 
 
 def _pnm(data: bytes) -> tuple[int, tuple[int, int], int] | None:
-    """Of a binary PGM or PPM: where the pixels begin, width and height, largest value. None if it is none."""
+    """Of a PGM or PPM: where the pixels begin, width and height, largest value. None if it is none."""
     header = _PNM_HEADER.match(data[:4096])
     if header is None:
         return None
@@ -112,6 +118,8 @@ def _pnm(data: bytes) -> tuple[int, tuple[int, int], int] | None:
 
 def _pnm_pixels(data: bytes, start: int, size: tuple[int, int], largest: int) -> NDArray[np.uint16]:
     (width, height), channels = size, 3 if data[:2] == b"P6" else 1
+    if data[:2] in (b"P2", b"P3"):
+        raise ValueError("its values are text")
     if not 0 < largest < 2**16:
         raise ValueError(f"its largest value is {largest}")
     values = np.frombuffer(data, ">u2", width * height * channels, start).astype(np.uint32)
@@ -122,6 +130,7 @@ def _pnm_pixels(data: bytes, start: int, size: tuple[int, int], largest: int) ->
 def _vips_pixels(data: bytes, bits: int, opened: Image.Image) -> NDArray[np.uint16]:
     import pyvips  # takes a quarter of a second, and few files need it
 
+    logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its complaints are raised, too
     pyvips.block_untrusted_set(True)  # loaders that their authors do not trust with strangers' files
     image = pyvips.Image.new_from_buffer(data, "", fail_on="truncated")
     if opened.format == "TIFF":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -175,6 +176,7 @@ def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.
     data, name = read_bytes(source, limits.file_bytes)
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
+    logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its complaints are raised, too
     pyvips.block_untrusted_set(True)  # loaders that their authors do not trust with strangers' files
     try:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="truncated")

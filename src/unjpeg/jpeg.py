@@ -6,6 +6,7 @@ The header is read first, by itself: what is too large or cannot be restored is 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import struct
@@ -13,9 +14,9 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jpeglib
@@ -26,6 +27,25 @@ from PIL import JpegImagePlugin
 
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.metadata import Metadata
+from unjpeg.segments import (
+    ADOBE,
+    APP0,
+    APP1,
+    APP14,
+    END_OF_IMAGE,
+    HEIGHT,
+    MAX_STRAY_BYTES,
+    NOTHING_SENT,
+    START_OF_IMAGE,
+    START_OF_SCAN,
+    PlainCopy,
+    Segment,
+    is_jpeg,
+    is_metadata,
+    join_profile,
+    read_scan_facts,
+    walk,
+)
 from unjpeg.tables import STATED_FEATURES, QualityEstimate, stated_features
 
 __all__ = [
@@ -72,13 +92,9 @@ DEFAULT_LIMITS = Limits()
 
 LARGE_PICTURE_SCANS = 24
 
-MAX_SEGMENTS = 20_000
-"""Segments that are looked at: a scan needs a few, and 64 MiB of metadata a thousand."""
-
 MAX_EXIF_BYTES = 2**22
 """All segments of EXIF together. One ends at 64 KiB and hardly any file has two; joining many takes quadratic time."""
 
-_START_OF_IMAGE = b"\xff\xd8"
 _RESTORABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended sequential, progressive
 _OTHER_FRAMES = {
     0xC3: "lossless",
@@ -92,35 +108,27 @@ _OTHER_FRAMES = {
     0xCE: "arithmetic-coded hierarchical",
     0xCF: "arithmetic-coded hierarchical lossless",
 }
-_APP0, _APP1, _APP14, _COMMENT, _START_OF_SCAN, _END_OF_IMAGE = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA, 0xD9
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
-_FILL_BYTES = re.compile(rb"\xff+")
-_AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
-
-# Cameras leave a few bytes, or a run of one value, before the end; anything longer is what damaged data leave over.
-_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-_MAX_STRAY_BYTES = 4
-
-NOTHING_SENT = 255
-"""In ``Component.unsent_bits_88``: no scan held the coefficient."""
+# What decoders say of bytes where a marker must be, and of restart markers out of their order.
+_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_MOST_REPAIRS = 12
+_OF_LIBJPEG = re.compile(r"VipsJpeg: (.+)")
+_RESTARTS_OUT_OF_ORDER = re.compile(r"found marker 0x[0-9a-f]{2} instead of RST")
 
 _UNDECODED = 128
 """The level of blocks that libjpeg finds no data for, in each channel."""
+
+_NAMED_SAMPLINGS = frozenset({(1, 1), (1, 2), (2, 1), (2, 2), (1, 4)})
+"""Luma's factors beside chroma's of 1 that the pixels' decoder has a name for; others it refuses."""
 
 _LIBJPEG = "turbo210"
 """What reads the coefficients: the pixels' decoder is of this family, so what that one lets pass, this one does."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
-_USUAL_SUBSAMPLINGS = ("grey", "4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1")
+logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else its warnings go to standard error
 
 _warning_filters = threading.Lock()  # they are the whole process's: two threads would restore each other's
 _coefficient_reader = threading.Lock()  # the library keeps a file's markers in global variables
-
-
-def is_jpeg(data: bytes) -> bool:
-    """Whether these bytes start like a JPEG, whatever the file is called."""
-    return data[:3] == b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,39 +152,46 @@ class JpegHeader:
 
         Raises:
             BadImageError: no JPEG, or its header is damaged.
-            UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK.
+            UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK, or with chroma in
+                fractional ratios or finer than luma.
             TooLargeError: more pixels than the limit.
         """
-        is_jfif, adobe_transform = False, None
-        for code, start, end in _segments(data, name):
-            segment = data[start + 4 : end]
-            if code == _APP0 and segment[:5] == b"JFIF\0" and len(segment) >= 14:
+        is_jfif, adobe_transform, frame, progressive, height = False, None, b"", False, 0
+        for code, start, end in walk(data, name):
+            segment = data[start + 4 : end] if code != START_OF_SCAN else b""
+            if code == APP0 and segment[:5] == b"JFIF\0" and len(segment) >= 14:
                 is_jfif = True
-            elif code == _APP14 and segment[:5] == b"Adobe" and len(segment) >= 12:
+            elif code == APP14 and segment[:5] == ADOBE and len(segment) >= 12:
                 adobe_transform = segment[11]
-            elif code == _START_OF_SCAN:
-                break
             elif code in _OTHER_FRAMES:
                 raise UnsupportedImageError(
                     f"{name}: is a {_OTHER_FRAMES[code]} JPEG, which cannot be restored; save it as a baseline JPEG"
                 )
-            elif code in _RESTORABLE_FRAMES:
-                return cls._from_frame(segment, name, code == 0xC2, is_jfif, adobe_transform, limits.pixels)
-        raise BadImageError(f"{name}: is a damaged JPEG (it has no frame header)")
+            elif code in _RESTORABLE_FRAMES and not frame:
+                frame, progressive = segment, code == 0xC2
+                if len(frame) < 6 or len(frame) < 6 + 3 * frame[5]:
+                    raise BadImageError(f"{name}: is a damaged JPEG (its frame header is cut short)")
+                height = int.from_bytes(frame[1:3])
+            elif code == HEIGHT and not height:
+                height = int.from_bytes(segment[:2])  # scanners begin to write before they know it
+            if frame and (height or frame[0] != 8) and code == START_OF_SCAN:
+                break
+        if not frame:
+            raise BadImageError(f"{name}: is a damaged JPEG (it has no frame header)")
+        return cls._from_frame(frame, height, name, progressive, is_jfif, adobe_transform, limits.pixels)
 
     @classmethod
     def _from_frame(
         cls,
-        segment: bytes,
+        frame: bytes,
+        height: int,
         name: str,
         progressive: bool,
         is_jfif: bool,
         adobe_transform: int | None,
         max_pixels: int,
     ) -> JpegHeader:
-        if len(segment) < 6 or len(segment) < 6 + 3 * segment[5]:
-            raise BadImageError(f"{name}: is a damaged JPEG (its frame header is cut short)")
-        precision, height, width, count = struct.unpack(">BHHB", segment[:6])
+        precision, _, width, count = struct.unpack(">BHHB", frame[:6])
         if precision != 8:
             raise UnsupportedImageError(f"{name}: has {precision} bits per sample; only 8-bit JPEGs can be restored")
         if not width or not height:
@@ -185,7 +200,7 @@ class JpegHeader:
             raise TooLargeError(
                 f"{name}: its header says {width}x{height} pixels, more than the limit of {max_pixels:,}"
             )
-        specs = [segment[6 + 3 * i : 9 + 3 * i] for i in range(count)]
+        specs = [frame[6 + 3 * i : 9 + 3 * i] for i in range(count)]
         sampling = tuple((spec[1] & 15, spec[1] >> 4) for spec in specs)
         if not all(1 <= factor <= 4 for pair in sampling for factor in pair):
             raise BadImageError(f"{name}: is a damaged JPEG (impossible sampling factors)")
@@ -194,7 +209,22 @@ class JpegHeader:
             raise UnsupportedImageError(f"{name}: is a {kind} JPEG; convert it to RGB first")
         if count not in (1, 3):
             raise UnsupportedImageError(f"{name}: has {count} components; only grey and colour JPEGs can be restored")
-        return cls(width, height, sampling, _colour_space(specs, is_jfif, adobe_transform), progressive)
+        header = cls(width, height, sampling, _colour_space(specs, is_jfif, adobe_transform), progressive)
+        if sampling[0] != header.finest_sampling:
+            raise UnsupportedImageError(
+                f"{name}: has chroma that is finer than its luma ({header.subsampling}); save it with another sampling"
+            )
+        if any(finest % own for pair in sampling for finest, own in zip(sampling[0], pair, strict=True)):
+            raise UnsupportedImageError(
+                f"{name}: has chroma in no whole part of its luma's resolution ({header.subsampling}); save it with "
+                "another sampling"
+            )
+        return header
+
+    @property
+    def finest_sampling(self) -> tuple[int, int]:
+        """The largest (vertical, horizontal) factors: of a component that has them one sample covers one pixel."""
+        return max(v for v, _ in self.sampling), max(h for _, h in self.sampling)
 
     @property
     def subsampling(self) -> str:
@@ -234,6 +264,15 @@ class Component:
     def has_usual_cells(self) -> bool:
         """Whether every cell is half a step either way of the stored coefficient."""
         return self.bounds is None and self.unsent_bits_88 is None
+
+    @property
+    def sent_table_88(self) -> NDArray[np.uint16]:
+        """The table as coarse as what was sent: steps of as many times the size, up to 255 where they were smaller."""
+        if self.unsent_bits_88 is None:
+            return self.table_88
+        coarse = np.minimum(self.table_88.astype(np.int64) << np.minimum(self.unsent_bits_88, 8), 255)
+        table: NDArray[np.uint16] = np.maximum(self.table_88, coarse.astype(np.uint16))
+        return table
 
     def centres(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """What a decoder takes the coefficients of some block rows and columns for: stored value times step."""
@@ -290,6 +329,7 @@ class JpegImage:
         components: one per colour component.
         tables: the distinct quantisation tables in use, in component order.
         trailing_bytes: behind the picture's end: a video, further pictures, anything.
+        notes: what is unusual about the file, though nothing is damaged: one sentence each.
     """
 
     header: JpegHeader
@@ -298,22 +338,41 @@ class JpegImage:
     tables: tuple[NDArray[np.uint16], ...]
     metadata: Metadata
     trailing_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def quality(self) -> QualityEstimate:
         """Quality that the tables state."""
         # An RGB file has no chroma, and libjpeg gives all its components the luma table.
-        chroma = self.tables[:2][-1] if self.header.colour_space == "YCbCr" else None
-        return QualityEstimate.of_tables(self.tables[0], chroma)
+        chroma = self.components[1].table_88 if self.header.colour_space == "YCbCr" else None
+        return QualityEstimate.of_tables(self.components[0].table_88, chroma)
+
+    @property
+    def sent_quality(self) -> QualityEstimate:
+        """That of tables as coarse as what was sent: lower where a progressive file ends early, else ``quality``."""
+        chroma = self.components[1].sent_table_88 if self.header.colour_space == "YCbCr" else None
+        return QualityEstimate.of_tables(self.components[0].sent_table_88, chroma)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether a file of colour has none: all its chroma is exactly 0, or its three channels are one."""
+        first, *others = self.components
+        if self.header.colour_space == "YCbCr":
+            return not any(component.coefficients_VU88.any() for component in others)
+        return bool(others) and all(
+            np.array_equal(component.table_88, first.table_88)
+            and np.array_equal(component.coefficients_VU88, first.coefficients_VU88)
+            for component in others
+        )
 
     @property
     def stated(self) -> NDArray[np.float32]:
-        """See ``stated_features``."""
+        """See ``stated_features``: of tables as coarse as what was sent."""
         if self.header.colour_space == "YCbCr":
             luma, chroma = self.components[:2]
-            return stated_features(luma.table_88, chroma.table_88, chroma.scale)
+            return stated_features(luma.sent_table_88, chroma.sent_table_88, chroma.scale)
         if self.header.colour_space == "grey":
-            return stated_features(self.components[0].table_88, None)
+            return stated_features(self.components[0].sent_table_88, None)
         return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
 
     @property
@@ -333,14 +392,35 @@ class JpegImage:
             BadImageError: and its children, as ``JpegHeader.parse``; also where the data are truncated or corrupt.
         """
         header = JpegHeader.parse(data, name, limits)
-        trailing_bytes = _check_segments(data, header, name, limits)
+        segments = _checked_segments(data, header, name, limits)
         # Each block of luma takes a bit at least: what cannot be whole is not worth the memory that its header claims.
         if len(data) * 8 < header.width * header.height // 64:
             raise BadImageError(f"{name}: is a damaged JPEG (too short for its {header.width}x{header.height} pixels)")
-        pixels, data = _decode_pixels(data, header, name)
-        metadata = _read_metadata(data, name)
-        components, tables = _read_coefficients(data, header, name)
-        return cls(header, pixels, components, tables, metadata, trailing_bytes)
+        given = PlainCopy.of(data, segments, header.colour_space, header.height)
+        pixels, plain = _decode_pixels(given, header, name)
+        metadata, odd_profile = _read_metadata(data, segments, header, name)
+        facts = read_scan_facts(data, segments, name)
+        planes = _read_coefficients(plain.data, header, name)
+        if not all(table.all() for table in facts.tables):
+            raise BadImageError(f"{name}: is a damaged JPEG (a quantisation table holds a zero)")
+        finest = header.finest_sampling
+        components = tuple(
+            Component(plane, table, (finest[0] // v, finest[1] // h), unsent_bits_88=unsent)
+            for plane, table, unsent, (v, h) in zip(
+                planes, facts.tables, facts.unsent_bits, header.sampling, strict=True
+            )
+        )
+        tables = facts.tables
+        distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
+        notes = plain.notes
+        if any(component.unsent_bits_88 is not None for component in components):
+            notes += (f"ends early, with scan {facts.scans}: what it leaves open is restored freely",)
+        if odd_profile:
+            notes += (odd_profile,)
+        trailing_bytes = len(data) - segments[-1].end
+        if plain.added_end:
+            trailing_bytes += len(given.data) - len(plain.data)
+        return cls(header, pixels, components, tuple(distinct), metadata, trailing_bytes, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,48 +444,17 @@ def salvage(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -
         BadImageError: and its children, as ``JpegHeader.parse``; also where nothing decodes.
     """
     header = JpegHeader.parse(data, name, limits)
-    _check_segments(data, header, name, limits)
-    space = "GRAY" if header.colour_space == "grey" else "RGB"
+    segments = _checked_segments(data, header, name, limits)
+    plain = PlainCopy.of(data, segments, header.colour_space, header.height)
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space, strict=False)
+        pixels = _decode(plain.data, header, strict=False)
     except ValueError as error:
         raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged ({error})") from error
-    if space == "GRAY":
-        pixels = pixels[..., 0]
     missing = (pixels == _UNDECODED).all(axis=tuple(range(1, pixels.ndim)))
     sound = np.flatnonzero(~missing)
     if not len(sound):
         raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged (no block of it decodes)")
-    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, name))
-
-
-def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
-    """Marker code, first byte and one past the last of each segment; a scan ends where its coded data do."""
-    if not is_jpeg(data):
-        raise BadImageError(f"{name}: is not a JPEG")
-    position = 2
-    for _ in range(MAX_SEGMENTS):
-        if position + 2 > len(data):
-            return
-        if data[position] != 0xFF:
-            raise BadImageError(f"{name}: is a damaged JPEG (no marker where one must be, at byte {position})")
-        fill = _FILL_BYTES.match(data, position)
-        assert fill is not None  # there is one at least
-        position = fill.end() - 1
-        if position + 2 > len(data):
-            return
-        code = data[position + 1]
-        end = position + 2
-        if code not in _WITHOUT_LENGTH and code != _END_OF_IMAGE:
-            end += max(int.from_bytes(data[end : end + 2]), 2)
-        if code == _START_OF_SCAN:
-            marker = _AFTER_CODED_DATA.search(data, end)
-            end = marker.start() if marker else len(data)
-        yield code, position, min(end, len(data))
-        if code == _END_OF_IMAGE:
-            return
-        position = end
-    raise UnsupportedImageError(f"{name}: has more than {MAX_SEGMENTS:,} segments")
+    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, segments, header, name)[0])
 
 
 def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None) -> str:
@@ -419,14 +468,12 @@ def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None
     return "RGB" if bytes(spec[0] for spec in specs) == b"RGB" else "YCbCr"
 
 
-def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) -> int:
-    """How many bytes follow the end of the picture."""
-    scans = metadata_bytes = exif_bytes = 0
-    end = 0
-    for code, start, end in _segments(data, name):
-        scans += code == _START_OF_SCAN
-        metadata_bytes += end - start if _is_metadata(code) else 0
-        exif_bytes += end - start if code == _APP1 and data[start + 4 : start + 9] == b"Exif\0" else 0
+def _checked_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) -> list[Segment]:
+    """The file's segments, found to be within the limits."""
+    segments = list(walk(data, name))
+    scans = sum(code == START_OF_SCAN for code, *_ in segments)
+    metadata_bytes = sum(end - start for code, start, end in segments if is_metadata(code))
+    exif_bytes = sum(end - start for code, start, end in segments if _is_exif(data, code, start))
     passes = LARGE_PICTURE_SCANS * limits.pixels // (header.width * header.height)
     if exif_bytes > MAX_EXIF_BYTES:
         raise UnsupportedImageError(
@@ -438,77 +485,123 @@ def _check_segments(data: bytes, header: JpegHeader, name: str, limits: Limits) 
         raise UnsupportedImageError(
             f"{name}: has {metadata_bytes:,} bytes of metadata, more than the limit of {limits.metadata_bytes:,}"
         )
-    return len(data) - end
+    return segments
 
 
-def _is_metadata(code: int) -> bool:
-    return 0xE0 <= code <= 0xEF or code == _COMMENT
+def _decode_pixels(plain: PlainCopy, header: JpegHeader, name: str) -> tuple[NDArray[np.uint8], PlainCopy]:
+    """Pixels, and the copy without what the decoder complained of although nothing is damaged."""
+    pixels, complaint = _try(plain, header)
+    if pixels is None and _RESTARTS_OUT_OF_ORDER.search(complaint):
+        plain = plain.with_restarts_in_order()
+        pixels, _ = _try(plain, header)
+    scans, looked_at = plain.scans() if pixels is None else [], 0
+    while pixels is None and (stray := _STRAY_BYTES.search(complaint)) and looked_at < min(len(scans), _MOST_REPAIRS):
+        # The complaint is the first one: what it is of comes after all that was looked at.
+        (scan, following), count = plain.scans()[looked_at], int(stray[1])
+        looked_at += 1
+        tail = plain.data[max(scan.start, scan.end - count) : scan.end]
+        behind_the_picture = plain.added_end and following.code == END_OF_IMAGE
+        if following.code == int(stray[2], 16) and (
+            count <= MAX_STRAY_BYTES or len(set(tail)) == 1 or behind_the_picture
+        ):
+            tidy = plain.without(scan.end - len(tail), scan.end)
+            pixels, remaining = _try(tidy, header)
+            if pixels is not None or _STRAY_BYTES.search(remaining):  # else these bytes were needed
+                plain, complaint = tidy, remaining
+    if pixels is None:
+        raise BadImageError(f"{name}: is a damaged JPEG ({complaint})")
+    return pixels, plain
 
 
-def _decode_pixels(data: bytes, header: JpegHeader, name: str) -> tuple[NDArray[np.uint8], bytes]:
-    """Pixels, and the data without stray bytes: nothing that reads those will complain."""
-    space = "GRAY" if header.colour_space == "grey" else "RGB"
+def _try(plain: PlainCopy, header: JpegHeader) -> tuple[NDArray[np.uint8] | None, str]:
+    """Pixels, or None and the decoder's first complaint."""
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=space)
+        return _decode(plain.data, header), ""
     except ValueError as error:
-        without = _without_stray_bytes(data, str(error), name)
-        # Fractional, or chroma finer than luma; of a usual one the complaint means damage.
-        if "subsampling" in str(error) and header.subsampling not in _USUAL_SUBSAMPLINGS:
-            raise UnsupportedImageError(
-                f"{name}: has an unusual chroma sampling ({header.subsampling}); save it with another"
-            ) from error
-        if without is None:
-            raise BadImageError(f"{name}: is a damaged JPEG ({error})") from error
-        return _decode_pixels(without, header, name)
-    return pixels[..., 0] if space == "GRAY" else pixels, data
+        return None, str(error)
 
 
-def _without_stray_bytes(data: bytes, complaint: str, name: str) -> bytes | None:
-    """The data without the bytes before the end of the image that the decoder complains of, if those are harmless."""
-    found = _STRAY_BYTES.search(complaint)
-    if found is None:
-        return None
-    count = int(found[1])
-    end = next((start for code, start, _ in _segments(data, name) if code == _END_OF_IMAGE), 0)
-    stray = data[max(0, end - count) : end]
-    if not stray or (count > _MAX_STRAY_BYTES and len(set(stray)) > 1):
-        return None
-    return data[: end - count] + data[end:]
+def _decode(data: bytes, header: JpegHeader, *, strict: bool = True) -> NDArray[np.uint8]:
+    """Pixels. Raises ValueError with the decoder's first complaint, or if not ``strict`` where nothing decodes."""
+    pixels: NDArray[np.uint8]
+    space = "GRAY" if header.colour_space == "grey" else "RGB"
+    luma, *chroma = header.sampling
+    if chroma and (luma not in _NAMED_SAMPLINGS or set(chroma) != {(1, 1)}):
+        pixels = _decode_any_sampling(data, strict=strict)
+        if strict:
+            _check_last_blocks(data, pixels)
+        return pixels
+    pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
+    return pixels[..., 0] if space == "GRAY" else pixels
 
 
-def _read_metadata(data: bytes, name: str) -> Metadata:
+def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
+    """As ``_decode``, by the same library behind another, which knows no names of samplings."""
+    import pyvips  # takes a quarter of a second, and hardly any file has such a sampling
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "", fail_on="warning" if strict else "none")
+        pixels: NDArray[np.uint8] = image.numpy()
+    except pyvips.Error as error:
+        complaint = _OF_LIBJPEG.search(str(error))
+        raise ValueError(complaint[1] if complaint else "it does not decode") from error
+    return pixels
+
+
+def _check_last_blocks(data: bytes, pixels: NDArray[np.uint8]) -> None:
+    """Raise ValueError where the only scan ends too early or too late for its last row of blocks.
+
+    ``_decode_any_sampling`` hears no complaints of that row, but what it reads changes the pixels.
+    """
+    scans = [(start, end) for code, start, end in walk(data, "") if code == START_OF_SCAN]
+    if len(scans) != 1:  # then it reads everything before it decodes
+        return
+    ((start, end),) = scans
+
+    def decodes_alike(cut: int, more: bytes = b"") -> bool:
+        other = _decode_any_sampling(data[: end - cut] + more + data[end:], strict=False)
+        return np.array_equal(other, pixels)
+
+    if not all(decodes_alike(0, more) for more in (bytes(16), b"\x5a" * 16)):
+        raise ValueError("Corrupt JPEG data: premature end of data segment")
+    unread, needed = 0, MAX_STRAY_BYTES + 1
+    while needed < end - start - 14 and decodes_alike(needed):  # a file as it should be ends it here
+        unread, needed = needed, 2 * needed
+    if not unread:
+        return
+    while needed - unread > 1:
+        middle = (unread + needed) // 2
+        unread, needed = (middle, needed) if decodes_alike(middle) else (unread, middle)
+    raise ValueError(f"Corrupt JPEG data: {unread - 1} extraneous bytes before marker 0xd9")
+
+
+def _read_metadata(
+    data: bytes, segments: Sequence[Segment], header: JpegHeader, name: str
+) -> tuple[Metadata, str | None]:
+    """Metadata, and a note on an odd colour profile."""
     try:
         with _warning_filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of EXIF that Pillow cannot parse: its bytes are carried over all the same
             # Pillow's own opener would add its limit on pixels, which is global; ours has been checked.
-            return Metadata.from_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(_header_of(data, name))))
+            metadata = Metadata.from_pillow(
+                JpegImagePlugin.JpegImageFile(io.BytesIO(_header_of(data, segments, header)))
+            )
     except Exception as error:  # Pillow's parsers of damaged metadata raise nearly anything
         raise BadImageError(f"{name}: is a JPEG with damaged metadata ({error})") from error
+    profile, note = join_profile(data, segments)
+    return replace(metadata, icc_profile=profile), note
 
 
-def _read_coefficients(
-    data: bytes, header: JpegHeader, name: str
-) -> tuple[tuple[Component, ...], tuple[NDArray[np.uint16], ...]]:
-    """Components and the distinct tables in use, in component order."""
-    # The reader takes a path and at most fifty markers: give it the file without its metadata.
+def _read_coefficients(data: bytes, header: JpegHeader, name: str) -> list[NDArray[np.int16]]:
+    """Of each component. The reader takes a path and at most fifty markers: give it a plain copy."""
     try:
-        with _path_of(_without_metadata(data, name)) as path, _coefficient_reader:
+        with _path_of(data) as path, _coefficient_reader:
             if jpeglib.version.get() != _LIBJPEG:
                 jpeglib.version.set(_LIBJPEG)
             read = jpeglib.read_dct(path)
-            planes = [read.Y, read.Cb, read.Cr][: len(header.sampling)]
-        tables = [np.array(read.get_component_qt(i), np.uint16) for i in range(len(planes))]
+            return [read.Y, read.Cb, read.Cr][: len(header.sampling)]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise BadImageError(f"{name}: its coefficients cannot be read ({error})") from error
-    if not all(table.all() for table in tables):
-        raise BadImageError(f"{name}: is a damaged JPEG (a quantisation table holds a zero)")
-    distinct = [t for i, t in enumerate(tables) if not any(np.array_equal(t, earlier) for earlier in tables[:i])]
-    max_v, max_h = (max(pair[axis] for pair in header.sampling) for axis in (0, 1))
-    components = tuple(
-        Component(plane, table, (max_v // v, max_h // h))
-        for plane, table, (v, h) in zip(planes, tables, header.sampling, strict=True)
-    )
-    return components, tuple(distinct)
 
 
 @contextmanager
@@ -529,26 +622,26 @@ def _path_of(data: bytes) -> Iterator[str]:
         Path(path).unlink(missing_ok=True)
 
 
-def _header_of(data: bytes, name: str) -> bytes:
+def _header_of(data: bytes, segments: Sequence[Segment], header: JpegHeader) -> bytes:
     """The file up to its first scan, for Pillow: all metadata first, wherever they are, since it looks no further.
 
-    Without fill bytes, each of which it steps over; EXIF with the padding that it knows.
+    Without fill bytes, each of which it steps over; EXIF with the padding that it knows; with the picture's height.
     """
     metadata: list[bytes] = []
     frame: list[bytes] = []
-    for code, start, end in _segments(data, name):
-        if code == _APP1 and data[start + 4 : start + 9] == b"Exif\0":
-            metadata.append(data[start : start + 9] + b"\0" + data[start + 10 : end])
-        elif _is_metadata(code):
-            metadata.append(data[start:end])
-        elif code == _START_OF_SCAN:
-            if not frame or frame[-1][1] != _START_OF_SCAN:
-                frame.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
-        elif not frame or frame[-1][1] != _START_OF_SCAN:
-            frame.append(data[start:end])
-    return b"".join((_START_OF_IMAGE, *metadata, *frame))
+    in_scans = False
+    for code, start, end in segments:
+        part = data[start:end]
+        if is_metadata(code):
+            metadata.append(part[:9] + b"\0" + part[10:] if _is_exif(data, code, start) else part)
+        elif code == START_OF_SCAN and not in_scans:
+            in_scans = True
+            frame.append(data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])])
+        elif not in_scans:
+            frame.append(part[:5] + header.height.to_bytes(2) + part[7:] if code in _RESTORABLE_FRAMES else part)
+    return b"".join((START_OF_IMAGE, *metadata, *frame))
 
 
-def _without_metadata(data: bytes, name: str) -> bytes:
-    kept = [data[start:end] for code, start, end in _segments(data, name) if not _is_metadata(code)]
-    return b"".join((_START_OF_IMAGE, *kept))
+def _is_exif(data: bytes, code: int, start: int) -> bool:
+    """By the five bytes that all agree on: some pad it with another one than 0."""
+    return code == APP1 and data[start + 4 : start + 9] == b"Exif\0"

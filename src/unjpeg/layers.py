@@ -45,6 +45,7 @@ class Layer:
         compression: what compressed it; None is blind.
         fits_VU: which of its 8x8 blocks are restored; None: all.
         deep: the pixels at full depth, where there is more than 8 bits; see ``Picture.deep``.
+        is_neutral: whether it has three channels and no colour, and is to have none.
     """
 
     pixels: NDArray[np.uint8]
@@ -53,6 +54,7 @@ class Layer:
     left: int = 0
     fits_VU: NDArray[np.bool_] | None = None
     deep: NDArray[np.uint16] | None = None
+    is_neutral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -
         insist: restore also what was never compressed.
     """
     pixels = picture.pixels[: picture.sound_rows]
-    whole = Layer(pixels, picture.jpeg.compression if picture.jpeg else None, deep=picture.deep)
+    whole = Layer(
+        pixels, picture.jpeg.compression if picture.jpeg else None, deep=picture.deep, is_neutral=picture.is_neutral
+    )
     if not look_back or picture.sound_rows is not None:
         return Layout((whole,))
     history = read_history(pixels, picture.jpeg)
@@ -163,6 +167,7 @@ def _layer_of(picture: Picture, region: Region) -> Layer:
         region.left - recovered.pad_left,
         None if fits.mean() >= enough else fits,
         None if picture.deep is None else _cut_out(picture.deep, region, pad),
+        picture.is_neutral,
     )
 
 

@@ -27,6 +27,7 @@ from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.output import Pixels
 from unjpeg.pngfile import is_png, read_png
+from unjpeg.xyb import is_xyb
 
 __all__ = ["FileSource", "NamedBytes", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
 
@@ -44,6 +45,8 @@ _FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 # Our own limit on pixels is checked, from the header. A filter for good, since changing filters is not thread-safe.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+XYB_NOTE = "its colours are XYB, which no network here was made for: left as decoded"
+
 _WORTH_A_NOTE = 1024
 """Bytes behind a picture; encoders' padding is less."""
 
@@ -53,12 +56,6 @@ PIPE_SECONDS = 10.0
 """How long a named pipe may wait for somebody who writes to it."""
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"})
-
-_XYB = "its colours are XYB, in which restoring would do harm: left as it is"
-_XYB_CONES = np.array(
-    [[0.3, 0.622, 0.078], [0.23, 0.692, 0.078], [0.24342268924547819, 0.20476744424496821, 0.5518098665095536]]
-)
-"""Linear sRGB to the cones' responses: JPEG XL, ISO/IEC 18181-1."""
 
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
@@ -92,6 +89,13 @@ class Picture:
     bits: int = 8
     left_alone: str | None = None
     kind: str = "JPEG"
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether a picture of three channels has no colour at all, by its file or, without one, by its pixels."""
+        if self.jpeg is not None:
+            return self.jpeg.is_neutral
+        return self.channels == 3 and bool((self.pixels[..., :1] == self.pixels[..., 1:]).all())
 
     @property
     def channels(self) -> int:
@@ -137,7 +141,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             raise
         except BadImageError as error:
             if not salvage_damaged:
-                raise
+                raise BadImageError(f"{error}{_what_salvaging_gives(data, name, limits)}") from error
             return _salvaged(data, name, limits, error)
         return Picture(
             name,
@@ -145,8 +149,10 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             None,
             jpeg.metadata,
             jpeg,
-            notes=_left_behind(jpeg.trailing_bytes),
-            left_alone=_XYB if jpeg.header.colour_space == "RGB" and _is_xyb(jpeg.pixels) else None,
+            notes=(*jpeg.notes, *_left_behind(jpeg.trailing_bytes)),
+            left_alone=XYB_NOTE
+            if jpeg.header.colour_space == "RGB" and is_xyb(jpeg.pixels, jpeg.metadata.icc_profile)
+            else None,
         )
     parts = read_png(data, name, limits.metadata_bytes) if is_png(data) else None
     if parts is not None:
@@ -181,6 +187,17 @@ def _left_behind(trailing_bytes: int) -> tuple[str, ...]:
     if trailing_bytes < _WORTH_A_NOTE:
         return ()
     return (f"{trailing_bytes:,} bytes behind the picture (a video, further pictures) are not carried over",)
+
+
+def _what_salvaging_gives(data: bytes, name: str, limits: Limits) -> str:
+    """What to add to a message about a damaged file; nothing if nothing of it decodes."""
+    try:
+        saved = salvage(data, name, limits)
+    except BadImageError:
+        return ""
+    height, rows = saved.pixels.shape[0], saved.sound_rows
+    saves = f"{rows} of its {height} rows" if rows < height else f"its {height} rows, in part coarsely or wrongly"
+    return f"; salvage=True restores {saves}"
 
 
 def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:
@@ -365,19 +382,6 @@ def _apart(pixels: NDArray[T]) -> tuple[NDArray[T], NDArray[T] | None]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return np.ascontiguousarray(pixels), alpha
-
-
-def _is_xyb(pixels: NDArray[np.uint8]) -> bool:
-    """Whether RGB pixels are JPEG XL's XYB in truth, as jpegli writes them, to be seen through a profile.
-
-    Taken for XYB nearly all of them must be colours that there are; of an ordinary picture next to none is.
-    """
-    few = pixels[::4, ::4].reshape(-1, 3).astype(np.float32) / np.float32(255)
-    x, y, b = few[:, 0] / 22.995788804 - 0.015386134, few[:, 1] / 1.183000077, few[:, 2] / 1.502141333 - 0.27770459
-    bias = 0.0037930732552754493
-    cones = (np.stack([y + x, y - x, b + y], axis=1) + np.cbrt(bias)) ** 3 - bias
-    light = cones @ np.linalg.inv(_XYB_CONES).T
-    return bool((np.abs(light - 0.5) < 0.55).all(axis=1).mean() > 0.9)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

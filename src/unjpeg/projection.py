@@ -9,6 +9,7 @@ inside them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,11 +44,12 @@ __all__ = [
     "measure_offsets",
     "project",
     "row_alignment",
+    "tile_alignment",
 ]
 
 WINDOW = 32
-"""Side in pixels of the squares in which a file's cells judge what a network did to chroma: whole blocks at every
-sampling, and a divisor of every tile."""
+"""Side in pixels of the squares in which a file's cells judge what a network did to chroma: whole blocks at every usual
+sampling, and a divisor of every tile. Where one sample covers three pixels they are 24 pixels long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ class Trust(NamedTuple):
     shares_2288: NDArray[np.float32]
 
 
+def tile_alignment(components: Sequence[Component]) -> int:
+    """Pixels down and across of which tiles are to be multiples, so that they hold whole blocks and whole windows."""
+    return math.lcm(WINDOW, *(BLOCK * scale for component in components for scale in component.scale))
+
+
 def row_alignment(components: Sequence[Component]) -> int:
     """Pixel rows that hold whole blocks of every component: ``project`` works on strips that start at multiples."""
     return BLOCK * max(component.scale[0] for component in components)
@@ -118,7 +125,7 @@ def project(
         components: of the whole picture.
         colour_space: as ``JpegHeader.colour_space``.
         top, left: the rectangle's first row and column in the picture, multiples of ``row_alignment``; with ``trust``
-            of ``WINDOW``, too, as are its sides.
+            of ``tile_alignment``, as are its sides.
         trust: how far to follow the network inside the cells.
 
     Returns:
@@ -205,8 +212,8 @@ def _doubtful_detail(
     energy = _window_sums(np.square(change_VU88).sum(axis=(2, 3)), down, across)
     kept = energy + _window_sums((change_VU88 * correction_VU88).sum(axis=(2, 3)), down, across)
     doubt = 1 - np.clip(np.divide(kept, energy, out=np.ones_like(kept), where=energy > 0), 0, 1)
-    rows, columns = (side * WINDOW for side in doubt.shape)
-    spread = doubt.repeat(rows // doubt.shape[0], axis=0).repeat(columns // doubt.shape[1], axis=1)
+    spread = doubt.repeat(down * BLOCK * component.scale[0], axis=0)
+    spread = spread.repeat(across * BLOCK * component.scale[1], axis=1)
     height, width = change.shape
     detail: NDArray[np.float32] = change - upsample(coarse, *component.scale)[:height, :width]
     detail *= spread[:height, :width]

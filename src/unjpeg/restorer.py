@@ -15,6 +15,7 @@ only one tile is held in floating point and one strip of the result. ``Restorer.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
 from unjpeg.history import Verdict
@@ -37,7 +39,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.picture import Picture, Source, read_picture
-from unjpeg.projection import Trust, project
+from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
 from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
 
@@ -456,8 +458,7 @@ class Restorer:
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         tiles = tuple(
-            self.network.restore_ahead(layer.pixels, guidance, passes)
-            for layer, guidance in zip(layout.layers, guidances, strict=True)
+            self._layer_tiles(layer, guidance, passes) for layer, guidance in zip(layout.layers, guidances, strict=True)
         )
         return self._restoration(picture, layout, tiles, options, read, progress)
 
@@ -618,6 +619,11 @@ class Restorer:
             if progress:
                 progress(rows.stop / height)
 
+    def _layer_tiles(self, layer: Layer, guidance: Guidance, passes: int) -> Callable[[slice], Tiles]:
+        if self.network.tiling.core % _alignment(layer):  # of rare samplings, and tiles that the caller has chosen
+            return _tiles_of(self.network.restore_whole(layer.pixels, guidance, passes))
+        return self.network.restore_ahead(layer.pixels, guidance, passes)
+
     def _layer_strips(self, layer: Layer, tiles: Callable[[slice], Tiles], options: Options) -> Iterator[Pixels]:
         """A layer's finished rows, from top to bottom."""
         decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
@@ -628,7 +634,11 @@ class Restorer:
         shares = None
         if calibration and compression and projected:
             shares = calibration.at(compression.quality, compression.components)
-        for rows in self.network.strips(decoded.shape[0]):
+        alignment = _alignment(layer)
+        core = math.lcm(self.network.tiling.core, alignment)
+        rows_at_once = math.lcm(PROJECTED_ROWS, alignment)
+        height = decoded.shape[0]
+        for rows in (slice(top, min(top + core, height)) for top in range(0, height, core)):
             strip = np.empty((rows.stop - rows.start, *decoded.shape[1:]), dtype)
             for columns, tile in tiles(rows):
                 if strength != 1:
@@ -639,12 +649,14 @@ class Restorer:
                         layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
                     )
                 if compression and projected:
-                    for row in range(0, tile.shape[0], PROJECTED_ROWS):  # few rows at a time: they fit the cache
-                        some = slice(row, row + PROJECTED_ROWS)
+                    for row in range(0, tile.shape[0], rows_at_once):  # few rows at a time: they fit the cache
+                        some = slice(row, row + rows_at_once)
                         trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
                         place = rows.start + row, columns.start
                         components, space = compression.components, compression.colour_space
                         tile[some] = project(tile[some], components, space, *place, trust)
+                if layer.is_neutral:
+                    tile[:] = (tile @ RGB_TO_YCC[0])[..., None]
                 np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                 strip[:, columns] = tile.astype(dtype)
             yield strip
@@ -658,6 +670,11 @@ def _tiles_of(pixels: NDArray[np.float32]) -> Callable[[slice], Tiles]:
         yield whole_width, pixels[rows].copy()
 
     return tiles
+
+
+def _alignment(layer: Layer) -> int:
+    """See ``tile_alignment``."""
+    return tile_alignment(layer.compression.components if layer.compression else ())
 
 
 def restore(

@@ -28,11 +28,12 @@ import typer
 from lightning.fabric import Fabric
 from PIL import Image
 
-from unjpeg.adapt.carn import restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, TargetDomain, checksum, compressed
-from unjpeg.adapt.probe import domain_accuracy
-from unjpeg.adapt.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, carn_recipe
+from studies.carn.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, find_carn_recipe
+from unjpeg.adapt.carn import describe_training, restore_pixels
+from unjpeg.adapt.domains import Cutting, TargetDomain, checksum, compress_all
+from unjpeg.adapt.probe import measure_domain_accuracy
 from unjpeg.console import run_safely
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import Pixels8, load_images
@@ -41,8 +42,7 @@ from unjpeg.evaluate.sheets import draw_crops, draw_residuals
 from unjpeg.files import placed
 from unjpeg.models import Backbone, make_backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
-from unjpeg.train.config import with_settings
-from unjpeg.train.data import ImageFolder
+from unjpeg.train.config import apply_settings
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.pipeline import make_fabric, open_images
 
@@ -96,7 +96,7 @@ class _Session:
         work: Path,
         accelerator: str,
     ) -> _Session:
-        chosen = with_settings(carn_recipe(recipe), settings)
+        chosen = apply_settings(find_carn_recipe(recipe), settings)
         fabric = make_fabric(accelerator=accelerator, devices=1, precision="32-true")
         folders = train or [str(data / "train" / name) for name in TRAINING_FOLDERS]
         pictures = open_pictures(chosen, folders, validation)
@@ -242,12 +242,12 @@ def measure_probe_accuracy(
     cutting = partial(Cutting, config.batch, config.patch, config.grid)
 
     def domain(quality: int, originals: list[Pixels8], number: int) -> TargetDomain:
-        return TargetDomain(compressed(originals, quality), cutting(seed=number))
+        return TargetDomain(compress_all(originals, quality), cutting(seed=number))
 
     training = [domain(q, originals, seed).batch for q, originals in parts.items()]
     # One seed for both: the same places of the same pictures at either quality.
     held_out = [domain(q, pictures.held_out, seed + 1).batch for q in parts]
-    return domain_accuracy(
+    return measure_domain_accuracy(
         network,
         (training[0], training[1]),
         (held_out[0], held_out[1]),
@@ -353,7 +353,7 @@ def _compare(original: Pixels8, decoded: Pixels8, network: Backbone | None) -> t
 def _describe(session: _Session) -> dict[str, Any]:
     return {
         "recipe": session.recipe.name,
-        "config": stored(0, recipe=session.recipe)["recipe"],
+        "config": describe_training(0, recipe=session.recipe)["recipe"],
         "images": session.pictures.manifest,
         "tests": {
             name: {"pictures": len(pictures), "sha256": checksum([pixels for _, pixels in pictures])}

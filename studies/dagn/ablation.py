@@ -33,10 +33,10 @@ from unjpeg.evaluate.statistics import Interval, estimate_mean
 from unjpeg.files import placed
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
-from unjpeg.train.dagn import train_dagn, validation_crops
-from unjpeg.train.encoders import encoder_weights, train_encoders
-from unjpeg.train.export import export_checkpoint, window_crops
-from unjpeg.train.pipeline import new_fabric, open_images, recipe_for
+from unjpeg.train.dagn import cut_validation_crops, train_dagn
+from unjpeg.train.encoders import select_encoders, train_encoders
+from unjpeg.train.export import cut_window_crops, export_checkpoint
+from unjpeg.train.pipeline import make_recipe, new_fabric, open_images
 from unjpeg.train.run import TrainingImages
 
 __all__ = [
@@ -180,7 +180,7 @@ def train_variant(fabric: Fabric, variant: Variant, images: TrainingImages, *, w
     Raises OtherTrainingError if its folders belong to another study.
     """
     stage1 = train_encoders(fabric, variant.recipe, images, variant.stage1, workers=workers)
-    weights = encoder_weights(Checkpoint.load(stage1))
+    weights = select_encoders(Checkpoint.load(stage1))
     return train_dagn(fabric, variant.recipe, images, weights, variant.stage2, workers=workers)
 
 
@@ -325,13 +325,13 @@ def main(
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "auto",
 ) -> None:
     """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
-    chosen = recipe_for(recipe, settings, devices)
+    chosen = make_recipe(recipe, settings, devices)
     planned = plan_variants(study, chosen, seeds, work / study / (name or chosen.name))
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     scope = Scope.open(test, quality, limit)
     images = open_images(data, chosen.validation_fraction)
-    validation_crops(images, chosen)  # these two raise now what they would after hours
-    window_crops(images, chosen.dagn.window)
+    cut_validation_crops(images, chosen)  # these two raise now what they would after hours
+    cut_window_crops(images, chosen.dagn.window)
     fabric.launch()
     checkpoints = []
     for number, variant in enumerate(planned, 1):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from inspect import signature
@@ -19,12 +21,14 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from conftest import synthetic_photo
+from unjpeg.adapt import folders as looking
 from unjpeg.adapt import model as adapting
-from unjpeg.adapt.domains import Patches, alike, turned_stated
+from unjpeg.adapt.domains import Patches, join_alike, turn_stated
 from unjpeg.adapt.model import DEFAULT_ADAPTATION, AdaptationReport, TargetPictures, adapt_model
 from unjpeg.cli import adapt as adapt_command
 from unjpeg.cli import app
 from unjpeg.console import run_safely
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.modelfile import SELF_ENSEMBLES, ModelFile
 from unjpeg.models import Dagn, DagnConfig
@@ -32,7 +36,7 @@ from unjpeg.models.exported import load_exported
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate
-from unjpeg.train.data import ImageFolder, is_validation
+from unjpeg.train.data import is_validation
 from unjpeg.train.degrade import JpegDegradation, standard_stated
 from unjpeg.train.pipeline import make_fabric
 from unjpeg.train.run import TrainingImages
@@ -139,6 +143,21 @@ def test_an_output_that_cannot_be_written_is_one_line_before_anything_is_read(
     assert lines[0].startswith(f"unjpeg: {out}")
 
 
+def test_folders_are_looked_at_before_torch_is_loaded(tmp_path: Path, child_environment: dict[str, str]) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+from unjpeg.cli import main
+main()
+"""
+    missing = tmp_path / "missing"
+    arguments = ["adapt", "fast", "--target", missing, "--source", tmp_path / "other", "--out", tmp_path / "out"]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=child_environment
+    )
+    assert (ran.returncode, ran.stderr) == (1, f"unjpeg: {tmp_path / 'other'}: no such folder of images\n")
+
+
 def test_exit_codes_of_bad_input(
     tiny_model: Path,
     source: Path,
@@ -164,7 +183,7 @@ def test_a_data_set_can_be_the_target(
     tiny_model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = fill(tmp_path / "live1", 3, seed=40)
-    monkeypatch.setattr(adapting, "resolved", lambda name: place if name == "live1" else Path(name))
+    monkeypatch.setattr(looking, "resolved", lambda name: place if name == "live1" else Path(name))
     with pytest.raises(TrainingDataError, match="live1: 3 usable pictures are too little"):
         adapt_model(str(tiny_model), Path("live1"), [str(source)], tmp_path / "out")
 
@@ -291,7 +310,7 @@ def test_an_adapted_model_restores(
     assert kept["machine"]["cores"] > 0
     assert {"commit", "unjpeg"} <= kept.keys()
     assert kept["source_blind_psnr_db_after"] is None  # this model is told nothing
-    monkeypatch.setattr(adapting, "domain_accuracy", None)  # refused before anything is measured
+    monkeypatch.setattr(adapting, "measure_domain_accuracy", None)  # refused before anything is measured
     with pytest.raises(TrainingError, match="another configuration"):
         run(steps=6)
 
@@ -345,12 +364,12 @@ def test_a_source_that_collapses_at_once_writes_nothing(
     quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     psnr = iter([30.0, 20.0])
-    monkeypatch.setattr(adapting, "validation_psnr_db", lambda *_, **__: {"psnr_db_q10": next(psnr)})
+    monkeypatch.setattr(adapting, "measure_psnr_db", lambda *_, **__: {"psnr_db_q10": next(psnr)})
     collapse = r"lost more than 0\.1 dB .* within 1 steps; no model was written"
     with pytest.raises(TrainingError, match=collapse):
         quick(max_source_loss_db=0.1)
     assert not (tmp_path / "out" / "adapted.unjpeg").exists()
-    monkeypatch.setattr(adapting, "domain_accuracy", None)
+    monkeypatch.setattr(adapting, "measure_domain_accuracy", None)
     with pytest.raises(TrainingError, match=collapse) as again:  # known at once
         quick(max_source_loss_db=0.1)
     # Both ways out that it names are ways out.
@@ -421,12 +440,12 @@ def test_a_model_that_is_told_is_watched_told_and_blind(
     compared: list[Tensor] = []
 
     def watch(source: Patches, target: Patches) -> Patches:
-        both = alike(source, target)
+        both = join_alike(source, target)
         assert both.stated is not None
         compared.append(both.stated.any(dim=1))
         return both
 
-    monkeypatch.setattr("unjpeg.adapt.carn.alike", watch)
+    monkeypatch.setattr("unjpeg.adapt.carn.join_alike", watch)
     report, exported = quick(network=network, format=format)
     # As in restoring: of a JPEG its own words, of any other picture what its pixels show.
     assert compared
@@ -459,7 +478,7 @@ def test_both_domains_are_turned_alike(source: Path, tmp_path: Path) -> None:
     assert pair.stated is not None
     upright = standard_stated(40)
     is_upright = [np.array_equal(row, upright) for row in pair.stated.numpy()]
-    assert {row.numpy().tobytes() for row in pair.stated} == {upright.tobytes(), turned_stated(upright, 1).tobytes()}
+    assert {row.numpy().tobytes() for row in pair.stated} == {upright.tobytes(), turn_stated(upright, 1).tobytes()}
     assert 3 < sum(is_upright) < 13
     assert not torch.equal(pair.compressed, pair.original)
     assert float((pair.compressed.float() - pair.original.float()).abs().mean()) < 10  # and with their originals

@@ -257,7 +257,7 @@ def test_names_that_differ_in_case(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system ignores case")
     assert len(plan([str(tmp_path)], None, None, recursive=False).jobs) == 2
-    monkeypatch.setattr(planning, "_ignores_case", lambda folder: True)
+    monkeypatch.setattr(planning, "ignores_case", lambda folder: True)
     todo = plan([str(tmp_path)], None, None, recursive=False)
     assert len(todo.jobs) == len(todo.failures) == 1
 

@@ -18,7 +18,7 @@ pytest.importorskip("skimage")
 
 from jpegs import decoded, encoded, picture
 from studies.compared import COMPARED, train_compared
-from unjpeg.adapt.carn import restore_pixels, stored
+from unjpeg.adapt.carn import describe_training, restore_pixels
 from unjpeg.dct import ycc_from_rgb
 from unjpeg.errors import MeasurementError, SettingError, TrainingError
 from unjpeg.evaluate.methods import find_method
@@ -33,7 +33,7 @@ def checkpoint(path: Path, config: BackboneConfig) -> nn.Module:
     torch.manual_seed(0)
     network = make_backbone(config).eval()
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
-    Checkpoint(tensors, 1, stored(0, backbone=config), {}).save(path)
+    Checkpoint(tensors, 1, describe_training(0, backbone=config), {}).save(path)
     return network
 
 

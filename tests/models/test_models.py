@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,15 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unjpeg.dct import ycc_from_rgb
-from unjpeg.models import AutoEncoder, AutoEncoderConfig, Dagn, DagnConfig, Discriminator, Guidance, QualityPredictor
+from unjpeg.models import (
+    AutoEncoder,
+    AutoEncoderConfig,
+    Dagn,
+    DagnConfig,
+    Discriminator,
+    GuidanceTensors,
+    QualityPredictor,
+)
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
 from unjpeg.models.dagn import DETAIL_GAIN, Detail
@@ -422,7 +432,7 @@ def test_a_module_that_is_off_neither_learns_nor_acts(flag: str) -> None:
     with torch.no_grad():
         guidance = network.guide(image)
         noise: dict[str, Tensor] = {field: getattr(guidance, field) + 10 * torch.randn_like(getattr(guidance, field))}
-        other = Guidance(**{**guidance._asdict(), **noise})
+        other = GuidanceTensors(**{**guidance._asdict(), **noise})
         assert torch.equal(network.restore(image, guidance), network.restore(image, other))
         assert not torch.equal(on.restore(image, guidance), on.restore(image, other))
         for name, parameter in network.named_parameters():
@@ -473,3 +483,16 @@ def test_config_rejects_unknown_keys() -> None:
     changes: dict[str, Any] = {"depth": 3}
     with pytest.raises(TypeError, match="depth"):
         DagnConfig(**changes)
+
+
+def test_networks_load_no_decoder(child_environment: dict[str, str]) -> None:
+    """They compute on tensors: what reads files is for others to load."""
+    code = """
+import sys
+import unjpeg.models, unjpeg.models.exported
+print(sorted({"PIL", "jpeglib", "simplejpeg", "unjpeg.jpeg", "unjpeg.picture"} & sys.modules.keys()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=child_environment
+    )
+    assert ran.stdout == "[]\n"

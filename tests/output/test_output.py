@@ -381,7 +381,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
 def test_an_existing_file_stays_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.png"
     path.write_bytes(b"mine")
-    message = f"{path}: exists already; pass --overwrite to replace it"
+    message = f"{path}: exists already; pass overwrite=True to replace it"
     with pytest.raises(OutputError) as caught:
         write(path)
     assert str(caught.value) == message

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 from pathlib import Path
 
 from PIL import Image
 
 from exif_blocks import exif_block, thumbnail_jpeg
-from jpegs import SAMPLINGS, encoded, frame_header, picture, saved, with_segment
+from jpegs import (
+    SAMPLINGS,
+    encoded,
+    frame_header,
+    one_component_a_scan,
+    picture,
+    saved,
+    scan_ends,
+    segments_of,
+    with_segment,
+)
 
 __all__ = ["mutated", "seeds"]
 
 PHOTO = picture(40, 56)
+SIX, FOUR = ((3, 2), (1, 1), (1, 1)), ((4, 1), (2, 1), (1, 1))
+RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 def seeds() -> dict[str, bytes]:
@@ -26,6 +39,11 @@ def seeds() -> dict[str, bytes]:
     flood = b"".join(with_segment(b"", 0xE0 + n % 16, bytes(n % 200), at=0) for n in range(2000))
     progressive = encoded(PHOTO, progressive=True)
     last_scan = progressive.rindex(b"\xff\xda")
+    planes = [PHOTO[..., i] for i in range(3)]
+    in_scans = one_component_a_scan(planes)
+    ends = scan_ends(progressive)
+    stray = progressive[: ends[1]] + b"\0" * 9 + progressive[ends[1] : ends[4]] + b"ab" + progressive[ends[4] :]
+    claimed = base[: frame_header(base) + 5] + b"\0\0" + base[frame_header(base) + 7 :]
     mpo = io.BytesIO()
     Image.fromarray(PHOTO).save(mpo, "MPO", save_all=True, append_images=[Image.fromarray(PHOTO[::2, ::2])])
     exif = b"Exif\0\0" + exif_block(thumbnail=thumbnail_jpeg())
@@ -42,7 +60,26 @@ def seeds() -> dict[str, bytes]:
         "Adobe YCCK": with_segment(base[:2] + base[20:], 0xEE, b"Adobe\0\x64\0\0\0\0\2"),
         "CMYK": saved(Image.fromarray(PHOTO).convert("CMYK")),
         "arithmetic": base.replace(b"\xff\xc0", b"\xff\xc9", 1),
-        "one component a scan": one_component_a_scan(),
+        "one component a scan": in_scans,
+        "table redefined": one_component_a_scan(planes, qualities=(75, 10, 10)),
+        "table after the scan": base[:-2] + with_segment(b"", 0xDB, b"\0" + bytes([1]) * 64, at=0) + base[-2:],
+        "chroma unsent": in_scans[: scan_ends(in_scans)[0]] + base[-2:],
+        "ended early": progressive[: scan_ends(progressive)[3]] + base[-2:],
+        "ended after DC": progressive[: scan_ends(progressive)[0]] + base[-2:],
+        "no end marker": base[:-2],
+        "no end marker, trailer": base[:-2] + b"trailer\xff\x07" * 30,
+        "selection in a scan": base[: scan + 11] + bytes(3) + base[scan + 14 :],
+        "JFIF 2": base[:11] + b"\2" + base[12:],
+        "Adobe 7": with_segment(base[:2] + base[20:], 0xEE, b"Adobe\0\x64\0\0\0\0\7"),
+        "profile in part": with_segment(base, 0xE2, b"ICC_PROFILE\0\1\3" + bytes(300)),
+        "profile from 0": with_segment(base, 0xE2, b"ICC_PROFILE\0\0\1" + struct.pack(">I", 300) + bytes(296)),
+        "stray bytes": stray,
+        "restarts misnumbered": RESTART.sub(b"\xff\xd0", saved(PHOTO, quality=60, restart_marker_rows=1)),
+        "height after the scan": claimed[:-2] + b"\xff\xdc\0\4" + PHOTO.shape[0].to_bytes(2) + base[-2:],
+        "grey in colour": saved(Image.fromarray(PHOTO[..., 1]).convert("RGB")),
+        "sampling 3x2": one_component_a_scan([PHOTO[..., 0], *(PHOTO[::2, ::3, i] for i in (1, 2))], SIX),
+        "sampling 4x1 2x1 1x1": one_component_a_scan([PHOTO[:, ::n, i] for i, n in enumerate((1, 2, 4))], FOUR),
+        "chroma finer": one_component_a_scan([PHOTO[..., 1]] * 3, ((1, 1), (2, 1), (1, 1))),
         "zero in a table": base[: quantisation + 9] + b"\0" + base[quantisation + 10 :],
         "tables twice": base[:scan] + base[quantisation : frame_header(base)] + base[scan:],
         "frame twice": base[:scan] + base[frame_header(base) : scan] + base[scan:],
@@ -51,33 +88,6 @@ def seeds() -> dict[str, bytes]:
         "trailing data": base + bytes(range(256)) * 40,
         "photograph": (Path(__file__).parents[2] / "examples" / "kitten.jpg").read_bytes(),
     }
-
-
-def one_component_a_scan() -> bytes:
-    """A sequential file of three scans: three grey files' scans under one frame header."""
-    parts = [saved(Image.fromarray(PHOTO[..., i]), quality=75) for i in range(3)]
-    first = parts[0]
-    frame = frame_header(first)
-    header = first[frame + 4 : frame + 9]  # precision and size
-    components = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
-    scans = []
-    for number, part in enumerate(parts, 1):
-        start = part.index(b"\xff\xda")
-        tables = b"".join(segment for code, segment in segments_of(part) if code == 0xC4)
-        scans.append(tables + part[start : start + 5] + bytes((number,)) + part[start + 6 : -2])
-    quantisation = b"".join(segment for code, segment in segments_of(first) if code == 0xDB)
-    frame_segment = b"\xff\xc0" + struct.pack(">H", 8 + 9) + header + b"\3" + components
-    return first[:20] + quantisation + frame_segment + b"".join(scans) + b"\xff\xd9"
-
-
-def segments_of(data: bytes) -> list[tuple[int, bytes]]:
-    """Marker and bytes of each segment before the first scan; what is damaged ends the list."""
-    found, position = [], 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
-        end = position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4]))
-        found.append((data[position + 1], data[position:end]))
-        position = end
-    return found
 
 
 def mutated(data: bytes, other: bytes, choice: random.Random) -> bytes:
@@ -146,6 +156,36 @@ def _table(data: bytes, other: bytes, choice: random.Random) -> bytes:
     return data[:inside] + bytes((choice.choice((0, 1, 255)),)) + data[inside + 1 :]
 
 
+def _scan_fields(data: bytes, other: bytes, choice: random.Random) -> bytes:
+    at = data.rfind(b"\xff\xda", 0, choice.randrange(len(data)) + 1)
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+    fields = bytes(
+        (choice.choice((0, 1, 5, 63, 64)), choice.choice((0, 5, 63, 255)), choice.choice((0, 1, 0x21, 0xFF)))
+    )
+    return data if at < 0 else data[: end - 3] + fields + data[end:]
+
+
+def _end(data: bytes, other: bytes, choice: random.Random) -> bytes:
+    """Cut behind a scan or anywhere, with or without an end marker and something behind it."""
+    ends = [match.start() for match in re.finditer(rb"\xff[\xc4\xd9\xda\xdb]", data)]
+    cut = choice.choice(ends or [len(data)])
+    behind = (b"", b"\xff", bytes(70), b"\xff\xd8\xff\xe0", choice.randbytes(40), other)
+    return data[:cut] + choice.choice((b"", b"\xff\xd9")) + choice.choice(behind)
+
+
+def _factors(data: bytes, other: bytes, choice: random.Random) -> bytes:
+    at = max(data.find(bytes((0xFF, code))) for code in (0xC0, 0xC1, 0xC2)) + 11 + 3 * choice.randrange(3)
+    factors = choice.choice((0x11, 0x12, 0x21, 0x22, 0x31, 0x13, 0x41, 0x42, 0x24, 0x33))
+    return data if at < 13 else data[:at] + bytes((factors,)) + data[at + 1 :]
+
+
+def _another_table(data: bytes, other: bytes, choice: random.Random) -> bytes:
+    markers = [match.start() for match in re.finditer(rb"\xff[\xc0-\xc4\xd9-\xdb]", data)]
+    at = choice.choice(markers or [2])
+    table = bytes((choice.randrange(3),)) + bytes(choice.choice((1, 16, 255)) for _ in range(64))
+    return with_segment(data, 0xDB, table, at=at)
+
+
 MUTATIONS = (
     _overwrite,
     _overwrite_header,
@@ -157,5 +197,9 @@ MUTATIONS = (
     _restart_markers,
     _size,
     _table,
+    _scan_fields,
+    _end,
+    _factors,
+    _another_table,
 )
 """Each takes a file, another one, and what decides; each leaves the first two bytes alone."""

@@ -22,7 +22,14 @@ from unjpeg.picture import read_picture
 
 SEEDS = seeds()
 LIMITS = Limits(pixels=2**20)
-REFUSED = {"Adobe YCCK", "CMYK", "arithmetic", "zero in a table", "frame twice", "scans"}
+REFUSED = {"CMYK", "arithmetic", "zero in a table", "frame twice", "scans", "chroma finer"}
+SAME_PICTURE = {
+    "no end marker": "sampling 4:2:0",
+    "no end marker, trailer": "sampling 4:2:0",
+    "height after the scan": "sampling 4:2:0",
+    "restarts misnumbered": "restarts",
+}
+"""What Pillow refuses or reads otherwise, and what it is to be like."""
 
 
 @pytest.mark.parametrize("name", SEEDS)
@@ -32,7 +39,7 @@ def test_every_kind_of_file_is_restored_or_refused(name: str, tiny_restorer: Res
             tiny_restorer.restore(SEEDS[name], strength=0)
     else:
         result = tiny_restorer.restore(SEEDS[name], strength=0)
-        with Image.open(io.BytesIO(SEEDS[name])) as image:
+        with Image.open(io.BytesIO(SEEDS[SAME_PICTURE.get(name, name)])) as image:
             expected = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
         np.testing.assert_array_equal(result.pixels, expected)
 
@@ -74,5 +81,7 @@ def test_what_is_salvaged_can_be_saved(tiny_model: Path, name: str, seed: int) -
         buffer = io.BytesIO()
         restorer.begin(data, strength=0, salvage=True).save(buffer, format=format)
         with Image.open(buffer) as image:
-            assert image.size == (restoration.report.width, restoration.report.height)
+            size = restoration.report.width, restoration.report.height
+            turned = format == "tiff" and restoration.metadata.orientation >= 5  # by Pillow, as it opens one
+            assert image.size == (size[::-1] if turned else size)
             image.load()

@@ -29,11 +29,11 @@ from studies.dagn.ablation import (
     train_variant,
 )
 from studies.printed import ABLATION
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import OtherTrainingError, SettingError, UnjpegError
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.evaluate.results import load_results
 from unjpeg.train.config import Recipe
-from unjpeg.train.data import ImageFolder
 from unjpeg.train.recipes import tiny
 from unjpeg.train.run import TrainingImages
 

@@ -18,11 +18,11 @@ from conftest import synthetic_photo
 from studies.carn import codecs
 from studies.carn import scenarios as commands
 from studies.carn import tables as carn_tables
+from studies.carn.recipes import CarnRecipe, find_carn_recipe
 from studies.printed import CARN_TABLE_1, CARN_TABLE_2
 from unjpeg.adapt import carn
 from unjpeg.adapt.domains import checksum
 from unjpeg.adapt.model import AdaptationReport
-from unjpeg.adapt.recipes import CarnRecipe, carn_recipe
 from unjpeg.console import run_safely
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.evaluate.methods import Decoder
@@ -137,7 +137,7 @@ def test_settings_change_the_recipe(data: Path, monkeypatch: pytest.MonkeyPatch)
     settings = [part for setting in wanted for part in ("--set", setting)]
     with pytest.raises(AttributeError):  # None are no pictures
         run(data, "table1", *settings)
-    recipe = carn_recipe("tiny")
+    recipe = find_carn_recipe("tiny")
     assert opened == [
         replace(
             recipe,
@@ -154,7 +154,7 @@ def test_validation_pictures_can_be_given(data: Path) -> None:
     folder.mkdir()
     for number in range(3):
         Image.fromarray(grey_photo(40, 70 + number)).save(folder / f"{number}.png")
-    recipe, training = carn_recipe("tiny"), str(data / "train/pictures")
+    recipe, training = find_carn_recipe("tiny"), str(data / "train/pictures")
     pictures = commands.open_pictures(recipe, [training], str(folder))
     assert checksum(pictures.held_out) == checksum([grey_photo(40, 70 + number) for number in range(3)])
     assert len(pictures.training) == 24

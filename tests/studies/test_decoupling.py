@@ -19,7 +19,7 @@ from studies.dagn.decoupling import ORIGINAL, Observation, Stage1, measure_probe
 from unjpeg.errors import BadImageError, TrainingError
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import json_ready
+from unjpeg.train.config import describe_recipe
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.encoders import DecoupledEncoders
 from unjpeg.train.recipes import tiny
@@ -30,7 +30,7 @@ def untrained_checkpoint(*, resize: bool = False) -> Checkpoint:
     width = AutoEncoderConfig(1)
     tensors = {f"encoders.{name}": value for name, value in DecoupledEncoders(width).state_dict().items()}
     tensors |= {f"discriminator.{name}": value for name, value in Discriminator(width).state_dict().items()}
-    config = json_ready(tiny(), "seed", "encoders")
+    config = describe_recipe(tiny(), "seed", "encoders")
     config["encoder_width"] = 1
     config["encoders"]["resize"] = resize
     return Checkpoint(tensors, 5, config, {"training_images": 3})

@@ -12,15 +12,15 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from unjpeg.datasets import ImageFolder  # noqa: E402
 from unjpeg.modelfile import ModelFile  # noqa: E402
-from unjpeg.models import Dagn, DagnConfig, Guidance  # noqa: E402
+from unjpeg.models import Dagn, DagnConfig, GuidanceTensors  # noqa: E402
 from unjpeg.models.exported import load_exported  # noqa: E402
 from unjpeg.network import Model  # noqa: E402
 from unjpeg.projection import Calibration  # noqa: E402
 from unjpeg.tables import STATED_FEATURES  # noqa: E402
 from unjpeg.train.checkpoint import Checkpoint  # noqa: E402
-from unjpeg.train.config import json_ready  # noqa: E402
-from unjpeg.train.data import ImageFolder  # noqa: E402
+from unjpeg.train.config import describe_recipe  # noqa: E402
 from unjpeg.train.export import QUALITY_LEVELS, export_checkpoint, export_network, load_network  # noqa: E402
 from unjpeg.train.recipes import tiny  # noqa: E402
 from unjpeg.train.run import TrainingImages  # noqa: E402
@@ -42,7 +42,7 @@ def checkpoint() -> Checkpoint:
             if name.endswith("running_var"):
                 buffer.uniform_(0.5, 2.0)
     tensors = {f"ema.{name}": value for name, value in network.state_dict().items()}
-    return Checkpoint(tensors, 1, json_ready(recipe, "seed", "network", "dagn"), {"training_images": 0})
+    return Checkpoint(tensors, 1, describe_recipe(recipe, "seed", "network", "dagn"), {"training_images": 0})
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_graphs_compute_what_torch_computes(
     guidance = model.guide(windows, stated[0])
     with torch.no_grad():
         told = network.guide(torch.from_numpy(windows), torch.from_numpy(stated))
-        expected = Guidance(*(v.mean(0, keepdim=True) for v in told))
+        expected = GuidanceTensors(*(v.mean(0, keepdim=True) for v in told))
         quality = network.quality(network.guide(torch.from_numpy(windows))).mean(0)
         restored = network.restore(torch.from_numpy(tile), expected)
     np.testing.assert_allclose(guidance.sensitive, expected.sensitive, atol=5e-3, rtol=5e-3)

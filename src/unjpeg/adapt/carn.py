@@ -24,13 +24,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unjpeg.adapt.domains import Patches, Pixels, Source, Target, alike
+from unjpeg.adapt.domains import Patches, SourceBatches, TargetDomain, join_alike
 from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator, reverse_gradient
-from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import LearningRate, require_at_least
 from unjpeg.train.dagn import patch_rms_loss
+from unjpeg.train.degrade import Pixels
 from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
-from unjpeg.train.run import RunLog, resume_point, to_unit_range
+from unjpeg.train.run import RunLog, find_resume_point, to_pixels, to_unit_range
 
 __all__ = [
     "Adaptation",
@@ -39,13 +40,12 @@ __all__ = [
     "Validate",
     "adapt_network",
     "denoising_loss",
-    "freeze_denoiser",
-    "network_input",
+    "describe_training",
     "pretrain",
     "quality_loss",
     "restore_pixels",
     "source_psnr_db",
-    "stored",
+    "to_network_input",
 ]
 
 Validate = Callable[[Backbone], dict[str, float]]
@@ -84,15 +84,15 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "steps", "batch", "patch", "grid", "checkpoint_every")
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {self.reduction!r}")
 
 
 @dataclass(frozen=True, slots=True)
-class Adaptation:
-    """Adversarial training with source pairs and target patches.
+class Adaptation(Pretraining):
+    """Adversarial training with source pairs and target patches: ``batch`` patches of *either* domain per step.
 
     Attributes:
-        steps: optimizer steps.
-        batch, patch: patches of *either* domain per step, and their side in pixels.
         strength: the lambda of Eq. 4, for Eq. 2 in the range 0..1.
         ramp: raise lambda from 0 along ``2 / (1 + exp(-10 p)) - 1``, p the finished share (Ganin and Lempitsky).
         discriminator_step: "published": at the rate ``eta * lambda`` of Eq. 6 (a factor on the gradient would do
@@ -103,26 +103,18 @@ class Adaptation:
             state, falls by more than this, and keep the last checkpoint before; None never stops.
     """
 
-    steps: int
-    batch: int = 16
-    patch: int = 64
-    grid: int = 8
-    learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-4))
-    reduction: Reduction = "mean"
-    gradient_clip: float | None = None
     strength: float = 0.1
     ramp: bool = False
     discriminator_step: DiscriminatorStep = "published"
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     max_source_loss_db: float | None = None
-    checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "steps", "batch", "patch", "grid", "checkpoint_every")
+        Pretraining.__post_init__(self)  # dataclasses with slots have no super() without arguments
         if not 0 <= self.strength < math.inf:
             raise ValueError(f"Adaptation.strength must be a number from 0 up, got {self.strength}")
-        if self.discriminator_step not in get_args(DiscriminatorStep) or self.reduction not in get_args(Reduction):
-            raise ValueError(f"Adaptation has no such option: {self.discriminator_step!r}, {self.reduction!r}")
+        if self.discriminator_step not in get_args(DiscriminatorStep):
+            raise ValueError(f"Adaptation has no such option: {self.discriminator_step!r}")
 
     def discriminator_rate(self, rate: float, strength: float) -> float:
         """Of the discriminator's step, where ``rate`` and ``strength`` are those of the step."""
@@ -135,18 +127,7 @@ class Adaptation:
         return self.strength * (2 / (1 + math.exp(-10 * step / self.steps)) - 1)
 
 
-def freeze_denoiser(network: Backbone) -> None:
-    """Only what ``extract`` computes with is trained from here on: D keeps its weights."""
-    side = network.total_stride * 2
-    features = network.eval().extract(torch.zeros(1, network.image_channels, side, side))  # batch norm learns nothing
-    reached = sum(tensor.sum() for tensor in (features.seen, *features.carried))
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(reached, trained, allow_unused=True)  # type: ignore[arg-type]
-    for parameter, gradient in zip(trained, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
-
-
-def stored(seed: int, **parts: Any) -> dict[str, Any]:
+def describe_training(seed: int, **parts: Any) -> dict[str, Any]:
     """Configuration dataclasses as a checkpoint stores and compares them, with the class of each backbone."""
     whole: dict[str, Any] = {"seed": seed}
     for name, part in parts.items():
@@ -176,7 +157,7 @@ def _domains(logits: Tensor, source_count: int) -> Tensor:
     return domains
 
 
-def network_input(patches: Patches, device: torch.device) -> Patches:
+def to_network_input(patches: Patches, device: torch.device) -> Patches:
     """Patches of uint8 as a network on that device takes them."""
     stated = None if patches.stated is None else patches.stated.to(device)
     return Patches(to_unit_range(patches.pixels.to(device)), stated)
@@ -206,7 +187,7 @@ class DomainAdversary(nn.Module):
         return self
 
     def forward(self, source: Patches, target: Patches, strength: float) -> tuple[Tensor, Tensor]:
-        features = self.network.extract(*alike(source, target))
+        features = self.network.extract(*join_alike(source, target))
         logits = self.discriminator(reverse_gradient(features.seen, strength))
         own = features.first(len(source.pixels))
         if source.stated is not None:  # the comparison may have left something out
@@ -224,7 +205,7 @@ def pretrain(
     fabric: Fabric,
     network: Backbone,
     config: Pretraining,
-    source: Source,
+    source: SourceBatches,
     validate: Validate,
     path: Path,
     *,
@@ -239,12 +220,12 @@ def pretrain(
         manifest: what it is trained on, likewise.
         keep_statistics: batch norm stays as it is, as in an adaptation.
     """
-    resumed = resume_point(path, identity, manifest)
+    resumed = find_resume_point(path, identity, manifest)
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    named_optimizers = _optimizers(network, resumed, "optimizer")
-    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in named_optimizers))
+    own = _make_optimizers(network, resumed, "optimizer")
+    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in own.values()))
     metrics = dict(resumed.metrics) if resumed else {}
     first = resumed.step if resumed else 0
     log = RunLog(fabric, path.with_suffix(".tensorboard"), path.stem)
@@ -256,7 +237,7 @@ def pretrain(
         if keep_statistics:
             _keep_statistics(network)
         pair = source.batch(step)
-        restored = model(*network_input(pair.patches, fabric.device))
+        restored = model(*to_network_input(pair.patches, fabric.device))
         loss = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
         fabric.backward(loss)
         _clip(network, config.gradient_clip)
@@ -268,8 +249,7 @@ def pretrain(
         if done % config.checkpoint_every == 0 or done == config.steps:
             metrics = validate(network)
             log.scalars(done, {"loss": loss.item(), "learning_rate": rate} | metrics, line=True)
-            tensors = _tensors({"model": network}, {"optimizer": named_optimizers})
-            Checkpoint(tensors, done, identity, manifest, metrics).save(path)
+            Checkpoint(collect_tensors({"model": network}, own), done, identity, manifest, metrics).save(path)
     log.close()
     return path
 
@@ -278,8 +258,8 @@ def adapt_network(
     fabric: Fabric,
     network: Backbone,
     config: Adaptation,
-    source: Source,
-    target: Target,
+    source: SourceBatches,
+    target: TargetDomain,
     validate: Validate,
     path: Path,
     *,
@@ -294,7 +274,7 @@ def adapt_network(
     chance), and, if the source collapsed, ``stopped_at_step``: the weights are then those of the last checkpoint
     before.
     """
-    resumed = resume_point(path, identity, manifest)
+    resumed = find_resume_point(path, identity, manifest)
     torch.manual_seed(seed)
     discriminator = QualityDiscriminator(
         config.discriminator, network.feature_channels, config.patch // network.feature_stride
@@ -306,20 +286,18 @@ def adapt_network(
     adversary.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not resumed:
         with torch.no_grad():
-            patches = (network_input(one, fabric.device) for one in (source.batch(0).patches, target.batch(0)))
-            discriminator.standardise(network.eval().extract(*alike(*patches)).seen)
+            patches = (to_network_input(one, fabric.device) for one in (source.batch(0).patches, target.batch(0)))
+            discriminator.standardise(network.eval().extract(*join_alike(*patches)).seen)
     if resumed and ("stopped_at_step" in resumed.metrics or resumed.step == config.steps):
         return path
-    named_optimizers = _optimizers(network, resumed, "optimizer")
-    named_optimizers_q = _optimizers(discriminator, resumed, "discriminator_optimizer")
-    plain = [optimizer for optimizer, _ in (*named_optimizers, *named_optimizers_q)]
-    model, *every = fabric.setup(adversary, *plain)
-    optimizers, optimizers_q = every[: len(named_optimizers)], every[len(named_optimizers) :]
+    own = _make_optimizers(network, resumed, "optimizer")
+    both = own | _make_optimizers(discriminator, resumed, "discriminator_optimizer")
+    model, *every = fabric.setup(adversary, *(optimizer for optimizer, _ in both.values()))
+    optimizers, optimizers_q = every[: len(own)], every[len(own) :]
 
     def save(step: int) -> None:
-        modules = {"model": network, "discriminator": discriminator}
-        states = {"optimizer": named_optimizers, "discriminator_optimizer": named_optimizers_q}
-        Checkpoint(_tensors(modules, states), step, identity, manifest, metrics).save(path)
+        tensors = collect_tensors({"model": network, "discriminator": discriminator}, both)
+        Checkpoint(tensors, step, identity, manifest, metrics).save(path)
 
     if resumed:
         metrics = dict(resumed.metrics)
@@ -338,7 +316,7 @@ def adapt_network(
         set_learning_rate(optimizers_q, config.discriminator_rate(rate, strength))
         model.train()
         pair = source.batch(step)
-        compressed, unlabelled = (network_input(one, fabric.device) for one in (pair.patches, target.batch(step)))
+        compressed, unlabelled = (to_network_input(one, fabric.device) for one in (pair.patches, target.batch(step)))
         restored, logits = model(compressed, unlabelled, strength)
         denoising = denoising_loss(restored, to_unit_range(pair.original.to(fabric.device)), config.reduction)
         telling = quality_loss(logits, len(restored))
@@ -392,10 +370,8 @@ def restore_pixels(network: Backbone, pixels: Pixels) -> Pixels:
     padded = np.pad(pixels, pad + [(0, 0)] * (pixels.ndim - 2), mode="edge")
     planes = torch.from_numpy(padded[None] if padded.ndim == 2 else padded.transpose(2, 0, 1).copy())
     device = next(network.parameters()).device
-    restored = network(to_unit_range(planes[None].to(device)))[0, :, :height, :width]
-    rounded = (restored.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    out: Pixels = rounded[0] if pixels.ndim == 2 else rounded.transpose(1, 2, 0)
-    return out
+    restored = to_pixels(network(to_unit_range(planes[None].to(device)))[0, :, :height, :width])
+    return restored[..., 0] if pixels.ndim == 2 else restored
 
 
 def source_psnr_db(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -407,23 +383,11 @@ def source_psnr_db(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in by_name.items()}
 
 
-def _optimizers(module: nn.Module, resumed: Checkpoint | None, prefix: str) -> list[NamedOptimizer]:
+def _make_optimizers(module: nn.Module, resumed: Checkpoint | None, prefix: str) -> dict[str, NamedOptimizer]:
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    made = make_optimizers(named, "adam")
-    for number, (optimizer, its_tensors) in enumerate(made if resumed else ()):
-        assert resumed is not None
-        load_optimizer(optimizer, its_tensors, resumed.tensors, f"{prefix}{number}")
+    made = make_optimizers(named, "adam", prefix=prefix)
+    load_optimizers(made, resumed)
     return made
-
-
-def _tensors(modules: Mapping[str, nn.Module], states: Mapping[str, list[NamedOptimizer]]) -> dict[str, Tensor]:
-    tensors = {
-        f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()
-    }
-    for prefix, optimizers in states.items():
-        for number, (optimizer, its_tensors) in enumerate(optimizers):
-            tensors |= optimizer_tensors(optimizer, its_tensors, f"{prefix}{number}")
-    return tensors
 
 
 def _clip(module: nn.Module, limit: float | None) -> None:

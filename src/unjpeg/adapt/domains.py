@@ -22,26 +22,25 @@ from torch import Tensor
 from unjpeg.errors import TrainingDataError
 from unjpeg.tables import transposed_stated
 from unjpeg.train.data import ImageStore
-from unjpeg.train.degrade import compress_jpeg
+from unjpeg.train.degrade import Pixels, compress_jpeg
 
 __all__ = [
     "Cutting",
-    "Pair",
     "Patches",
-    "Source",
+    "SourceBatches",
     "SourceDomain",
-    "Target",
+    "SourcePatches",
+    "Stated",
     "TargetDomain",
-    "alike",
     "checksum",
-    "compressed",
+    "compress_all",
     "draw_turn",
-    "grey",
-    "turned",
-    "turned_stated",
+    "join_alike",
+    "load_grey",
+    "turn",
+    "turn_stated",
 ]
 
-Pixels = NDArray[np.uint8]
 Stated = NDArray[np.float32]
 
 
@@ -58,7 +57,7 @@ class Patches(NamedTuple):
     stated: Tensor | None = None
 
 
-class Pair(NamedTuple):
+class SourcePatches(NamedTuple):
     """Source patches: ``compressed`` and ``original`` ``(N, C, patch, patch)`` uint8, ``stated`` as ``Patches`` has."""
 
     compressed: Tensor
@@ -71,19 +70,13 @@ class Pair(NamedTuple):
         return Patches(self.compressed, self.stated)
 
 
-class Source(Protocol):
+class SourceBatches(Protocol):
     """Pairs: a pure function of the step, so that a resumed training sees what the uninterrupted one would."""
 
-    def batch(self, step: int) -> Pair: ...
+    def batch(self, step: int) -> SourcePatches: ...
 
 
-class Target(Protocol):
-    """Compressed patches of which only their domain is known: a pure function of the step, too."""
-
-    def batch(self, step: int) -> Patches: ...
-
-
-def alike(source: Patches, target: Patches) -> Patches:
+def join_alike(source: Patches, target: Patches) -> Patches:
     """Both domains' patches one after the other, as a discriminator may compare them.
 
     Whether something is stated at all would give a codec away, whatever the pixels look like, and a network whose
@@ -118,7 +111,7 @@ class Cutting:
 
 
 class SourceDomain:
-    """Compressed pictures with their originals; a ``Source``.
+    """Compressed pictures with their originals; ``SourceBatches``.
 
     Args:
         compressed, originals: picture by picture, ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.
@@ -131,13 +124,13 @@ class SourceDomain:
         self.compressed, self.originals = compressed, originals
         self._draws = _Draws(shapes, cutting, domain=0)
 
-    def batch(self, step: int) -> Pair:
+    def batch(self, step: int) -> SourcePatches:
         places = self._draws.of(step)
-        return Pair(_cut(self.compressed, places), _cut(self.originals, places))
+        return SourcePatches(_cut(self.compressed, places), _cut(self.originals, places))
 
 
 class TargetDomain:
-    """Compressed pictures without originals; a ``Target``.
+    """Compressed pictures without originals, of whose patches only the domain is known: a function of the step, too.
 
     Args:
         compressed: ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.
@@ -155,11 +148,11 @@ class TargetDomain:
         pixels = _cut(self._compressed, places)
         if self._stated is None:
             return Patches(pixels)
-        stated = [turned_stated(self._stated[place.picture], place.turns) for place in places]
+        stated = [turn_stated(self._stated[place.picture], place.turns) for place in places]
         return Patches(pixels, torch.from_numpy(np.stack(stated)))
 
 
-def grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
+def load_grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
     """Grey pictures with each side divided, ``(H, W)``; those that end up smaller than ``min_side`` are left out."""
     pictures = []
     for number in range(len(store)):
@@ -172,7 +165,7 @@ def grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
     return pictures
 
 
-def compressed(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
+def compress_all(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
     """Each picture as a whole through libjpeg at that quality factor."""
     return [compress_jpeg(picture, quality) for picture in pictures]
 
@@ -191,13 +184,13 @@ def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
     return int(rng.integers(4)), bool(rng.integers(2))
 
 
-def turned(pixels: Pixels, turns: int, flip: bool) -> Pixels:
+def turn(pixels: Pixels, turns: int, flip: bool) -> Pixels:
     """``(H, W, ...)`` turned counterclockwise by quarters, then mirrored left to right."""
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if flip else pixels
 
 
-def turned_stated(stated: Stated, turns: int) -> Stated:
+def turn_stated(stated: Stated, turns: int) -> Stated:
     """What the file of a picture so turned would state, ``(STATED_FEATURES,)``: flips change no table."""
     return transposed_stated(stated) if turns % 2 else stated
 
@@ -241,6 +234,6 @@ def _cut(pictures: Sequence[Pixels], places: Sequence[_Place]) -> Tensor:
     for place in places:
         rows, columns = (slice(n, n + place.side) for n in (place.top, place.left))
         # A rotation by 90 degrees and one flip reach all eight orientations, those of a second flip too.
-        patches.append(turned(pictures[place.picture][rows, columns], place.turns, place.flip))
+        patches.append(turn(pictures[place.picture][rows, columns], place.turns, place.flip))
     stacked = torch.from_numpy(np.stack(patches))
     return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)

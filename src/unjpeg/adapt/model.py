@@ -9,10 +9,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,23 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from unjpeg.adapt.carn import Adaptation, adapt_network, source_psnr_db, stored
+from unjpeg.adapt.carn import Adaptation, adapt_network, describe_training, source_psnr_db
 from unjpeg.adapt.domains import (
     Cutting,
-    Pair,
     Patches,
-    Pixels,
+    SourcePatches,
     Stated,
     TargetDomain,
     checksum,
     draw_turn,
-    turned,
-    turned_stated,
+    turn,
+    turn_stated,
 )
-from unjpeg.adapt.probe import Batches, domain_accuracy
-from unjpeg.datasets import resolved
-from unjpeg.errors import BadImageError, OutputError, SettingError, TrainingDataError, TrainingError
-from unjpeg.files import check_target, put_in_place
+from unjpeg.adapt.folders import AdaptationFolders
+from unjpeg.adapt.probe import Batches, measure_domain_accuracy
+from unjpeg.datasets import ImageFolder
+from unjpeg.errors import BadImageError, SettingError, TrainingDataError, TrainingError
+from unjpeg.files import put_json
 from unjpeg.modelfile import SELF_ENSEMBLES, ModelFile
 from unjpeg.models import Backbone, DiscriminatorConfig, SplitDagn
 from unjpeg.models.exported import load_exported
@@ -46,16 +43,16 @@ from unjpeg.picture import Picture, read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, with_settings
-from unjpeg.train.dagn import validation_psnr_db
-from unjpeg.train.data import ImageFolder, PairedPatches
-from unjpeg.train.degrade import JpegDegradation
+from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings
+from unjpeg.train.dagn import measure_psnr_db
+from unjpeg.train.data import PairedPatches
+from unjpeg.train.degrade import JpegDegradation, Pixels
 from unjpeg.train.export import export_network
 from unjpeg.train.pipeline import make_fabric, open_images
-from unjpeg.train.run import TrainingImages, resume_point
+from unjpeg.train.run import TrainingImages, find_resume_point
 from unjpeg.version import __version__, machine, source_commit
 
-__all__ = ["DEFAULT_ADAPTATION", "AdaptationReport", "TargetPictures", "adapt_model", "configured"]
+__all__ = ["DEFAULT_ADAPTATION", "AdaptationReport", "TargetPictures", "adapt_model", "configure_adaptation"]
 
 DEFAULT_ADAPTATION = Adaptation(
     steps=1000,
@@ -216,7 +213,7 @@ def _told_by_restoring(file: ModelFile) -> StatedOf:
 
 
 class _FreshlyCompressed:
-    """Clean pictures, compressed as JPEG when they are drawn; a ``domains.Source``.
+    """Clean pictures, compressed as JPEG when they are drawn; ``domains.SourceBatches``.
 
     They are turned before they are compressed, and again after that, as the target's pictures can only be: else the way
     up, of what they show or of the encoder's work, would tell the domains apart.
@@ -228,27 +225,29 @@ class _FreshlyCompressed:
     def __init__(self, patches: PairedPatches, batch: int, seed: int, *, told: bool) -> None:
         self._patches, self._batch, self._seed, self._told = patches, batch, seed, told
 
-    def batch(self, step: int) -> Pair:
+    def batch(self, step: int) -> SourcePatches:
         inner = slice(MARGIN, -MARGIN)
         compressed, original, stated = [], [], []
         for number in range(step * self._batch, (step + 1) * self._batch):
             pair = self._patches[number]
             turns, flip = draw_turn(np.random.default_rng((self._seed, number, 1)))  # not the draws of the patches
-            compressed.append(turned(pair.compressed[inner, inner], turns, flip))
-            original.append(turned(pair.original[inner, inner], turns, flip))
-            stated.append(turned_stated(pair.stated, turns))
+            compressed.append(turn(pair.compressed[inner, inner], turns, flip))
+            original.append(turn(pair.original[inner, inner], turns, flip))
+            stated.append(turn_stated(pair.stated, turns))
         pixels = [torch.from_numpy(np.stack(stack)).permute(0, 3, 1, 2) for stack in (compressed, original)]
-        return Pair(pixels[0], pixels[1], torch.from_numpy(np.stack(stated)) if self._told else None)
+        return SourcePatches(pixels[0], pixels[1], torch.from_numpy(np.stack(stated)) if self._told else None)
 
     def patches(self, step: int) -> Patches:
         return self.batch(step).patches
 
 
-def configured(settings: Sequence[str], *, steps: int, strength: float, max_source_loss_db: float) -> Adaptation:
+def configure_adaptation(
+    settings: Sequence[str], *, steps: int, strength: float, max_source_loss_db: float
+) -> Adaptation:
     """``DEFAULT_ADAPTATION`` with what a command line asks for.
 
     Args:
-        settings: further fields, each ``FIELD=VALUE``: see ``with_settings``.
+        settings: further fields, each ``FIELD=VALUE``: see ``apply_settings``.
 
     Raises:
         SettingError: there is no such field, it takes no such value, or it is given otherwise.
@@ -265,7 +264,7 @@ def configured(settings: Sequence[str], *, steps: int, strength: float, max_sour
         if name in elsewhere:
             raise SettingError(f"{setting}: {name} {elsewhere[name]}")
     changed = replace(DEFAULT_ADAPTATION, steps=steps, strength=strength, max_source_loss_db=max_source_loss_db)
-    return with_settings(changed, settings)
+    return apply_settings(changed, settings)
 
 
 def adapt_model(
@@ -303,26 +302,24 @@ def adapt_model(
         notes.append(line)
         say(line)
 
-    checkpoint_path, written, report_path = _outputs(out)
+    folders = AdaptationFolders.open(target, source, out)
     file = ModelFile.read(model)
     window = int(file.description.guide_window)
     config = replace(config, patch=window)
-    target = resolved(str(target))
-    _refuse_same_pictures(target, source)
     dagn = load_exported(file)
     told = dagn.config.stated
-    unlabelled = TargetPictures.read(target, window, say, _told_by_restoring(file) if told else None)
+    unlabelled = TargetPictures.read(folders.target, window, say, _told_by_restoring(file) if told else None)
     fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
     images = open_images(source, VALIDATION_FRACTION)
-    identity = stored(seed, adaptation=config, start=file.hash)
+    identity = describe_training(seed, adaptation=config, start=file.hash)
     manifest = images.manifest | {
-        "target": target.name,
+        "target": folders.target.name,
         "target_pictures": sum(unlabelled.counts),
         "target_sha256": checksum(unlabelled.training + unlabelled.held_out),
     }
-    resumed = resume_point(checkpoint_path, identity, manifest)
+    resumed = find_resume_point(folders.checkpoint, identity, manifest)
     if resumed:
-        _refuse_collapsed(resumed, model, checkpoint_path, config)
+        _refuse_collapsed(resumed, model, folders.checkpoint, config)
     if file.description.passes > 1:
         flips, plain = file.description.passes, SELF_ENSEMBLES.get(model, (file.description.name,))[0]
         note(f"{model} is the mean over {flips} flips of {plain}, which is what is adapted; it runs once")
@@ -340,16 +337,16 @@ def adapt_model(
     cutting = Cutting(config.batch, window, config.grid, seed=seed)
     domain = TargetDomain(unlabelled.training, cutting, unlabelled.training_stated if told else None)
     domain_held_out = TargetDomain(unlabelled.held_out, cutting, unlabelled.held_out_stated if told else None)
-    crops = images.validation_crops(192, math.lcm(16, network.total_stride))
+    crops = images.cut_validation_crops(192, math.lcm(16, network.total_stride))
 
     def apart() -> float:
         training: tuple[Batches, Batches] = (clean.patches, domain.batch)
         held_out: tuple[Batches, Batches] = (clean_held_out.patches, domain_held_out.batch)
-        return domain_accuracy(network, training, held_out, config.discriminator, steps=probe_steps, seed=seed)
+        return measure_domain_accuracy(network, training, held_out, config.discriminator, steps=probe_steps, seed=seed)
 
     def validate(_network: Backbone) -> dict[str, float]:
-        found = validation_psnr_db(dagn, crops, fabric.device)
-        return found | validation_psnr_db(dagn, crops, fabric.device, blind=True) if told else found
+        found = measure_psnr_db(dagn, crops, fabric.device)
+        return found | measure_psnr_db(dagn, crops, fabric.device, blind=True) if told else found
 
     before = apart()
     say(f"before: {before:.0%} of held-out patches told right as source or target by the model's features")
@@ -362,13 +359,13 @@ def adapt_model(
         clean,
         domain,
         validate,
-        checkpoint_path,
+        folders.checkpoint,
         identity=identity,
         manifest=manifest,
         seed=seed,
     )
-    checkpoint = Checkpoint.load(checkpoint_path)
-    _refuse_collapsed(checkpoint, model, checkpoint_path, config)
+    checkpoint = Checkpoint.load(folders.checkpoint)
+    _refuse_collapsed(checkpoint, model, folders.checkpoint, config)
     stopped = checkpoint.metrics.get("stopped_at_step")
     if stopped is not None:
         note(
@@ -385,7 +382,7 @@ def adapt_model(
     say(f"after: {after:.0%}")
     kept = source_psnr_db(checkpoint.metrics)
     report = AdaptationReport(
-        model=str(written),
+        model=str(folders.model),
         start=model,
         start_hash=file.hash,
         seed=seed,
@@ -411,7 +408,7 @@ def adapt_model(
     )
     export_network(
         dagn.cpu(),
-        written,
+        folders.model,
         name=f"{file.description.name}-adapted",
         guide_window=window,
         guide_windows=file.description.guide_windows,
@@ -420,27 +417,12 @@ def adapt_model(
         training=_training_description(file, checkpoint),
         validation={name: value for name, value in checkpoint.metrics.items() if name.startswith("psnr_db")},
     )
-    put_in_place(report_path, json.dumps(asdict(report), indent=1).encode(), overwrite=True)
+    put_json(folders.report, asdict(report))
     say(
         f"source: {report.source_psnr_db_before:.2f} dB before, {report.source_psnr_db_after:.2f} dB after; "
-        f"wrote {written}"
+        f"wrote {folders.model}"
     )
     return report
-
-
-def _outputs(out: Path) -> tuple[Path, Path, Path]:
-    """The checkpoint, the model and the report in a folder, made if it lacks. Raises OutputError before any work."""
-    paths = out / "adapt.safetensors", out / "adapted.unjpeg", out / "report.json"
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; give a folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written to ({error.strerror or error})") from error
-    for path in paths:
-        check_target(path, overwrite=True)
-    return paths
 
 
 def _refuse_collapsed(checkpoint: Checkpoint, model: str, path: Path, config: Adaptation) -> None:
@@ -469,30 +451,6 @@ def _fresh(
         store, weights, patch=window + 2 * MARGIN, degradation=degradation, seed=seed + 1 + held_out
     )
     return _FreshlyCompressed(patches, batch, seed + 1 + held_out, told=told)
-
-
-def _refuse_same_pictures(target: Path, source: Sequence[str]) -> None:
-    """Raises TrainingDataError: a compressed picture that passes for its own original would teach the wrong thing."""
-    theirs: dict[int, list[Path]] = {}
-    for text in source:
-        folder = ImageFolder.parse(text)
-        a, b = folder.path.resolve(), target.resolve()
-        if a == b or a in b.parents or b in a.parents:
-            how = "is the source itself" if a == b else f"{'lies in' if a in b.parents else 'holds'} the source {a}"
-            raise TrainingDataError(f"{target}: {how}; the source must be other, clean pictures")
-        for file in folder.files():
-            theirs.setdefault(file.stat().st_size, []).append(file)
-    for file in ImageFolder(target).files():
-        for other in theirs.get(file.stat().st_size, ()):
-            if _digest(file) == _digest(other):
-                raise TrainingDataError(f"{file}: is also in the source, as {other}; remove it from one of them")
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise TrainingDataError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def _trained_degradation(file: ModelFile) -> JpegDegradation:

@@ -11,24 +11,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unjpeg.adapt.carn import network_input, quality_loss
-from unjpeg.adapt.domains import Patches, alike
+from unjpeg.adapt.carn import quality_loss, to_network_input
+from unjpeg.adapt.domains import Patches, join_alike
 from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator
 
-__all__ = ["Batches", "domain_accuracy"]
+__all__ = ["Batches", "measure_domain_accuracy"]
+
+HELD_OUT_STEPS = 16
 
 Batches = Callable[[int], Patches]
 """Patches of one domain, uint8, by step."""
 
 
-def domain_accuracy(
+def measure_domain_accuracy(
     network: Backbone,
     training: tuple[Batches, Batches],
     held_out: tuple[Batches, Batches],
     config: DiscriminatorConfig,
     *,
     steps: int = 300,
-    held_out_steps: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> float:
@@ -44,7 +45,7 @@ def domain_accuracy(
     @torch.no_grad()
     def features(domains: tuple[Batches, Batches], step: int) -> tuple[Tensor, int]:
         source, target = (domain(step) for domain in domains)
-        return network.extract(*network_input(alike(source, target), device)).seen, len(source.pixels)
+        return network.extract(*to_network_input(join_alike(source, target), device)).seen, len(source.pixels)
 
     network.eval()
     example, _ = features(training, 0)
@@ -64,7 +65,7 @@ def domain_accuracy(
     discriminator.eval()
     shares = []
     with torch.no_grad():
-        for step in range(held_out_steps):
+        for step in range(HELD_OUT_STEPS):
             seen, source_count = features(held_out, step)
             is_target = discriminator(seen).argmax(1) == 1
             shares.append((1 - is_target[:source_count].float().mean() + is_target[source_count:].float().mean()) / 2)

@@ -128,7 +128,10 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         )
 
     to_folder = output is not None and (
-        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_dir(output) or any(map(_is_dir, inputs))
+        max(len(sources), len(inputs)) > 1
+        or output.endswith(("/", os.sep))
+        or _is_dir(output)
+        or any(map(_is_dir, inputs))
     )
     if output is not None and not to_folder:
         chosen = format or format_of(Path(output))

@@ -19,6 +19,7 @@ from skimage.metrics import structural_similarity
 from ssimulacra2 import compute_ssimulacra2
 
 from unjpeg.dct import RGB_TO_YCC
+from unjpeg.evaluate.psnr import mean_squared_error, psnr_db, ratio_db, require_alike
 
 __all__ = [
     "METRICS",
@@ -39,21 +40,16 @@ SSIM_WINDOW = 11
 Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 
 
-def psnr_db(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB over all channels; infinite for equal pictures."""
-    return _ratio_db(_mean_squared_error(restored, original))
-
-
 def psnr_luma_db(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """PSNR in dB of JPEG's own luma, BT.601 in full range, not rounded."""
-    _check(restored, original)
-    return _ratio_db(float(np.square(_full_luma(restored) - _full_luma(original)).mean()))
+    require_alike(restored, original)
+    return ratio_db(float(np.square(_full_luma(restored) - _full_luma(original)).mean()))
 
 
 def psnr_matlab_luma_db(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """PSNR in dB of the luma of MATLAB's ``rgb2ycbcr``, 16..235, rounded: some 1.3 dB above ``psnr_luma_db``."""
-    _check(restored, original)
-    return _ratio_db(float(np.square(_matlab_luma(restored) - _matlab_luma(original)).mean()))
+    require_alike(restored, original)
+    return ratio_db(float(np.square(_matlab_luma(restored) - _matlab_luma(original)).mean()))
 
 
 def ssim(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
@@ -62,13 +58,13 @@ def ssim(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     Windows lie inside the picture, as in FBCNN's code: its SSIM is this one. Raises ValueError for pictures without
     room for one.
     """
-    _check(restored, original)
+    require_alike(restored, original)
     return _gaussian_ssim(restored, original)
 
 
 def ssim_matlab_luma(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """``ssim`` of the luma of MATLAB's ``rgb2ycbcr``, 16..235, rounded; raises as it does."""
-    _check(restored, original)
+    require_alike(restored, original)
     return _gaussian_ssim(_matlab_luma(restored), _matlab_luma(original))
 
 
@@ -77,7 +73,7 @@ def ssim_jdec(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float
 
     1 for pictures without room for one window.
     """
-    _check(restored, original)
+    require_alike(restored, original)
     if min(restored.shape[:2]) < BLOCK:
         return 1.0
     x, y = (a.astype(np.float64).reshape(*a.shape[:2], -1) for a in (restored, original))
@@ -101,8 +97,8 @@ def psnr_b_db(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float
     The squared error is over all channels; the blocking factor is of the restored picture's luma in MATLAB's range
     (16..235, rounded), as the published tables have it.
     """
-    error = _mean_squared_error(restored, original)
-    return _ratio_db(error + _blocking_effect_factor(_matlab_luma(restored)))
+    error = mean_squared_error(restored, original)
+    return ratio_db(error + _blocking_effect_factor(_matlab_luma(restored)))
 
 
 def ssimulacra2(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
@@ -111,7 +107,7 @@ def ssimulacra2(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> flo
     As the package ``ssimulacra2`` computes it; it treats the picture's borders otherwise than the C++ program, so
     compare within a table.
     """
-    _check(restored, original)
+    require_alike(restored, original)
     files = [io.BytesIO(), io.BytesIO()]
     for pixels, file in zip((original, restored), files, strict=True):
         Image.fromarray(pixels).save(file, "BMP")  # it takes files only
@@ -130,23 +126,6 @@ METRICS: dict[str, Metric] = {
     "ssimulacra2": ssimulacra2,
 }
 """Every metric by its name; the three calibrated ones first."""
-
-
-def _mean_squared_error(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
-    _check(restored, original)
-    return float(np.square(restored.astype(np.float64) - original).mean())
-
-
-def _ratio_db(squared_error: float) -> float:
-    return 10 * math.log10(255**2 / squared_error) if squared_error > 0 else math.inf
-
-
-def _check(restored: NDArray[np.uint8], original: NDArray[np.uint8]) -> None:
-    if restored.shape != original.shape or restored.dtype != np.uint8 or original.dtype != np.uint8:
-        raise ValueError(
-            f"metrics compare uint8 pictures of equal shape, got {restored.shape} {restored.dtype} "
-            f"and {original.shape} {original.dtype}"
-        )
 
 
 def _gaussian_ssim(

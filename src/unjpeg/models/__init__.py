@@ -7,7 +7,7 @@ from unjpeg.models.arcnn import ArCnn, ArCnnConfig
 from unjpeg.models.autoencoder import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
 from unjpeg.models.backbone import Backbone, Features
 from unjpeg.models.backbones import BACKBONES, BackboneConfig, make_backbone
-from unjpeg.models.dagn import Dagn, DagnConfig, Guidance
+from unjpeg.models.dagn import Dagn, DagnConfig, GuidanceTensors
 from unjpeg.models.dncnn import DnCnn, DnCnnConfig
 from unjpeg.models.quality_discriminator import DiscriminatorConfig, QualityDiscriminator, reverse_gradient
 from unjpeg.models.rdn import Rdn, RdnConfig
@@ -28,7 +28,7 @@ __all__ = [
     "DnCnn",
     "DnCnnConfig",
     "Features",
-    "Guidance",
+    "GuidanceTensors",
     "QualityDiscriminator",
     "QualityPredictor",
     "Rdn",

@@ -36,7 +36,7 @@ from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredict
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
 from unjpeg.tables import STATED_FEATURES
 
-__all__ = ["Dagn", "DagnConfig", "Guidance"]
+__all__ = ["Dagn", "DagnConfig", "GuidanceTensors"]
 
 Skips = Literal["before", "after"]
 Input = Literal["rgb", "detail"]
@@ -116,7 +116,7 @@ class DagnConfig:
         return AutoEncoderConfig(width=self.encoder_width)
 
 
-class Guidance(NamedTuple):
+class GuidanceTensors(NamedTuple):
     """What ``guide`` knows of an image.
 
     Shapes: ``insensitive`` and ``sensitive`` ``(N, 32 * encoder_width)``: globally averaged features;
@@ -308,18 +308,18 @@ class Dagn(nn.Module):
             part.eval()
         return self
 
-    def guide(self, image: Tensor, stated: Tensor | None = None) -> Guidance:
-        """Features of an image. Shape: ``(N, 3, H, W)``, range 0..1, any size; see ``Guidance``."""
+    def guide(self, image: Tensor, stated: Tensor | None = None) -> GuidanceTensors:
+        """Features of an image. Shape: ``(N, 3, H, W)``, range 0..1, any size; see ``GuidanceTensors``."""
         insensitive, sensitive = self._features(image)
         if stated is None:
             stated = image.new_zeros(len(image), STATED_FEATURES)
-        return Guidance(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
+        return GuidanceTensors(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return self.insensitive_encoder(image), self.sensitive_encoder(image)
 
-    def restore(self, image: Tensor, guidance: Guidance) -> Tensor:
+    def restore(self, image: Tensor, guidance: GuidanceTensors) -> Tensor:
         """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped."""
         return self.deep(self.shallow(image, guidance.stated), image, guidance)
 
@@ -333,7 +333,7 @@ class Dagn(nn.Module):
         first: Tensor = next(iter(self.encoder_scales[0]))(x)  # type: ignore[call-overload]
         return first
 
-    def deep(self, shallow: Tensor, image: Tensor, guidance: Guidance) -> Tensor:
+    def deep(self, shallow: Tensor, image: Tensor, guidance: GuidanceTensors) -> Tensor:
         """The rest of ``restore``, from what ``shallow`` made of the image."""
         config = self.config
         unguided = [(image.new_ones(()), image.new_zeros(()))] * len(self.stages)
@@ -368,11 +368,11 @@ class Dagn(nn.Module):
         fused: Tensor = matrix.transpose(1, 2) @ rows
         return fused.reshape(n, channels, height, width)
 
-    def quality(self, guidance: Guidance) -> Tensor:
+    def quality(self, guidance: GuidanceTensors) -> Tensor:
         """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""
         return functional.softmax(self.quality_predictor(guidance.sensitive), dim=1)
 
-    def forward(self, image: Tensor, guidance: Guidance | None = None, stated: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, guidance: GuidanceTensors | None = None, stated: Tensor | None = None) -> Tensor:
         """``restore`` under the given guidance, or under the image's own and what is stated of it."""
         return self.restore(image, self.guide(image, stated) if guidance is None else guidance)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import ModelFile
-from unjpeg.models.dagn import Dagn, DagnConfig, Guidance
+from unjpeg.models.dagn import Dagn, DagnConfig, GuidanceTensors
 
 __all__ = ["Guide", "Restore", "load_exported"]
 
@@ -39,7 +39,7 @@ class Restore(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor, insensitive: Tensor, sensitive: Tensor, fusion: Tensor, stated: Tensor) -> Tensor:
-        return self.network.restore(image, Guidance(insensitive, sensitive, fusion, stated))
+        return self.network.restore(image, GuidanceTensors(insensitive, sensitive, fusion, stated))
 
 
 def load_exported(file: ModelFile) -> Dagn:

@@ -16,13 +16,15 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.console import run_safely
+from unjpeg.console import run_safely, say
 from unjpeg.files import check_target
 from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, OffsetSums, measure_offsets
 from unjpeg.restorer import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION
+from unjpeg.train.degrade import Pixels
+from unjpeg.train.run import open_images
 
 __all__ = [
     "CALIBRATED_QUALITIES",
@@ -30,7 +32,7 @@ __all__ = [
     "DataOption",
     "ModelArgument",
     "OutOption",
-    "calibrated_file",
+    "calibrate_file",
     "main",
     "measure_calibration",
     "rewrite",
@@ -55,7 +57,7 @@ _DIAGONALS: Final = np.add.outer(np.arange(8), np.arange(8))
 
 def measure_calibration(
     restorer: Restorer,
-    originals: Sequence[NDArray[np.uint8]],
+    originals: Sequence[Pixels],
     qualities: Sequence[int] = CALIBRATED_QUALITIES,
 ) -> Calibration:
     """Compress pictures, run the network on them and compare the coefficients with the originals'.
@@ -72,9 +74,7 @@ def measure_calibration(
     return Calibration(tuple(qualities), np.array(shares, np.float32))
 
 
-def _shares(
-    restorer: Restorer, originals: Sequence[NDArray[np.uint8]], quality: int, sampling: str
-) -> NDArray[np.float64]:
+def _shares(restorer: Restorer, originals: Sequence[Pixels], quality: int, sampling: str) -> NDArray[np.float64]:
     """Of luma and chroma, in the inner and the outer half of the cell, ``(2, 2, 8, 8)``."""
     total = OffsetSums(np.zeros((2, 2, 8, 8)), np.zeros((2, 2, 2, 8, 8)))
     for original in originals:
@@ -108,7 +108,7 @@ def _fitted(products: NDArray[np.float64], squares: NDArray[np.float64], steepes
     return np.array([np.clip(inner, 0, min(steepest, 2 - outer)), outer])
 
 
-def calibrated_file(path: Path, originals: Sequence[NDArray[np.uint8]]) -> ModelFile:
+def calibrate_file(path: Path, originals: Sequence[Pixels]) -> ModelFile:
     """A model file with a fresh calibration, not written yet.
 
     Args:
@@ -123,21 +123,19 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="The mode
 
 
 def rewrite(
-    model: Path, data: list[str], out: Path, side: int, change: Callable[[Path, list[NDArray[np.uint8]]], ModelFile]
+    model: Path, data: list[str], out: Path, side: int, change: Callable[[Path, list[Pixels]], ModelFile]
 ) -> ModelFile:
     """Write what ``change`` makes of a model file and of the validation split's crops of that side."""
-    from unjpeg.train.pipeline import open_images  # which imports this module
-
     check_target(out, overwrite=True)
-    made = change(model, open_images(data, VALIDATION_FRACTION).validation_crops(side))
+    made = change(model, open_images(data, VALIDATION_FRACTION).cut_validation_crops(side))
     made.write(out)
-    typer.echo(f"wrote {out}", err=True)
+    say(f"wrote {out}")
     return made
 
 
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Measure how far a model is to be trusted, and store that with it."""
-    rewrite(model, data, out, CROP_SIDE, calibrated_file)
+    rewrite(model, data, out, CROP_SIDE, calibrate_file)
 
 
 if __name__ == "__main__":

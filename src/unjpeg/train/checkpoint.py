@@ -7,23 +7,23 @@ Header: ``step``, ``config``, ``manifest``, ``commit``, ``version``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unjpeg.errors import OutputError, TrainingError
+from unjpeg.files import put_in_place
+from unjpeg.train.optimizer import NamedOptimizer
 from unjpeg.version import __version__, source_commit
 
-__all__ = ["Checkpoint", "load_optimizer", "optimizer_tensors", "select"]
+__all__ = ["Checkpoint", "collect_optimizer_tensors", "collect_tensors", "load_optimizer", "load_optimizers", "select"]
 
 
 @dataclass(slots=True)
@@ -57,17 +57,12 @@ class Checkpoint:
             "commit": source_commit(),
             "version": __version__,
         }
-        partial = path.with_name(f"{path.name}.partial")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"unjpeg": json.dumps(header)})
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:  # safetensors' own error is no OSError, even for a full disk
-            with suppress(OSError):
-                partial.unlink()
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise OutputError(f"{path}: cannot be written ({reason or error})") from error
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        put_in_place(path, save(tensors, {"unjpeg": json.dumps(header)}), overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -87,7 +82,7 @@ def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def collect_optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """An optimizer's state under stable names. Assumes state that consists of tensors, as torch's own has."""
     names = {id(parameter): name for name, parameter in named.items()}
     return {
@@ -100,10 +95,28 @@ def optimizer_tensors(optimizer: Optimizer, named: Mapping[str, Tensor], prefix:
 def load_optimizer(
     optimizer: Optimizer, named: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str
 ) -> None:
-    """Undo ``optimizer_tensors``."""
+    """Undo ``collect_optimizer_tensors``."""
     for key, tensor in select(tensors, prefix).items():
         slot, name = key.split(".", 1)
         parameter = named[name]
         # Step counters stay where torch keeps them, on the CPU; the rest is laid out in memory as its parameter.
         restored = tensor.clone() if slot == "step" else torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][slot] = restored
+
+
+def load_optimizers(optimizers: Mapping[str, NamedOptimizer], checkpoint: Checkpoint | None) -> None:
+    """What a checkpoint has under the optimizers' names; nothing from none."""
+    if checkpoint is None:
+        return
+    for prefix, (optimizer, named) in optimizers.items():
+        load_optimizer(optimizer, named, checkpoint.tensors, prefix)
+
+
+def collect_tensors(modules: Mapping[str, nn.Module], optimizers: Mapping[str, NamedOptimizer]) -> dict[str, Tensor]:
+    """All that a training goes on from: the states of its modules and its optimizers, under these names."""
+    tensors = {
+        f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()
+    }
+    for prefix, (optimizer, named) in optimizers.items():
+        tensors |= collect_optimizer_tensors(optimizer, named, prefix)
+    return tensors

@@ -22,10 +22,10 @@ __all__ = [
     "EncoderTraining",
     "LearningRate",
     "Recipe",
-    "completed",
-    "json_ready",
+    "apply_settings",
+    "complete_config",
+    "describe_recipe",
     "require_at_least",
-    "with_settings",
 ]
 
 
@@ -205,13 +205,13 @@ class Recipe:
             raise ValueError(f"validation_fraction must lie in 0..1, 1 excluded, got {self.validation_fraction}")
 
 
-def json_ready(recipe: Recipe, *parts: str) -> dict[str, Any]:
+def describe_recipe(recipe: Recipe, *parts: str) -> dict[str, Any]:
     """The named parts of a recipe as they come back from JSON: what a checkpoint stores and compares."""
     whole = json.loads(json.dumps(asdict(recipe)))
     return {part: whole[part] for part in parts}
 
 
-def completed(stored: dict[str, Any]) -> dict[str, Any]:
+def complete_config(stored: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's configuration with the fields that did not exist when it was written, at their defaults."""
     kinds = {"network": DagnConfig, "encoders": EncoderTraining, "dagn": DagnTraining}
     return {part: _completed(value, kinds[part]) if part in kinds else value for part, value in stored.items()}
@@ -226,7 +226,7 @@ def _completed(stored: dict[str, Any], kind: Any) -> dict[str, Any]:
     }
 
 
-def with_settings(recipe: Settable, settings: Sequence[str]) -> Settable:
+def apply_settings(recipe: Settable, settings: Sequence[str]) -> Settable:
     """The recipe with some of its fields set from text, as ``unjpeg train --set`` takes them.
 
     All are set at once: fields that depend on each other may come in any order. Of one field the last setting counts.

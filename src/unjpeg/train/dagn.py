@@ -12,28 +12,37 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import Dagn
 from unjpeg.tables import STATED_FEATURES
-from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
-from unjpeg.train.config import DagnTraining, Recipe, json_ready
-from unjpeg.train.data import sample_loader
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
+from unjpeg.train.config import DagnTraining, Recipe, describe_recipe
+from unjpeg.train.data import PairedPatches
 from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
 from unjpeg.train.grow import take_over
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
-from unjpeg.train.run import AveragedModel, RunLog, TrainingImages, resume_point, to_unit_range
+from unjpeg.train.run import (
+    AveragedModel,
+    RunLog,
+    TrainingImages,
+    find_resume_point,
+    load_samples,
+    to_pixels,
+    to_unit_range,
+)
 
 __all__ = [
     "VALIDATION_QUALITIES",
-    "dead_share",
+    "cut_validation_crops",
+    "measure_dead_share",
+    "measure_pattern_gain_db",
+    "measure_psnr_db",
+    "measure_real_life_gain_db",
     "patch_rms_loss",
-    "pattern_gain_db",
-    "real_life_gain_db",
     "restoration_loss",
     "train_dagn",
-    "validation_crops",
-    "validation_psnr_db",
 ]
 
 VALIDATION_QUALITIES = (10, 20, 30, 40)
@@ -66,11 +75,11 @@ def train_dagn(
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
-    stored_config = json_ready(recipe, "seed", "network", "dagn")
+    stored_config = describe_recipe(recipe, "seed", "network", "dagn")
     if start is not None:
         stored_config["start"] = start
-    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
-    crops = validation_crops(images, recipe)
+    resumed = find_resume_point(checkpoint_path, stored_config, images.manifest)
+    crops = cut_validation_crops(images, recipe)
 
     torch.manual_seed(recipe.seed)
     network = Dagn(recipe.network)
@@ -88,39 +97,30 @@ def train_dagn(
     if resumed:
         average.module.load_state_dict(select(resumed.tensors, "ema"))
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    named_optimizers = make_optimizers(
+    own = make_optimizers(
         named, config.optimizer, weight_decay=config.weight_decay, adam_only=("head", "stated", "tail"), slow=GUIDANCE
     )
-    if resumed:
-        for number, (optimizer, its_tensors) in enumerate(named_optimizers):
-            load_optimizer(optimizer, its_tensors, resumed.tensors, f"optimizer{number}")
-    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in named_optimizers))
+    load_optimizers(own, resumed)
+    model, *optimizers = fabric.setup(network, *(optimizer for optimizer, _ in own.values()))
 
     first = resumed.step if resumed else 0
-    loader = sample_loader(
-        images.patches(
-            patch=config.patch,
-            degradation=config.degradation,
-            seed=recipe.seed + 1,
-            candidates=config.candidates,
-            shrink=config.shrink,
-            patterns=config.patterns,
-            blind=config.blind,
-        ),
-        first_step=first,
-        steps=config.steps,
-        batch=config.batch,
-        micro_batches=config.micro_batches,
-        workers=workers,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+    patches = PairedPatches(
+        images.training,
+        images.weights,
+        patch=config.patch,
+        degradation=config.degradation,
+        seed=recipe.seed + 1,
+        candidates=config.candidates,
+        shrink=config.shrink,
+        patterns=config.patterns,
+        blind=config.blind,
     )
     patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
     in_the_wild = replace(config.degradation, real_life=1.0)
     wild = [in_the_wild.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
     wild = wild if config.degradation.real_life else []
     log = RunLog(fabric, out / "tensorboard", "dagn")
-    samples = log.batches(loader)
+    samples = log.batches(load_samples(fabric, patches, config, first, workers))
     metrics = dict(resumed.metrics) if resumed else {}
     running_loss, logged = torch.zeros((), device=fabric.device), first
 
@@ -152,26 +152,23 @@ def train_dagn(
             running_loss.zero_()
             logged = done
         if done % config.validate_every == 0 or last:
-            metrics = validation_psnr_db(average.module, crops, fabric.device)
-            metrics |= pattern_gain_db(average.module, patterns, fabric.device)
-            metrics |= real_life_gain_db(average.module, wild, fabric.device)
-            dead = dead_share(average.module, crops, fabric.device)
+            metrics = measure_psnr_db(average.module, crops, fabric.device)
+            metrics |= measure_pattern_gain_db(average.module, patterns, fabric.device)
+            metrics |= measure_real_life_gain_db(average.module, wild, fabric.device)
+            dead = measure_dead_share(average.module, crops, fabric.device)
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
         if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
-            tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
-            tensors |= {f"ema.{name}": value for name, value in average.module.state_dict().items()}
-            for number, (plain_optimizer, its_tensors) in enumerate(named_optimizers):
-                tensors |= optimizer_tensors(plain_optimizer, its_tensors, f"optimizer{number}")
+            tensors = collect_tensors({"model": network, "ema": average.module}, own)
             Checkpoint(tensors, done, stored_config, images.manifest, metrics).save(checkpoint_path)
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
 
 
-def validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
+def cut_validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
     """What stage 2 is validated on. Raises TrainingDataError if no held-out picture is large enough."""
-    return images.validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
+    return images.cut_validation_crops(VALIDATION_SIDE, math.lcm(16, recipe.network.total_stride))
 
 
 def patch_rms_loss(restored: Tensor, original: Tensor) -> Tensor:
@@ -190,7 +187,7 @@ def restoration_loss(restored: Tensor, original: Tensor, config: DagnTraining) -
 
 
 @torch.no_grad()
-def validation_psnr_db(
+def measure_psnr_db(
     network: Dagn, crops: list[np.ndarray], device: torch.device, *, blind: bool = False
 ) -> dict[str, float]:
     """Mean RGB PSNR of rounded, restored crops, per quality factor, guidance taken from the crop itself.
@@ -206,12 +203,12 @@ def validation_psnr_db(
         for crop in crops:
             stated = np.zeros(STATED_FEATURES, np.float32) if blind else standard_stated(quality)
             restored = _restore(network, compress_jpeg(crop, quality), stated, device)
-            values.append(_psnr_db((restored * 255).round().clamp(0, 255), _levels(crop, device)))
+            values.append(psnr_db(restored, crop, most=MOST_DB))
         out[f"{prefix}_q{quality}"] = float(np.mean(values))
     return out
 
 
-def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
+def measure_pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.device) -> dict[str, float]:
     """PSNR that restoring patterns gains over their JPEGs: the mean and the worst. Nothing if there are none."""
     qualities = itertools.cycle(PATTERN_QUALITIES)
     numbered = [(next(qualities), pattern) for pattern in patterns]
@@ -219,7 +216,7 @@ def pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: torch.dev
     return _gains_db(network, pairs, device, "patterns")
 
 
-def real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
+def measure_real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
     """The same of what files in the wild have seen."""
     return _gains_db(network, [(pair.compressed, pair.original, pair.stated) for pair in degraded], device, "real_life")
 
@@ -232,14 +229,14 @@ def _gains_db(
     network.eval()
     gains = []
     for compressed, original, stated in pairs:
-        restored = (_restore(network, compressed, stated, device) * 255).round().clamp(0, 255)
-        truth = _levels(original, device)
-        gains.append(_psnr_db(restored, truth) - _psnr_db(_levels(compressed, device), truth))
+        restored = _restore(network, compressed, stated, device)
+        after, before = (psnr_db(pixels, original, most=MOST_DB) for pixels in (restored, compressed))
+        gains.append(after - before)
     return {f"gain_db_{name}": float(np.mean(gains)), f"worst_gain_db_{name}": min(gains)} if gains else {}
 
 
 @torch.no_grad()
-def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> float:
+def measure_dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> float:
     """Share of the restorer's channels whose ReLU fires at less than one place in 50 of compressed crops, 0..1.
 
     Such a channel adds (next to) nothing, and a plain ReLU that never fires has no gradient to come back by. The rest
@@ -264,24 +261,13 @@ def dead_share(network: Dagn, crops: list[np.ndarray], device: torch.device) -> 
     return float((channels < 0.02).float().mean())
 
 
-def _levels(pixels: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).to(device, torch.float32)
-
-
-def _psnr_db(a: Tensor, b: Tensor) -> float:
-    """Of levels 0..255; equal pictures count as differing by a hundredth of a level."""
-    return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-4) / 255**2))
-
-
-def _restore(network: Dagn, pixels: np.ndarray, stated: np.ndarray, device: torch.device) -> Tensor:
+def _restore(network: Dagn, pixels: np.ndarray, stated: np.ndarray, device: torch.device) -> np.ndarray:
     image = to_unit_range(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(device))
-    restored: Tensor = network(image, None, torch.from_numpy(stated[None].copy()).to(device))[0]
-    return restored
+    return to_pixels(network(image, None, torch.from_numpy(stated[None].copy()).to(device))[0])
 
 
 @torch.no_grad()
 def _example(network: Dagn, crop: np.ndarray, device: torch.device) -> Tensor:
     compressed = compress_jpeg(crop, VALIDATION_QUALITIES[0])
-    shown = [torch.from_numpy(np.array(x)).permute(2, 0, 1).to(device) / 255 for x in (compressed, crop)]
     restored = _restore(network, compressed, standard_stated(VALIDATION_QUALITIES[0]), device)
-    return torch.stack([shown[0], restored, shown[1]])
+    return to_unit_range(torch.from_numpy(np.stack([compressed, restored, crop])).permute(0, 3, 1, 2))

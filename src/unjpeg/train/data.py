@@ -8,61 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import platform
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from unjpeg.datasets import image_files, resolved
+from unjpeg.console import progress_bar
 from unjpeg.errors import SettingError, TrainingDataError
-from unjpeg.train.degrade import JpegDegradation
+from unjpeg.files import placed, put_json
+from unjpeg.train.degrade import JpegDegradation, Pixels
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["ImageFolder", "ImageStore", "Pair", "PairedPatches", "Sample", "require_divisible", "sample_loader"]
+__all__ = [
+    "ImageStore",
+    "PairedPatches",
+    "PatchPair",
+    "Sample",
+    "is_validation",
+    "make_sample_loader",
+    "require_divisible",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class ImageFolder:
-    """A folder of images, searched to any depth, and how often it is drawn from relative to the other folders.
-
-    Without a weight a folder counts by its pixels, so that every pixel of all folders is equally likely.
-    """
-
-    path: Path
-    weight: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.weight is not None and not (0 < self.weight < math.inf):
-            raise TrainingDataError(f"{self.path}: its weight must be a positive number, got {self.weight}")
-
-    @classmethod
-    def parse(cls, text: str) -> ImageFolder:
-        """From ``DIR`` or ``DIR=WEIGHT``, as on the command line; ``DIR`` may be a data set's name."""
-        path, separator, weight = text.rpartition("=")
-        if not separator:
-            return cls(resolved(text))
-        try:
-            number = float(weight)
-        except ValueError:
-            return cls(resolved(text))
-        return cls(resolved(path), number)
-
-    def files(self) -> list[Path]:
-        """All image files, sorted by path. Raises TrainingDataError if there is none."""
-        return image_files(self.path)
+ABANDONED_SECONDS: Final = 86_400
 
 
 def is_validation(file: Path, fraction: float) -> bool:
@@ -74,8 +51,7 @@ class ImageStore:
     """Decoded RGB images in one memory-mapped file.
 
     The file is named by a hash of paths, sizes and modification times, and made once; deleting it is always safe.
-    It takes three bytes a pixel. While it is made, a bar shows on a terminal. What a killed process has left half made
-    is removed by the next one on the same machine.
+    It takes three bytes a pixel. While it is made, a bar shows on a terminal.
     """
 
     def __init__(self, files: Sequence[Path], cache_dir: Path) -> None:
@@ -92,31 +68,25 @@ class ImageStore:
         self.shapes: list[tuple[int, int]] = [(height, width) for height, width in index["shapes"]]
         self.checksum: str = index["sha256"]
         self._offsets = np.concatenate([[0], np.cumsum([3 * h * w for h, w in self.shapes])])
-        self._data: NDArray[np.uint8] | None = None
+        self._data: Pixels | None = None
 
     def _write(self, files: Sequence[Path], index_path: Path) -> None:
         shapes, digest = [], hashlib.sha256()
         _remove_abandoned(self._path.parent)
-        partial, partial_index = _partial(self._path), _partial(index_path)
-        try:
-            with partial.open("wb") as out:
-                for file in _counted(files):
-                    pixels = _decode(file)
-                    shapes.append(pixels.shape[:2])
-                    data = pixels.tobytes()
-                    digest.update(data)
-                    out.write(data)
-            partial_index.write_text(json.dumps({"shapes": shapes, "sha256": digest.hexdigest()}))
-            partial.replace(self._path)
-            partial_index.replace(index_path)  # last: a store is complete once its index is there
-        finally:
-            partial.unlink(missing_ok=True)
-            partial_index.unlink(missing_ok=True)
+        with placed(self._path, overwrite=True) as out, progress_bar(len(files), doing="decoding") as show:
+            for number, file in enumerate(files, 1):
+                pixels = _decode(file)
+                shapes.append(pixels.shape[:2])
+                data = pixels.tobytes()
+                digest.update(data)
+                out.write(data)
+                show(number)
+        put_json(index_path, {"shapes": shapes, "sha256": digest.hexdigest()})  # last: only then is a store complete
 
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int) -> Pixels:
         """One image, ``(H, W, 3)``, a read-only view of the file."""
         if self._data is None:  # mapped on first use: each worker process maps for itself
             self._data = np.memmap(self._path, np.uint8, "r")
@@ -125,38 +95,15 @@ class ImageStore:
         return flat.reshape(height, width, 3)
 
 
-def _partial(path: Path) -> Path:
-    """Where this process writes a file until it is whole: no other process of any machine writes there."""
-    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}")
-
-
 def _remove_abandoned(cache_dir: Path) -> None:
-    """Remove the half-made stores of processes of this machine that are no more."""
-    for partial in cache_dir.glob(f"images-*.{platform.node()}.*"):
-        process = partial.name.rpartition(".")[2]
-        if process.isdecimal() and not _is_alive(int(process)):
-            partial.unlink(missing_ok=True)
+    """Remove half-made stores that nobody has written to for a day: a kill leaves some where files need a name."""
+    for partial in cache_dir.glob(".unjpeg-*.partial"):
+        with suppress(OSError):
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                partial.unlink()
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        pass
-    return True
-
-
-def _counted(files: Sequence[Path]) -> Iterator[Path]:
-    """The files, with a bar on a terminal: large sets take minutes."""
-    console = Console(stderr=True)
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield from bar.track(files)
-
-
-def _decode(file: Path) -> NDArray[np.uint8]:
+def _decode(file: Path) -> Pixels:
     try:
         with Image.open(file) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -182,17 +129,17 @@ class Sample:
     stated: Tensor
 
 
-class Pair(NamedTuple):
+class PatchPair(NamedTuple):
     """One training pair: ``Sample``'s fields without the first dimension, pixels ``(H, W, 3)``."""
 
-    compressed: NDArray[np.uint8]
-    original: NDArray[np.uint8]
+    compressed: Pixels
+    original: Pixels
     quality: int
     picture: int
     stated: NDArray[np.float32]
 
 
-class PairedPatches(Dataset[Pair]):
+class PairedPatches(Dataset[PatchPair]):
     """Endless pairs of a compressed patch and its original, with the quality and the picture's number.
 
     An image is drawn by its weight, a patch uniformly inside it, then one of the eight flips and rotations, then the
@@ -235,7 +182,7 @@ class PairedPatches(Dataset[Pair]):
         self._patch, self._resize = patch, resize
         self._degradation, self._seed = degradation, seed
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> PatchPair:
         rng = np.random.default_rng((self._seed, index))
         drawn = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         picture = min(drawn, len(self._store) - 1)  # rounding can leave the last sum a little below 1
@@ -259,9 +206,9 @@ class PairedPatches(Dataset[Pair]):
         if self._blind and rng.random() < self._blind:
             stated = np.zeros_like(stated)
         picture = picture if degraded.like_picture else -1
-        return Pair(degraded.compressed, degraded.original, degraded.quality, picture, stated)
+        return PatchPair(degraded.compressed, degraded.original, degraded.quality, picture, stated)
 
-    def _cut(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    def _cut(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         # With nothing to shrink no number is drawn: samples stay those of earlier trainings.
         halved = self._shrink > 0 and rng.random() < self._shrink
         side = 2 * self._patch if halved else self._patch
@@ -272,11 +219,11 @@ class PairedPatches(Dataset[Pair]):
         cut = image[top : top + side, left : left + side]
         return self._scaled(cut) if halved else cut
 
-    def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _scaled(self, image: Pixels) -> Pixels:
         return np.asarray(Image.fromarray(image).resize((self._patch, self._patch), Image.Resampling.BICUBIC))
 
 
-def _detail(pixels: NDArray[np.uint8]) -> float:
+def _detail(pixels: Pixels) -> float:
     """Mean difference between neighbouring pixels of the green channel."""
     green = pixels[:, :, 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
@@ -298,10 +245,10 @@ class _Numbers(Sampler[int]):
             yield from range(start, start + share)
 
 
-def _collate(items: list[Pair]) -> Sample:
+def _collate(items: list[PatchPair]) -> Sample:
     compressed, original, quality, picture, stated = zip(*items, strict=True)
 
-    def stack(images: tuple[NDArray[np.uint8], ...]) -> Tensor:
+    def stack(images: tuple[Pixels, ...]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.stack(images))).permute(0, 3, 1, 2)
 
     numbers = torch.tensor(quality), torch.tensor(picture), torch.from_numpy(np.stack(stated))
@@ -316,7 +263,7 @@ def require_divisible(batch: int, world_size: int, micro_batches: int) -> None:
         )
 
 
-def sample_loader(
+def make_sample_loader(
     dataset: PairedPatches,
     *,
     first_step: int,

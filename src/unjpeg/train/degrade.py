@@ -14,7 +14,7 @@ from PIL import Image
 from unjpeg.tables import QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
-__all__ = ["Degraded", "Encoding", "JpegDegradation", "compress_jpeg", "standard_stated"]
+__all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels", "compress_jpeg", "standard_stated"]
 
 Pixels = NDArray[np.uint8]
 

@@ -15,19 +15,19 @@ from torch.nn import functional
 from unjpeg.errors import TrainingError
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
 from unjpeg.models.autoencoder import QUALITY_CLASSES, Encoder, pool
-from unjpeg.train.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, select
-from unjpeg.train.config import EncoderTraining, Recipe, json_ready
-from unjpeg.train.data import sample_loader
+from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
+from unjpeg.train.config import EncoderTraining, Recipe, describe_recipe
+from unjpeg.train.data import PairedPatches
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
-from unjpeg.train.run import RunLog, TrainingImages, resume_point, to_unit_range
+from unjpeg.train.run import RunLog, TrainingImages, find_resume_point, load_samples, to_unit_range
 
 __all__ = [
     "DecoupledEncoders",
     "content_loss",
     "discriminator_loss",
-    "encoder_weights",
     "insensitive_loss",
     "load_resnet50",
+    "select_encoders",
     "sensitive_loss",
     "train_encoders",
 ]
@@ -127,11 +127,11 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     """
     config = recipe.encoders
     checkpoint_path = out / "encoders.safetensors"
-    stored_config = json_ready(recipe, "seed", "encoders")
+    stored_config = describe_recipe(recipe, "seed", "encoders")
     stored_config["encoder_width"] = recipe.network.encoder_width
     if config.resnet50 is not None:  # by what it holds, wherever it lies
         stored_config["encoders"]["resnet50"] = _file_hash(Path(config.resnet50))
-    resumed = resume_point(checkpoint_path, stored_config, images.manifest)
+    resumed = find_resume_point(checkpoint_path, stored_config, images.manifest)
 
     torch.manual_seed(recipe.seed)
     encoders = DecoupledEncoders(recipe.network.encoder)
@@ -145,28 +145,24 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     encoders = encoders.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     discriminator = discriminator.to(fabric.device)
     named, named_d = dict(encoders.named_parameters()), dict(discriminator.named_parameters())
-    named_optimizers = make_optimizers(named, config.optimizer)
+    own = make_optimizers(named, config.optimizer)
     adam_d = torch.optim.Adam(named_d.values(), lr=0.0)
-    if resumed:
-        for number, (optimizer, its_tensors) in enumerate(named_optimizers):
-            load_optimizer(optimizer, its_tensors, resumed.tensors, f"optimizer{number}")
-        load_optimizer(adam_d, named_d, resumed.tensors, "discriminator_optimizer")
-    model, *optimizers = fabric.setup(encoders, *(optimizer for optimizer, _ in named_optimizers))
+    every = own | {"discriminator_optimizer": (adam_d, named_d)}
+    load_optimizers(every, resumed)
+    model, *optimizers = fabric.setup(encoders, *(optimizer for optimizer, _ in own.values()))
     judge, optimizer_d = fabric.setup(discriminator, adam_d)
 
     first = resumed.step if resumed else 0
-    loader = sample_loader(
-        images.patches(patch=config.patch, degradation=config.degradation, seed=recipe.seed, resize=config.resize),
-        first_step=first,
-        steps=config.steps,
-        batch=config.batch,
-        micro_batches=config.micro_batches,
-        workers=workers,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+    patches = PairedPatches(
+        images.training,
+        images.weights,
+        patch=config.patch,
+        degradation=config.degradation,
+        seed=recipe.seed,
+        resize=config.resize,
     )
     log = RunLog(fabric, out / "tensorboard", "encoders")
-    samples = log.batches(loader)
+    samples = log.batches(load_samples(fabric, patches, config, first, workers))
     levels = torch.arange(1, QUALITY_CLASSES + 1, device=fabric.device, dtype=torch.float32)
 
     for step in log.steps(first, config.steps):
@@ -227,18 +223,14 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
             log.images(done, "from insensitive features", from_insensitive[shown].detach().float())
             log.images(done, "from sensitive features", from_sensitive[shown].detach().float())
         if (done % config.checkpoint_every == 0 or last) and fabric.is_global_zero:
-            tensors = {f"encoders.{name}": value for name, value in encoders.state_dict().items()}
-            tensors |= {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
-            for number, (plain_optimizer, its_tensors) in enumerate(named_optimizers):
-                tensors |= optimizer_tensors(plain_optimizer, its_tensors, f"optimizer{number}")
-            tensors |= optimizer_tensors(adam_d, named_d, "discriminator_optimizer")
+            tensors = collect_tensors({"encoders": encoders, "discriminator": discriminator}, every)
             Checkpoint(tensors, done, stored_config, images.manifest).save(checkpoint_path)
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
 
 
-def encoder_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def select_encoders(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """What stage 2 takes over from stage 1, by ``Dagn``'s names: both encoders and the quality predictor."""
     state = select(checkpoint.tensors, "encoders")
     out: dict[str, Tensor] = {}

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS, Description, ModelFile
-from unjpeg.models import Dagn, DagnConfig, Guidance
+from unjpeg.models import Dagn, DagnConfig, GuidanceTensors
 from unjpeg.models.exported import Guide, Restore
 from unjpeg.network import Model
 from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
-from unjpeg.train.degrade import compress_jpeg, standard_stated
+from unjpeg.train.degrade import Pixels, compress_jpeg, standard_stated
 from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
@@ -184,9 +184,9 @@ def _store_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def window_crops(images: TrainingImages, window: int) -> list[NDArray[np.uint8]]:
+def cut_window_crops(images: TrainingImages, window: int) -> list[Pixels]:
     """The centres of the validation pictures, as large as the guide's window. Raises TrainingError if none is."""
-    crops = [crop for crop in images.validation_crops(window) if crop.shape[:2] == (window, window)]
+    crops = [crop for crop in images.cut_validation_crops(window) if crop.shape[:2] == (window, window)]
     if not crops:
         raise TrainingError(f"no validation picture is as large as the guide's window of {window} pixels")
     return crops
@@ -194,7 +194,7 @@ def window_crops(images: TrainingImages, window: int) -> list[NDArray[np.uint8]]
 
 @torch.no_grad()
 def _mean_sensitive_features(network: Dagn, images: TrainingImages, window: int) -> NDArray[np.float32]:
-    crops = window_crops(images, window)
+    crops = cut_window_crops(images, window)
     means = []
     for quality in QUALITY_LEVELS:
         batch = np.stack([compress_jpeg(crop, quality) for crop in crops])
@@ -214,7 +214,7 @@ def _check_against_torch(file: ModelFile, network: Dagn) -> None:
     expected = network.guide(torch.from_numpy(windows), torch.from_numpy(np.stack([stated, stated])))
     guidance = model.guide(windows, stated)
     tile = rng.random((1, 3, 5 * stride, 4 * stride), np.float32)
-    means = Guidance(*(value.mean(0, keepdim=True) for value in expected))
+    means = GuidanceTensors(*(value.mean(0, keepdim=True) for value in expected))
     pairs = {
         "insensitive": (guidance.insensitive, means.insensitive),
         "sensitive": (guidance.sensitive, means.sensitive),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unjpeg.models import Dagn, Guidance
+from unjpeg.models import Dagn, GuidanceTensors
 from unjpeg.models.autoencoder import pool
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.tiling import guide_windows
@@ -76,14 +76,14 @@ class PictureGuidance:
             weight.div_(spread.to(weight.device))
             bias.sub_(weight @ features.mean(dim=0).to(weight.device))
 
-    def of(self, network: Dagn, sample: Sample, compressed: Tensor) -> Guidance:
+    def of(self, network: Dagn, sample: Sample, compressed: Tensor) -> GuidanceTensors:
         """Guidance of a batch: of the pictures its patches lie in, a patch's own where it lies in none.
 
         Args:
             compressed: the batch's compressed patches as the network sees them, ``(N, 3, H, W)``, range 0..1.
         """
         of_pictures = self.at(sample.picture.clamp(min=0), sample.quality)._replace(stated=sample.stated)
-        guidance = Guidance(*(part.to(compressed.device) for part in of_pictures))
+        guidance = GuidanceTensors(*(part.to(compressed.device) for part in of_pictures))
         alone = (sample.picture < 0).to(compressed.device)
         if alone.any():
             own = network.guide(compressed[alone])
@@ -91,7 +91,7 @@ class PictureGuidance:
             guidance.sensitive[alone] = own.sensitive
         return guidance
 
-    def at(self, pictures: Tensor, qualities: Tensor) -> Guidance:
+    def at(self, pictures: Tensor, qualities: Tensor) -> GuidanceTensors:
         """Guidance of some pictures, interpolated between the measured qualities. Fusion and what is stated are zeros.
 
         Shape: ``pictures`` (their numbers) and ``qualities`` ``(N,)`` to vectors ``(N, features)``.
@@ -105,4 +105,4 @@ class PictureGuidance:
             for table in (self.insensitive, self.sensitive)
         )
         count = len(pictures)
-        return Guidance(insensitive, sensitive, torch.zeros(count, 1, 1), torch.zeros(count, STATED_FEATURES))
+        return GuidanceTensors(insensitive, sensitive, torch.zeros(count, 1, 1), torch.zeros(count, STATED_FEATURES))

@@ -27,9 +27,8 @@ import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from rich.progress import track
 
-from unjpeg.console import run_safely
+from unjpeg.console import progress_bar, run_safely
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
@@ -37,7 +36,7 @@ from unjpeg.restorer import Restorer
 from unjpeg.train.calibrate import DataOption, ModelArgument, OutOption, rewrite
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["main", "rounded_file"]
+__all__ = ["main", "round_file"]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 75, 85, 90, 95, 98)
 SIDE: Final = 128
@@ -54,7 +53,7 @@ Inputs = Mapping[str, NDArray[np.float32]]
 Range = tuple[float, float]
 
 
-def rounded_file(
+def round_file(
     file: ModelFile,
     originals: Sequence[NDArray[np.uint8]],
     *,
@@ -104,12 +103,14 @@ def rounded_file(
 
     chosen: dict[str, Range] = {}
     alone: dict[str, NDArray[np.float64]] = {}
-    for weight in track(candidates, "convolutions", transient=True):
-        low, high = ranges[weight]
-        tried = [(low * width, high * width) for width in WIDTHS]
-        costs_tried = [costs({weight: wide}) for wide in tried]
-        best = int(np.argmin([used(cost).max() for cost in costs_tried]))
-        chosen[weight], alone[weight] = tried[best], costs_tried[best]
+    with progress_bar(len(candidates), doing="convolutions") as show:
+        for number, weight in enumerate(candidates, 1):
+            low, high = ranges[weight]
+            tried = [(low * width, high * width) for width in WIDTHS]
+            costs_tried = [costs({weight: wide}) for wide in tried]
+            best = int(np.argmin([used(cost).max() for cost in costs_tried]))
+            chosen[weight], alone[weight] = tried[best], costs_tried[best]
+            show(number)
 
     def drop_costliest(cost: NDArray[np.float64]) -> None:
         of_photos, of_worst = used(cost)
@@ -253,7 +254,7 @@ def _roundings(
 
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:
     """Store a second network with a model: the same with most of its convolutions in 8-bit integers."""
-    made = rewrite(model, data, out, SIDE, lambda path, originals: rounded_file(ModelFile.read(path), originals))
+    made = rewrite(model, data, out, SIDE, lambda path, originals: round_file(ModelFile.read(path), originals))
     typer.echo(json.dumps(made.description.int8))
 
 

@@ -68,8 +68,9 @@ def make_optimizers(
     weight_decay: float = 0.0,
     adam_only: tuple[str, ...] = (),
     slow: tuple[str, ...] = (),
-) -> list[NamedOptimizer]:
-    """One optimizer, or Muon and Adam.
+    prefix: str = "optimizer",
+) -> dict[str, NamedOptimizer]:
+    """One optimizer, or Muon and Adam, by their names in a checkpoint: the prefix and a number.
 
     Args:
         adam_only: beginnings of the names of those weights that Muon does not suit: layers between image and
@@ -77,7 +78,7 @@ def make_optimizers(
         slow: beginnings of the names of those that learn slowly beside Muon, with Adam too.
     """
     if kind == "adam":
-        return [(torch.optim.AdamW(named.values(), lr=0.0, weight_decay=weight_decay), named)]
+        return {f"{prefix}0": (torch.optim.AdamW(named.values(), lr=0.0, weight_decay=weight_decay), named)}
     weights = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(adam_only + slow)}
     others = {name: p for name, p in named.items() if name not in weights}
     muon = MatrixMuon(weights.values(), lr=0.0, weight_decay=weight_decay)
@@ -86,7 +87,7 @@ def make_optimizers(
         {"params": [p for name, p in others.items() if name.startswith(slow)], "share": SLOW_SHARE},
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, weight_decay=weight_decay)
-    return [(muon, dict(zip(weights, muon.matrices, strict=True))), (adam, others)]
+    return {f"{prefix}0": (muon, dict(zip(weights, muon.matrices, strict=True))), f"{prefix}1": (adam, others)}
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["PATTERNS", "draw_pattern"]
+from unjpeg.train.degrade import Pixels
 
-Pixels = NDArray[np.uint8]
+__all__ = ["PATTERNS", "draw_pattern"]
 
 _BAYER: Final = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) * 16 + 8
 

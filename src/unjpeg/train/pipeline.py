@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,17 +14,17 @@ from unjpeg.errors import OtherTrainingError, SettingError, TrainingError
 from unjpeg.files import check_target
 from unjpeg.modelfile import ModelFile
 from unjpeg.models.exported import load_exported
-from unjpeg.train.calibrate import CROP_SIDE, calibrated_file
+from unjpeg.train.calibrate import CROP_SIDE, calibrate_file
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import VALIDATION_FRACTION, Recipe, with_settings
-from unjpeg.train.dagn import train_dagn, validation_crops
-from unjpeg.train.data import ImageFolder, require_divisible
-from unjpeg.train.encoders import encoder_weights, train_encoders
+from unjpeg.train.config import VALIDATION_FRACTION, Recipe, apply_settings
+from unjpeg.train.dagn import cut_validation_crops, train_dagn
+from unjpeg.train.data import require_divisible
+from unjpeg.train.encoders import select_encoders, train_encoders
 from unjpeg.train.export import export_checkpoint
 from unjpeg.train.recipes import RECIPES
-from unjpeg.train.run import TrainingImages
+from unjpeg.train.run import open_images
 
-__all__ = ["export_file", "make_fabric", "new_fabric", "open_images", "recipe_by_name", "recipe_for", "train_recipe"]
+__all__ = ["export_file", "find_recipe", "make_fabric", "make_recipe", "new_fabric", "open_images", "train_recipe"]
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -48,7 +47,7 @@ def train_recipe(
 
     Args:
         data: folders of images, each ``DIR`` or ``DIR=WEIGHT``.
-        settings: fields of the recipe to set, each ``field.field=value``; see ``with_settings``.
+        settings: fields of the recipe to set, each ``field.field=value``; see ``apply_settings``.
         start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for its width and
             the number of blocks in a row, which may grow.
         encoders: a model whose encoders to take instead of stage 1's.
@@ -60,17 +59,17 @@ def train_recipe(
         TrainingError: a folder is missing, no held-out picture is large enough to validate on, ``out`` belongs to
             another training, or the model's weights do not fit.
     """
-    recipe = recipe_for(name, settings, devices)
+    recipe = make_recipe(name, settings, devices)
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     given = start or encoders
     file = None if given is None else ModelFile.read(given)
     # Before the processes are launched: pictures are decoded once, and what is wrong with them is said once.
     images = open_images(data, recipe.validation_fraction)
-    validation_crops(images, recipe)  # raises now what it would after all of stage 1
+    cut_validation_crops(images, recipe)  # raises now what it would after all of stage 1
     fabric.launch()
     try:
         if file is None:
-            weights = encoder_weights(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
+            weights = select_encoders(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
             path = train_dagn(fabric, recipe, images, weights, out, workers=workers)
         else:
             network = load_exported(file)
@@ -107,24 +106,24 @@ def export_file(
     stage = loaded.config["dagn"]
     window = stage.get("guide_window") or stage["patch"]
     export_checkpoint(loaded, images, out, name=name, guide_window=window, guide_windows=guide_windows)
-    file = calibrated_file(out, images.validation_crops(CROP_SIDE))
+    file = calibrate_file(out, images.cut_validation_crops(CROP_SIDE))
     file.write(out)
     return file
 
 
-def recipe_by_name(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """Raises SettingError if there is none."""
     if name not in RECIPES:
         raise SettingError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
 
 
-def recipe_for(name: str, settings: Sequence[str], devices: int) -> Recipe:
+def make_recipe(name: str, settings: Sequence[str], devices: int) -> Recipe:
     """A recipe with some of its fields set, for so many processes.
 
     Raises SettingError if there is no such recipe or setting, or the processes cannot share a stage's batch equally.
     """
-    recipe = with_settings(recipe_by_name(name), settings)
+    recipe = apply_settings(find_recipe(name), settings)
     for stage in (recipe.encoders, recipe.dagn):
         require_divisible(stage.batch, devices, stage.micro_batches)
     return recipe
@@ -153,13 +152,6 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         raise SettingError(f"cannot train like that: {error}") from error
     except (RuntimeError, ImportError) as error:  # what the machine lacks
         raise TrainingError(f"cannot train like that: {error}") from error
-
-
-def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
-    """Training and validation pictures of folders or data sets, decoded once into the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
-    folders = [ImageFolder.parse(text) for text in data]
-    return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
 
 
 def _precision(wanted: str) -> str:

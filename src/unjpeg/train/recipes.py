@@ -19,9 +19,6 @@ __all__ = [
     "fast",
     "fast_more",
     "published",
-    "real_life",
-    "short",
-    "short_unguided",
     "small",
     "small_textbook",
     "tiny",
@@ -157,18 +154,6 @@ def fast() -> Recipe:
     return replace(recipe, name="fast", network=network, dagn=replace(recipe.dagn, steps=24_000, patterns=0.0))
 
 
-def real_life() -> Recipe:
-    """``default`` with more files as they are in the wild: half of the pairs, in both stages."""
-    recipe = default()
-    mixed = replace(recipe.dagn.degradation, real_life=0.5)
-    return replace(
-        recipe,
-        name="real-life",
-        encoders=replace(recipe.encoders, degradation=mixed),
-        dagn=replace(recipe.dagn, degradation=mixed),
-    )
-
-
 def default_more() -> Recipe:
     """To go on from the shipped ``default`` (``--start default``): larger patches, few patterns, a low rate."""
     return _more(default())
@@ -189,20 +174,6 @@ def _more(recipe: Recipe) -> Recipe:
         learning_rate=replace(recipe.dagn.learning_rate, peak=1.2e-3),
     )
     return replace(recipe, name=f"{recipe.name}-more", dagn=stage)
-
-
-def short() -> Recipe:
-    """The first minutes of ``default``, less deep: a trial to compare others with. Stage 1 is the same."""
-    recipe = default()
-    network = replace(recipe.network, blocks=2)
-    return replace(recipe, name="short", network=network, dagn=replace(recipe.dagn, steps=600, ema_decay=0.99))
-
-
-def short_unguided() -> Recipe:
-    """``short`` without the three guidance modules, to see what they are worth at this size."""
-    recipe = short()
-    network = replace(recipe.network, insensitive_guidance=False, sensitive_guidance=False, fusion=False)
-    return replace(recipe, name="short-unguided", network=network)
 
 
 def tiny() -> Recipe:
@@ -238,9 +209,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fast": fast,
     "fast-more": fast_more,
     "published": published,
-    "real-life": real_life,
-    "short": short,
-    "short-unguided": short_unguided,
     "small": small,
     "small-textbook": small_textbook,
     "tiny": tiny,

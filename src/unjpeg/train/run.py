@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +17,27 @@ from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import OtherTrainingError, TrainingDataError
 from unjpeg.train.checkpoint import Checkpoint
-from unjpeg.train.config import completed
-from unjpeg.train.data import ImageFolder, ImageStore, PairedPatches, Sample, is_validation
-from unjpeg.train.degrade import JpegDegradation
+from unjpeg.train.config import DagnTraining, EncoderTraining, complete_config
+from unjpeg.train.data import ImageStore, PairedPatches, Sample, is_validation, make_sample_loader
+from unjpeg.train.degrade import Pixels
 
-__all__ = ["AveragedModel", "RunLog", "Throughput", "TrainingImages", "resume_point", "to_unit_range"]
+__all__ = [
+    "AveragedModel",
+    "RunLog",
+    "Throughput",
+    "TrainingImages",
+    "find_resume_point",
+    "load_samples",
+    "open_images",
+    "to_pixels",
+    "to_unit_range",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +89,7 @@ class TrainingImages:
         }
         return cls(store, held_out, weights.tolist(), manifest, has_split)
 
-    def patches(
-        self,
-        *,
-        patch: int,
-        degradation: JpegDegradation,
-        seed: int,
-        resize: bool = False,
-        candidates: int = 1,
-        shrink: float = 0.0,
-        patterns: float = 0.0,
-        blind: float = 0.0,
-    ) -> PairedPatches:
-        """Endless training pairs: see ``PairedPatches``."""
-        return PairedPatches(
-            self.training,
-            self.weights,
-            patch=patch,
-            degradation=degradation,
-            seed=seed,
-            resize=resize,
-            candidates=candidates,
-            shrink=shrink,
-            patterns=patterns,
-            blind=blind,
-        )
-
-    def validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
+    def cut_validation_crops(self, side: int, multiple: int = 16) -> list[np.ndarray]:
         """The centre of every held-out picture, at most ``side`` wide and high, sides multiples of ``multiple``.
 
         Raises TrainingDataError if no picture is that large.
@@ -117,6 +104,29 @@ class TrainingImages:
         if not crops:
             raise TrainingDataError(f"no validation picture is {multiple} pixels wide and high; add larger pictures")
         return crops
+
+
+def open_images(data: Sequence[str], validation_fraction: float) -> TrainingImages:
+    """Training and validation pictures of folders or data sets, decoded once into the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unjpeg"
+    folders = [ImageFolder.parse(text) for text in data]
+    return TrainingImages.open(folders, validation_fraction=validation_fraction, cache_dir=cache)
+
+
+def load_samples(
+    fabric: Fabric, patches: PairedPatches, stage: EncoderTraining | DagnTraining, first_step: int, workers: int
+) -> DataLoader[Sample]:
+    """This process's part of the batches of a stage, from a step on, compressed in ``workers`` processes."""
+    return make_sample_loader(
+        patches,
+        first_step=first_step,
+        steps=stage.steps,
+        batch=stage.batch,
+        micro_batches=stage.micro_batches,
+        workers=workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -244,12 +254,12 @@ class RunLog:
             self._writer.close()
 
 
-def resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
+def find_resume_point(path: Path, config: dict[str, Any], manifest: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint to go on from, if there is one. Raises OtherTrainingError if it belongs to another training."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
-    stored = completed(checkpoint.config)
+    stored = complete_config(checkpoint.config)
     if stored != config:
         changed = ", ".join(sorted(_differences(stored, config)))
         raise OtherTrainingError(f"{path}: was made with another configuration ({changed}); choose another folder")
@@ -273,3 +283,10 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> Iterable[str]:
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 ``(N, 3, H, W)`` to float32 0..1, channels last (twice as fast on CPUs)."""
     return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """The way back for one picture: ``(C, H, W)``, range 0..1, to ``(H, W, C)``, rounded and clipped to uint8."""
+    levels = (image.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(1, 2, 0).cpu().numpy()
+    return pixels

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -18,16 +17,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.datasets import ImageFolder
 from unjpeg.errors import SettingError, TrainingDataError
-from unjpeg.train.data import ImageFolder, ImageStore, Pair, PairedPatches, Sample, is_validation, sample_loader
-from unjpeg.train.degrade import JpegDegradation, compress_jpeg, standard_stated
+from unjpeg.files import placed
+from unjpeg.train.data import ImageStore, PairedPatches, PatchPair, Sample, is_validation, make_sample_loader
+from unjpeg.train.degrade import JpegDegradation, Pixels, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
 from unjpeg.train.run import TrainingImages
-
-Pixels = NDArray[np.uint8]
 
 
 def open_patches(
@@ -58,7 +56,7 @@ def open_patches(
     )
 
 
-def same(a: Pair, b: Pair) -> bool:
+def same(a: PatchPair, b: PatchPair) -> bool:
     numbers = (a.quality, a.picture) == (b.quality, b.picture)
     arrays = ((a.compressed, b.compressed), (a.original, b.original), (a.stated, b.stated))
     return numbers and all(np.array_equal(one, other) for one, other in arrays)
@@ -89,7 +87,7 @@ def test_sample_is_a_function_of_seed_and_number(image_folder: Path) -> None:
 
 
 def batches(patches: PairedPatches, **options: int) -> list[Sample]:
-    return list(sample_loader(patches, **{"first_step": 0, "steps": 3, "batch": 8, "workers": 0, **options}))
+    return list(make_sample_loader(patches, **{"first_step": 0, "steps": 3, "batch": 8, "workers": 0, **options}))
 
 
 def joined(parts: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -329,46 +327,49 @@ def test_store_is_remade_when_a_part_was_deleted(image_folder: Path, tmp_path: P
 def test_store_survives_a_kill_while_its_index_is_written(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(path: Path, text: str) -> int:
-        path.write_bytes(text.encode()[:20])
-        raise KeyboardInterrupt
+    def killed(path: Path, record: object) -> None:
+        with placed(path, overwrite=True) as file:
+            file.write(json.dumps(record).encode()[:20])
+            raise KeyboardInterrupt
 
     files = ImageFolder(image_folder).files()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", killed)
+        patch.setattr("unjpeg.train.data.put_json", killed)
         with pytest.raises(KeyboardInterrupt):
             ImageStore(files, tmp_path / "cache")
     store = ImageStore(files, tmp_path / "cache")
     assert np.array_equal(store[5], np.asarray(Image.open(files[5])))
 
 
-def test_half_made_stores_of_killed_processes_are_removed(image_folder: Path, tmp_path: Path) -> None:
+def test_half_made_stores_that_nobody_writes_to_are_removed(image_folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here = platform.node()
-    abandoned = [cache / f"images-0.{suffix}.{here}.{ended.pid}" for suffix in ("u8", "json")]
+    abandoned = [cache / f".unjpeg-{number:016x}.partial" for number in range(2)]
     others = [
-        cache / f"images-0.u8.{here}.{os.getpid()}",  # still at work
-        cache / f"images-0.u8.another-{here}.{ended.pid}",  # on another machine, where that number may be alive
+        cache / ".unjpeg-00000000000000ff.partial",  # somebody, on whatever machine, is still at work
         cache / "images-0.u8",
         cache / "notes.txt",
     ]
     for file in (*abandoned, *others):
         file.write_bytes(b"half")
+    for file in (*abandoned, *others[1:]):
+        os.utime(file, (0, 0))
     store = ImageStore(ImageFolder(image_folder).files(), cache)
     assert len(store) == 6
     assert not any(file.exists() for file in abandoned)
     assert all(file.read_bytes() == b"half" for file in others)
 
 
+@pytest.mark.parametrize("left", [0, 1])
 def test_a_kill_while_pictures_are_decoded_leaves_nothing_for_ever(
-    image_folder: Path, tmp_path: Path, child_environment: dict[str, str]
+    image_folder: Path, tmp_path: Path, child_environment: dict[str, str], left: int
 ) -> None:
+    """Nothing at all, or where the file system has no nameless files (and Linux does not forget them) for a day."""
     script = """
 import os, signal, sys
 from pathlib import Path
+from unjpeg import files
+from unjpeg.datasets import ImageFolder
 from unjpeg.train import data
 
 decode, seen = data._decode, []
@@ -378,14 +379,17 @@ def killed(file):
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(file)
 data._decode = killed
-data.ImageStore(data.ImageFolder(Path(sys.argv[1])).files(), Path(sys.argv[2]))
+if sys.argv[3] == "1":
+    files._nameless = lambda _folder: None
+data.ImageStore(ImageFolder(Path(sys.argv[1])).files(), Path(sys.argv[2]))
 """
     cache = tmp_path / "cache"
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(image_folder), str(cache)], env=child_environment, check=False
-    )
+    command = [sys.executable, "-c", script, str(image_folder), str(cache), str(left)]
+    ran = subprocess.run(command, env=child_environment, check=False)
     assert ran.returncode == -signal.SIGKILL
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.iterdir())) == left
+    for partial in cache.iterdir():
+        os.utime(partial, (0, 0))
     ImageStore(ImageFolder(image_folder).files(), cache)
     assert sorted(file.suffix for file in cache.iterdir()) == [".json", ".u8"]
 
@@ -528,7 +532,7 @@ def test_folders_are_drawn_by_their_weights(
         cache_dir=tmp_path / "cache",
     )
     # Small is a quarter of large's pixels: 4 x 256 against 4096, a fifth of all.
-    patches = images.patches(patch=8, degradation=JpegDegradation(90, 90), seed=1)
+    patches = PairedPatches(images.training, images.weights, patch=8, degradation=JpegDegradation(90, 90), seed=1)
     draws = 1500
     counts = Counter(int(patches[number][1][0, 0, 0]) for number in range(draws))
     tolerance = 4 * np.sqrt(shares[0] * shares[1] / draws)
@@ -553,7 +557,7 @@ def test_manifest_tells_what_was_trained_on(image_folder: Path, tmp_path: Path) 
 
 def test_validation_crops_are_centred_and_on_the_grid(image_folder: Path, tmp_path: Path) -> None:
     images = TrainingImages.open([ImageFolder(image_folder)], validation_fraction=0.5, cache_dir=tmp_path / "cache")
-    crops = images.validation_crops(64)
+    crops = images.cut_validation_crops(64)
     assert len(crops) == len(images.validation) > 0
     for i, crop in enumerate(crops):
         image = images.validation[i]

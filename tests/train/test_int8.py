@@ -22,7 +22,7 @@ from unjpeg.restorer import Restorer
 from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
 from unjpeg.tiling import Tiling
 from unjpeg.train import int8
-from unjpeg.train.int8 import main, rounded_file
+from unjpeg.train.int8 import main, round_file
 
 needs_bf16 = pytest.mark.skipif(
     not processor_features() & BF16_FEATURES, reason="this processor does not multiply bf16"
@@ -73,7 +73,7 @@ def test_a_small_budget_leaves_some_in_floating_point(
 ) -> None:
     most = rounded.description.int8
     assert most is not None
-    fewer = rounded_file(ModelFile.read(tiny_model), crops, **{budget: most[budget] / 4, other: 1})
+    fewer = round_file(ModelFile.read(tiny_model), crops, **{budget: most[budget] / 4, other: 1})
     facts = fewer.description.int8
     assert facts is not None
     assert 0 < facts["convolutions"] < most["convolutions"]
@@ -87,12 +87,12 @@ def test_what_cannot_be_rounded_says_so(
 ) -> None:
     file = ModelFile.read(tiny_model)
     with pytest.raises(TrainingError, match="for as little as that"):
-        rounded_file(file, crops[:1], worst_db=0)
+        round_file(file, crops[:1], worst_db=0)
     with pytest.raises(TrainingError, match="no pictures"):
-        rounded_file(file, [])
+        round_file(file, [])
     monkeypatch.setattr(int8, "_is_inner", lambda weight: False)
     with pytest.raises(TrainingError, match="none of the convolutions"):
-        rounded_file(file, crops[:1])
+        round_file(file, crops[:1])
 
 
 def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path: Path) -> None:

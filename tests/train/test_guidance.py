@@ -9,11 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unjpeg.datasets import ImageFolder
 from unjpeg.models import Dagn, DagnConfig
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.tiling import guide_windows
 from unjpeg.train.config import DagnTraining, EncoderTraining, Recipe
-from unjpeg.train.data import ImageFolder, Sample
+from unjpeg.train.data import Sample
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.guidance import QUALITY_LEVELS, PictureGuidance
 from unjpeg.train.run import TrainingImages, to_unit_range

@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import synthetic_photo
 from unjpeg.jpeg import JpegImage
 from unjpeg.tables import standard_table
 from unjpeg.train import degrade
-from unjpeg.train.degrade import Encoding, JpegDegradation, compress_jpeg
+from unjpeg.train.degrade import Encoding, JpegDegradation, Pixels, compress_jpeg
 from unjpeg.train.quantisation import STYLES
-
-Pixels = NDArray[np.uint8]
 
 WILD = JpegDegradation(5, 100, real_life=1.0)
 

@@ -17,24 +17,24 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from unjpeg.adapt.carn import Adaptation, Pretraining, adapt_network, freeze_denoiser, pretrain, restore_pixels, stored
-from unjpeg.adapt.domains import Cutting, Pixels, SourceDomain, TargetDomain, checksum, compressed, grey
+from unjpeg.adapt.carn import Adaptation, Pretraining, adapt_network, describe_training, pretrain, restore_pixels
+from unjpeg.adapt.domains import Cutting, SourceDomain, TargetDomain, checksum, compress_all, load_grey
 from unjpeg.errors import TrainingDataError, TrainingError
+from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import (
-    ArCnnConfig,
     Backbone,
     BackboneConfig,
     DagnConfig,
     DiscriminatorConfig,
-    DnCnnConfig,
     RdnConfig,
     make_backbone,
 )
 from unjpeg.train.config import LearningRate, require_at_least
 from unjpeg.train.data import ImageStore
+from unjpeg.train.degrade import Pixels
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "carn_recipe"]
+__all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "find_carn_recipe", "freeze_denoiser"]
 
 VALIDATION_PICTURES = 16
 """As many held-out pictures watch over a training; the tables are measured on all of them."""
@@ -121,26 +121,16 @@ def _small_with(name: str, **changes: Any) -> CarnRecipe:
     return replace(recipe, name=name, adaptation=replace(recipe.adaptation, **changes))
 
 
-def _small_on(name: str, backbone: BackboneConfig, **changes: Any) -> CarnRecipe:
-    recipe = _small_with(name, **changes)
-    return replace(recipe, backbone=backbone)
-
-
-_MOMENTS = DiscriminatorConfig("moments", standardised=True)
 _CONVOLVED = DiscriminatorConfig("convolved", standardised=True)
-_DEEP = RdnConfig(width=24, blocks=3, layers=3, growth=12, split=2)
 
 CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
     "published": published,
     "small": small,
-    # What lambda does; 0 is the control: as many more steps on the source, without an adversary.
+    # The control: as many more steps on the source, without an adversary.
     "small-lambda-0": partial(_small_with, "small-lambda-0", strength=0.0),
-    "small-lambda-0.01": partial(_small_with, "small-lambda-0.01", strength=0.01),
-    "small-lambda-1": partial(_small_with, "small-lambda-1", strength=1.0),
-    "small-ramp": partial(_small_with, "small-ramp", ramp=True),
-    "small-printed-step": partial(_small_with, "small-printed-step", discriminator_step="published"),
-    "small-printed-features": partial(_small_with, "small-printed-features", discriminator=DiscriminatorConfig()),
-    "small-moments": partial(_small_with, "small-moments", discriminator=_MOMENTS),
+    "small-moments": partial(
+        _small_with, "small-moments", discriminator=DiscriminatorConfig("moments", standardised=True)
+    ),
     "small-convolved": partial(_small_with, "small-convolved", discriminator=_CONVOLVED),
     # An adversary that sees quality and is ahead of the features, and pulls ten times as hard as the others.
     "small-convolved-tenfold-lambda-1": partial(
@@ -150,32 +140,11 @@ CARN_RECIPES: dict[str, Callable[[], CarnRecipe]] = {
         discriminator_step="tenfold",
         strength=1.0,
     ),
-    # Where the features are split: behind two of the three dense blocks instead of in front of them.
-    "small-deep": partial(_small_on, "small-deep", _DEEP),
-    "small-deep-moments": partial(_small_on, "small-deep-moments", _DEEP, discriminator=_MOMENTS),
-    # Other backbones through the same code.
-    "small-dncnn": partial(_small_on, "small-dncnn", DnCnnConfig(width=32, depth=8)),
-    "small-arcnn": partial(_small_on, "small-arcnn", ArCnnConfig()),
-    "small-dagn": partial(
-        _small_on,
-        "small-dagn",
-        DagnConfig(
-            width=24,
-            scales=2,
-            blocks=1,
-            stem=2,
-            norm="none",
-            encoder_width=2,
-            insensitive_guidance=False,
-            sensitive_guidance=False,
-            fusion=False,
-        ),
-    ),
     "tiny": tiny,
 }
 
 
-def carn_recipe(name: str) -> CarnRecipe:
+def find_carn_recipe(name: str) -> CarnRecipe:
     """Raises TrainingError if there is none."""
     if name not in CARN_RECIPES:
         raise TrainingError(f"no recipe {name!r}; there are: {', '.join(CARN_RECIPES)}")
@@ -203,9 +172,9 @@ class CarnPictures:
             validation: held out instead of what ``images`` holds out.
         """
         side = max(recipe.pretraining.patch, recipe.adaptation.patch)
-        training = grey(images.training, divide=recipe.divide, min_side=side)
+        training = load_grey(images.training, divide=recipe.divide, min_side=side)
         order = np.random.default_rng(0).permutation(len(training))
-        held_out = grey(validation or images.validation, divide=recipe.divide, min_side=side)
+        held_out = load_grey(validation or images.validation, divide=recipe.divide, min_side=side)
         manifest = images.manifest
         if validation is not None:
             manifest = manifest | {"validation_images": len(validation), "validation_sha256": validation.checksum}
@@ -254,8 +223,8 @@ class Scenarios:
         """Supervised: the given originals at each quality factor."""
         recipe = self.recipe
         everything = [picture for pictures in originals.values() for picture in pictures]
-        decoded = [picture for q, pictures in originals.items() for picture in compressed(pictures, q)]
-        identity = stored(self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
+        decoded = [picture for q, pictures in originals.items() for picture in compress_all(pictures, q)]
+        identity = describe_training(self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
         manifest = self._manifest({f"source_q{q}": pictures for q, pictures in originals.items()})
         name = "trained-" + "-".join(f"q{q}x{len(pictures)}" for q, pictures in originals.items())
         config = recipe.pretraining
@@ -279,8 +248,10 @@ class Scenarios:
         originals = self.supervised if originals is None else originals
         start = self.trained({source: originals})
         # From here on nothing knows the target's originals.
-        targets = compressed(self.unlabelled if unlabelled is None else unlabelled, target)
-        identity = stored(self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config)
+        targets = compress_all(self.unlabelled if unlabelled is None else unlabelled, target)
+        identity = describe_training(
+            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config
+        )
         manifest = self._manifest({f"source_q{source}": originals, f"target_q{target}": targets})
         name = f"adapted-q{source}x{len(originals)}-to-q{target}x{len(targets)}"
 
@@ -292,7 +263,7 @@ class Scenarios:
                 self.fabric,
                 network,
                 config,
-                SourceDomain(compressed(originals, source), originals, cutting),
+                SourceDomain(compress_all(originals, source), originals, cutting),
                 TargetDomain(targets, cutting),
                 partial(self._psnr_db, qualities=(source,)),
                 path,
@@ -318,7 +289,9 @@ class Scenarios:
             learning_rate=config.learning_rate,
             checkpoint_every=config.checkpoint_every,
         )
-        identity = stored(self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone)
+        identity = describe_training(
+            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone
+        )
         manifest = self._manifest({f"source_q{source}": self.supervised, f"target_q{target}": self.unlabelled})
 
         def train(path: Path) -> Backbone:
@@ -326,7 +299,7 @@ class Scenarios:
             network.load_state_dict(start.state_dict())
             freeze_denoiser(network)
             cutting = Cutting(alone.batch, alone.patch, alone.grid, seed=self.seed + 1)
-            pairs = SourceDomain(compressed(self.unlabelled, target), self.unlabelled, cutting)
+            pairs = SourceDomain(compress_all(self.unlabelled, target), self.unlabelled, cutting)
             validate = partial(self._psnr_db, qualities=(target,))
             pretrain(
                 self.fabric,
@@ -360,15 +333,23 @@ class Scenarios:
 
     def _psnr_db(self, network: Backbone, *, qualities: Sequence[int]) -> dict[str, float]:
         """Mean over held-out pictures at the source's qualities."""
-        found = {}
+        found, originals = {}, self.pictures.held_out[:VALIDATION_PICTURES]
         for quality in qualities:
-            values = []
-            for original in self.pictures.held_out[:VALIDATION_PICTURES]:
-                restored = restore_pixels(network, compressed([original], quality)[0])
-                squared = np.square(restored.astype(np.float64) - original).mean()
-                values.append(-10 * float(np.log10(max(squared, 1e-9) / 255**2)))
+            restored = (restore_pixels(network, decoded) for decoded in compress_all(originals, quality))
+            values = [psnr_db(*pair, most=MOST_DB) for pair in zip(restored, originals, strict=True)]
             found[f"psnr_db_q{quality}"] = float(np.mean(values))
         return found
+
+
+def freeze_denoiser(network: Backbone) -> None:
+    """Only what ``extract`` computes with is trained from here on: D keeps its weights."""
+    side = network.total_stride * 2
+    features = network.eval().extract(torch.zeros(1, network.image_channels, side, side))  # batch norm learns nothing
+    reached = sum(tensor.sum() for tensor in (features.seen, *features.carried))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(reached, trained, allow_unused=True)  # type: ignore[arg-type]
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _uncut(config: BackboneConfig) -> BackboneConfig:

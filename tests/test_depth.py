@@ -1,0 +1,176 @@
+"""More than 8 bits: by the header, at full depth through the restoration, and never cut without a word."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import pyvips
+from numpy.typing import NDArray
+from PIL import Image
+
+from jpegs import picture, saved
+from unjpeg.depth import rounded
+from unjpeg.errors import BadImageError, OutputError, UnsupportedImageError
+from unjpeg.metadata import Metadata
+from unjpeg.output import write_image
+from unjpeg.picture import read_picture
+from unjpeg.restorer import Restorer
+from unjpeg.settings import Settings
+
+
+def deep_picture(channels: int, height: int = 40, width: int = 56) -> NDArray[np.uint16]:
+    """Soft, with all the depth in use."""
+    rng = np.random.default_rng(channels)
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [
+        (np.sin(x / 9 + i) * np.cos(y / 7) + 1) / 2 * 60000 + rng.integers(0, 5000, x.shape) for i in range(channels)
+    ]
+    pixels = np.stack(planes, axis=2).astype(np.uint16)
+    return pixels[..., 0] if channels == 1 else pixels
+
+
+def file_of(pixels: NDArray[np.uint16], kind: str) -> bytes:
+    if kind in ("png", "tiff"):
+        buffer = io.BytesIO()
+        write_image(buffer, pixels, Metadata(), format=kind)
+        return buffer.getvalue()
+    header = f"P{6 if pixels.ndim == 3 else 5}\n# a comment 7\n{pixels.shape[1]} {pixels.shape[0]}\n65535\n"
+    return header.encode() + pixels.astype(">u2").tobytes()
+
+
+# Pillow opens no TIFF of 16 bits with grey and alpha.
+KINDS = [(kind, channels) for kind in ("png", "tiff") for channels in (1, 2, 3, 4) if (kind, channels) != ("tiff", 2)]
+KINDS += [("ppm", 1), ("ppm", 3)]
+
+
+def colours(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+    if channels in (2, 4):
+        pixels = pixels[..., :-1]
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+@pytest.mark.parametrize(("kind", "channels"), KINDS)
+def test_full_depth_comes_through(kind: str, channels: int, lively_restorer: Restorer) -> None:
+    pixels = deep_picture(channels)
+    data = file_of(pixels, kind)
+    untouched = lively_restorer.restore(data, strength=0)
+    np.testing.assert_array_equal(untouched.pixels, pixels)
+    result = lively_restorer.restore(data)
+    assert result.pixels.dtype == np.uint16
+    # What the network changes in the rounded copy is what it changes here.
+    eight = rounded(np.ascontiguousarray(colours(pixels, channels)))
+    change = lively_restorer.restore(eight, bit_depth=16).pixels.astype(int) - eight.astype(int) * 257
+    inside = np.abs(eight.astype(int) - 128) < 100
+    got = colours(result.pixels, channels).astype(int) - colours(pixels, channels).astype(int)
+    assert np.abs(got - change)[inside].max() <= 1
+    assert np.abs(change).max() > 100
+    if channels in (2, 4):
+        np.testing.assert_array_equal(result.pixels[..., -1], pixels[..., -1])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_eight_bits_on_request_are_rounded_and_noted(strength: float, lively_restorer: Restorer) -> None:
+    data = file_of(deep_picture(3), "png")
+    deep = lively_restorer.restore(data, strength=strength)
+    eight = lively_restorer.restore(data, strength=strength, bit_depth=8)
+    assert eight.pixels.dtype == np.uint8
+    assert np.abs(eight.pixels.astype(int) * 257 - deep.pixels).max() <= 130
+    assert [note for note in eight.report.notes if "16 bits per sample, and the result 8" in note]
+    assert not deep.report.notes
+
+
+@pytest.mark.parametrize("largest", [256, 1023, 4095, 65535])
+def test_any_largest_value_of_a_ppm(largest: int, tiny_restorer: Restorer) -> None:
+    values = np.linspace(0, largest, 8 * 8 * 3).round().astype(np.uint16)
+    data = f"P6 8 8 {largest}\n".encode() + values.astype(">u2").tobytes()
+    read = read_picture(data)
+    assert read.bits == largest.bit_length()
+    expected = np.rint(values.astype(float) * 65535 / largest).reshape(8, 8, 3)
+    assert np.abs(tiny_restorer.restore(data, strength=0).pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_deep_avif(bits: int, alpha: bool, tiny_restorer: Restorer) -> None:
+    pixels = deep_picture(4 if alpha else 3, 64, 64)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16")
+    data = image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True, effort=0)
+    read = read_picture(data)
+    assert read.bits == bits
+    assert read.deep is not None
+    assert np.abs(read.deep.astype(int) - pixels[..., :3]).max() <= 2 * 65535 / (2**bits - 1)
+    assert len(np.unique(read.deep)) > 300
+    assert (read.alpha is not None) == alpha
+    assert tiny_restorer.restore(data).pixels.dtype == np.uint16
+
+
+def test_an_avif_of_eight_bits_stays_one(tiny_restorer: Restorer) -> None:
+    assert tiny_restorer.restore(saved(picture(32, 32), "AVIF")).pixels.dtype == np.uint8
+
+
+def test_colours_of_an_avif_that_are_not_the_usual_are_carried_over(tiny_restorer: Restorer) -> None:
+    data = saved(picture(32, 32), "AVIF")
+    assert b"nclx" in data
+    at = data.index(b"nclx") + 4
+    for primaries, transfer, expected in ((9, 16, (9, 16, 0, 1)), (12, 13, (12, 13, 0, 1)), (1, 13, None)):
+        changed = data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+        found = dict(read_picture(changed).metadata.colour).get(b"cICP")
+        assert found == (bytes(expected) if expected else None)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_deep_tiff_is_turned_once(orientation: int, tiny_restorer: Restorer) -> None:
+    pixels = deep_picture(3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    write_image(buffer, pixels, Metadata(exif=exif.tobytes()[6:]), format="tiff")
+    restored = tiny_restorer.restore(buffer.getvalue(), strength=0)
+    eight = io.BytesIO()
+    write_image(eight, rounded(pixels), Metadata(exif=exif.tobytes()[6:]), format="tiff")
+    expected = tiny_restorer.restore(eight.getvalue(), strength=0)
+    np.testing.assert_array_equal(rounded(restored.pixels), expected.pixels)
+    assert restored.metadata.orientation == expected.metadata.orientation
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"), [("png", "ushort"), ("tiff", "ushort"), ("jpeg", "uchar"), ("webp", "uchar")]
+)
+def test_files_have_what_their_format_holds(
+    format: Literal["png", "tiff", "jpeg", "webp"], dtype: str, tiny_restorer: Restorer, tmp_path: Path
+) -> None:
+    data = file_of(deep_picture(3), "png")
+    tiny_restorer.restore(data).save(tmp_path / "whole", format=format)
+    settings = Settings()
+    work = tiny_restorer.begin(data, settings.options_for(format))
+    report = settings.save(work, tmp_path / "strips", format)
+    for name in ("whole", "strips"):
+        assert pyvips.Image.new_from_file(str(tmp_path / name)).format == dtype
+    assert bool([note for note in report.notes if "result 8" in note]) == (dtype == "uchar")
+    if dtype == "uchar":
+        asked = tiny_restorer.restore(data, bit_depth=16)
+        with pytest.raises(OutputError, match="16-bit"):
+            asked.save(tmp_path / "asked", format=format)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+@pytest.mark.parametrize("size", [20, 200, 1000])
+def test_a_deep_file_that_is_cut_is_refused(size: int, tiny_restorer: Restorer) -> None:
+    for kind in ("png", "ppm", "tiff"):
+        with pytest.raises(BadImageError, match=r"damaged|not a picture"):
+            tiny_restorer.restore(file_of(deep_picture(3), kind)[:size], strength=0)
+
+
+def test_what_nothing_here_reads_at_its_depth_is_refused(tiny_restorer: Restorer) -> None:
+    deep = pyvips.Image.new_from_array(deep_picture(3)).copy(interpretation="rgb16")
+    refused = [b"P3 1 1 65535 1 2 3\n"]
+    if "jp2ksave" in dir(pyvips) or pyvips.type_find("VipsOperation", "jp2ksave_buffer"):
+        refused.append(deep.jp2ksave_buffer(lossless=True))
+    for data in refused:
+        with pytest.raises(UnsupportedImageError, match="bits"):
+            tiny_restorer.restore(data)
