@@ -1,0 +1,1015 @@
+"""What compressed a picture before its last file: where the 8x8 grid lay, with which steps; or nothing.
+
+::
+
+    pixels ─▶ windows ─▶ DCT at all 64 places of a grid ─▶ histograms ─▶ likelihood of each step ─▶ grid and tables
+              a sample      a few low frequencies                                               ─▶ blocks that fit
+
+On the grid of an earlier JPEG each DCT coefficient lies near a multiple of that file's step: a *comb*. Elsewhere it
+does not. ``read_history`` compares, for each of the 64 places that a grid can have, the likelihood of "a smooth
+density, quantised with step q, blurred by what came after" with that of the smooth density alone, which is what the
+picture shows at all places together. So a picture is its own yardstick: ruled tables and dither, which show combs everywhere,
+gain nothing by it.
+
+Of pixels, what came after is rounding to integers. Of a JPEG it is that file's own quantisation, carried over to the
+earlier grid; where both grids are one, the comb is looked for in the file's own coefficients.
+
+How to use it::
+
+    history = read_history(pixels)                # a PNG, an array, ...
+    history = read_history(jpeg.pixels, jpeg)     # a JPEG: what came before it
+    history.verdict                               # "compressed", "clean", "scaled" or "undecided"
+    for region in history.regions:                # one earlier JPEG each; empty unless "compressed"
+        region.earlier                            # grid, tables, sampling
+        recover(pixels, region, jpeg)             # unjpeg.recovery: its coefficients, as cells to project to
+
+Letters in names: V and U block rows and columns, 88 the inside of a block, O a grid's place (8 * row + column), F a
+frequency, S a step, B a histogram's bin, N windows or blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
+from unjpeg.jpeg import Component, JpegImage, standard_table
+from unjpeg.upsampling import Upsampling, chroma_noise, plane_at_scale, upsampled
+
+__all__ = ["Earlier", "History", "Region", "Verdict", "carried_noise", "read_history"]
+
+Verdict = Literal["compressed", "clean", "scaled", "undecided"]
+"""Of what came before: a JPEG whose grid and tables are known; nothing lossy, on positive evidence; a JPEG that was
+scaled afterwards; or nothing that can be told."""
+
+MIN_SIDE = 64
+"""Pixels. Smaller pictures stay undecided."""
+
+PIXEL_NOISE = 0.36
+"""Standard deviation, in levels, of a coefficient's error after YCbCr and then RGB were rounded to integers."""
+
+_SPAN = 2 * BLOCK - 1
+_DIAGONAL = 5
+_FREQUENCIES = [(v, u) for v in range(_DIAGONAL + 1) for u in range(_DIAGONAL + 1 - v)]
+_FREQUENCIES += [(0, 6), (6, 0), (0, 7), (7, 0)]  # a grid that is a pixel off meets block edges, which show here
+_V = np.array([v for v, _ in _FREQUENCIES])
+_U = np.array([u for _, u in _FREQUENCIES])
+
+_BINS = 512
+"""Histograms of magnitudes in half levels, up to 255; the last bin holds the rest and says nothing."""
+
+_CANDIDATES = 3000
+_WINDOWS = 1200
+"""Windows that are looked at, and those of them (with something in them) whose grid is looked for."""
+
+_BLOCKS = 6000
+"""Blocks, at most, that the tables are read from and the map of a region is made of."""
+
+_MIN_WINDOWS = 24
+
+_EARLIER_SHARE = 0.6
+"""Prior share of a region's coefficients that follow the comb: some blocks clip, or were painted over."""
+
+FOUND = 0.05
+"""Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
+FOUND_NATS = 40.0
+
+TRIED = 6
+"""Places of a grid that are tried where only proof decides."""
+
+MAX_REGIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier JPEG, as far as the picture still shows it.
+
+    Attributes:
+        top, left: where its grid starts: rows and columns of the picture before the first whole block, 0..7; 0..15 in a
+            direction in which chroma is subsampled.
+        luma_88, chroma_88: steps, natural order, as they lie in this picture (so transposed, if it was turned);
+            no chroma if the picture is grey. Where the evidence ends, those of the nearest standard tables.
+        known_88: of luma, which steps were read from the pixels.
+        chroma_scale: (vertical, horizontal): pixels that one chroma sample covers.
+        upsampling: how its chroma was brought back to the picture's size.
+        quality: of the nearest standard tables, 1..100.
+        is_standard: whether they are libjpeg's tables of that quality, as far as is known.
+        is_transposed: whether the picture was turned by a quarter, or mirrored along a diagonal, afterwards.
+        is_same_grid: whether the last file, a JPEG, has its blocks and chroma sampling where this one had them.
+        is_proven: whether its coefficients, decoded again, give the pixels. Never of a JPEG's history.
+        noise_88: standard deviation of each luma coefficient's error by what came after, in levels.
+        evidence: nats per block in favour of this grid and table; 0.05 is little, above 1 there is no doubt.
+    """
+
+    top: int
+    left: int
+    luma_88: NDArray[np.uint16]
+    chroma_88: NDArray[np.uint16] | None
+    known_88: NDArray[np.bool_]
+    chroma_scale: tuple[int, int]
+    upsampling: Upsampling
+    quality: int
+    is_standard: bool
+    is_transposed: bool
+    is_same_grid: bool
+    is_proven: bool
+    noise_88: NDArray[np.float32]
+    evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of the picture with one earlier JPEG.
+
+    Attributes:
+        top, left, height, width: in pixels. Its sides are known to a block or so.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    earlier: Earlier
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened to a picture before its last file.
+
+    Attributes:
+        regions: largest first; they do not overlap.
+        covers_all: whether the regions leave nothing of the picture out. What they leave out was not compressed by a
+            JPEG that can be seen.
+        pitch: (vertical, horizontal) distance in pixels between the lines of a grid that was scaled, or None.
+    """
+
+    verdict: Verdict
+    regions: tuple[Region, ...] = ()
+    covers_all: bool = False
+    pitch: tuple[float, float] | None = None
+
+
+def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> History:
+    """What compressed a picture before its last file.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, 3)``.
+        jpeg: the last file, if it was a JPEG: ``pixels`` are its own. It counts as no part of its history.
+    """
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        return History("undecided")
+    if jpeg is not None and jpeg.header.colour_space == "RGB":
+        return History("undecided")
+    if jpeg is not None:
+        same_grid = _same_grid(jpeg)
+        if same_grid is not None:
+            height, width = pixels.shape[:2]
+            return History("compressed", (Region(0, 0, height, width, same_grid),), covers_all=True)
+    regions: list[Region] = []
+    view = _View(pixels, jpeg)
+    for _ in range(MAX_REGIONS):
+        region = view.next_region(regions)
+        if region is None:
+            break
+        regions.append(region)
+        if _area(regions) >= pixels.shape[0] * pixels.shape[1]:
+            break
+    if regions:
+        regions.sort(key=lambda region: -region.height * region.width)
+        return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
+    return History("undecided")
+
+
+def _area(regions: Sequence[Region]) -> int:
+    return sum(region.height * region.width for region in regions)
+
+
+# --- The evidence of a grid -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """A grid that stands out.
+
+    Attributes:
+        lead: nats per window over the next best place.
+    """
+
+    row: int
+    column: int
+    lead: float
+
+
+class _View:
+    """A picture, sampled."""
+
+    def __init__(self, pixels: NDArray[np.uint8], jpeg: JpegImage | None) -> None:
+        self.pixels, self.jpeg = pixels, jpeg
+        height, width = pixels.shape[:2]
+        tops, lefts = _spread(height, width, _SPAN, _CANDIDATES)
+        luma, lowest, highest = _luma_at(pixels, tops, lefts, _SPAN)
+        useful = highest.astype(np.int16) - lowest > 3
+        unclipped = useful & (lowest > 0) & (highest < 255)
+        if unclipped.sum() >= 150:
+            useful = unclipped
+        self._tops, self._lefts, self._windows = tops[useful], lefts[useful], luma[useful]
+        self._error_88 = _quantisation_error(jpeg.components[0]) if jpeg is not None else None
+
+    def noise(self, row: int, column: int) -> NDArray[np.float64]:
+        """Standard deviation of the luma coefficients on a grid at this place, ``(8, 8)``."""
+        if self._error_88 is None:
+            return np.full((BLOCK, BLOCK), PIXEL_NOISE)
+        return np.sqrt(carried_noise(self._error_88, row, column) + PIXEL_NOISE**2)
+
+    def next_region(self, known: Sequence[Region]) -> Region | None:
+        """The region that stands out most beside those that are known."""
+        free = np.ones(len(self._tops), np.bool_)
+        for region in known:
+            free &= ~_overlaps(self._tops, self._lefts, region)
+        free_at = np.flatnonzero(free)
+        if len(free_at) < _MIN_WINDOWS:
+            return None
+        if len(free_at) > _WINDOWS:
+            free_at = free_at[np.linspace(0, len(free_at) - 1, _WINDOWS).astype(np.int64)]
+        found = (self._region_on(grid, known) for grid in self._grids_of(self._windows[free_at]))
+        return next((region for region in found if region is not None), None)
+
+    def _grids_of(self, windows_NSS: NDArray[np.float32]) -> list[_Grid]:
+        """The places that stand out, best first."""
+        scores_O = score_places(windows_NSS, self._mean_noise()) / len(windows_NSS)
+        if self.jpeg is not None:
+            scores_O[0] = scores_O.min()  # its own grid
+        order = np.argsort(-scores_O)
+        best = int(order[0])
+        # Next to the true grid, strong combs still show.
+        rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
+        far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
+        if self.jpeg is not None:
+            far[0] = False
+            lead = float(scores_O[best] - scores_O[far].max())
+            stands_out = lead > FOUND and lead * len(windows_NSS) > FOUND_NATS
+            return [_Grid(*divmod(best, BLOCK), lead)] if stands_out else []
+        # Of strong compression the combs show everywhere, and block edges are plain. There is proof: try some places.
+        if scores_O[best] - scores_O.min() < FOUND:
+            return []
+        places = list(dict.fromkeys([best, _edges_at(windows_NSS), *(int(place) for place in order[1:TRIED])]))
+        return [_Grid(*divmod(place, BLOCK), float(scores_O[place] - scores_O.min())) for place in places]
+
+    def _mean_noise(self) -> NDArray[np.float64]:
+        """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
+        noise_F: NDArray[np.float64] = self.noise(4, 4)[_V, _U]
+        return noise_F
+
+    def _region_on(self, grid: _Grid, known: Sequence[Region]) -> Region | None:
+        """The region around the blocks that fit, and what its tables are; None if a closer look finds none."""
+        lattice = _Lattice(self.pixels, grid, known)
+        noise_88 = self.noise(grid.row, grid.column)
+        if not lattice.free.any():
+            return None
+        reading = lattice.read_table(lattice.free, noise_88)
+        fits = lattice.fitting(reading)
+        rectangle = lattice.rectangle(fits)
+        if rectangle is None:
+            return None
+        inside = lattice.inside(rectangle) & lattice.free
+        if not inside.any():
+            return None
+        reading = lattice.read_table(inside, noise_88)
+        if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
+            return None
+        is_proven = self.jpeg is None and lattice.proves(reading, inside)
+        if self.jpeg is None and not is_proven:
+            return None
+        chroma = _Chroma((0, 0), (1, 1), "none", None)
+        if self.pixels.ndim == 3:
+            if self.jpeg is None:
+                chroma = _read_chroma(self.pixels, rectangle, grid, reading.quality)
+            else:  # nothing better is known
+                steps_88 = standard_table(reading.quality, chroma=True)
+                chroma = _Chroma((0, 0), self.jpeg.components[1].scale, "triangle", steps_88)
+        earlier = Earlier(
+            top=grid.row + chroma.phase[0],
+            left=grid.column + chroma.phase[1],
+            luma_88=reading.steps_88.astype(np.uint16),
+            chroma_88=None if chroma.steps_88 is None else chroma.steps_88.astype(np.uint16),
+            known_88=reading.known_88,
+            chroma_scale=chroma.scale,
+            upsampling=chroma.upsampling,
+            quality=reading.quality,
+            is_standard=reading.is_standard,
+            is_transposed=reading.is_transposed,
+            is_same_grid=False,
+            is_proven=is_proven,
+            noise_88=noise_88.astype(np.float32),
+            evidence=reading.evidence,
+        )
+        return Region(*rectangle, earlier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A luma table, as read from blocks; ``ratios_6B``: of its steps, at each of the 64 frequencies."""
+
+    steps_88: NDArray[np.int64]
+    known_88: NDArray[np.bool_]
+    quality: int
+    is_standard: bool
+    is_transposed: bool
+    ratios_6B: NDArray[np.float32]
+    evidence: float
+
+
+class _Lattice:
+    """Blocks of a grid, all of a small picture or an even sample of a large one, and their neighbours off the grid."""
+
+    def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region]) -> None:
+        self._height, self._width = pixels.shape[:2]
+        rows, columns = (self._height - grid.row) // BLOCK, (self._width - grid.column) // BLOCK
+        stride = max(1, round((rows * columns / _BLOCKS) ** 0.5))
+        self._pitch = stride * BLOCK
+        tops = grid.row + np.arange(0, rows, stride) * BLOCK
+        lefts = grid.column + np.arange(0, columns, stride) * BLOCK
+        self._tops, self._lefts = (side.ravel() for side in np.meshgrid(tops, lefts, indexing="ij"))
+        self.shape = (len(tops), len(lefts))
+        luma, lowest, highest = _luma_at(pixels, self._tops, self._lefts, BLOCK)
+        self.coefficients_N6 = dct_blocks(luma).reshape(-1, BLOCK * BLOCK)
+        self._bins_N6 = _bins_of(self.coefficients_N6)
+        off = []
+        for down, across in _OFF_GRID:
+            off_tops = np.minimum(self._tops + down, self._height - BLOCK)
+            off_lefts = np.minimum(self._lefts + across, self._width - BLOCK)
+            off.append(dct_blocks(_luma_at(pixels, off_tops, off_lefts, BLOCK)[0]).reshape(-1, BLOCK * BLOCK))
+        self._off_N6 = off
+        self._off_bins_N6 = [_bins_of(one) for one in off]
+        self.clipped = (lowest == 0) | (highest == 255)
+        self.flat = highest.astype(np.int16) - lowest <= 1
+        self.free = np.ones(len(self._tops), np.bool_)
+        for region in known:
+            self.free &= ~_overlaps(self._tops, self._lefts, region)
+
+    def read_table(self, among_N: NDArray[np.bool_], noise_88: NDArray[np.float64]) -> _Reading:
+        """The table that these blocks show best."""
+        among = among_N & ~self.flat & ~self.clipped
+        if among.sum() < _MIN_WINDOWS:
+            among = among_N
+        return _read_table(
+            self._bins_N6[among],
+            [bins[among] for bins in self._off_bins_N6],
+            noise_88.ravel(),
+            _standard_tables().reshape(-1, BLOCK * BLOCK),
+        )
+
+    def fitting(self, reading: _Reading) -> NDArray[np.int8]:
+        """Whether each block's surroundings follow the comb: 1, -1 (not), or 0 (cannot be told); ``shape``."""
+        on = self._nats(reading, self._bins_N6)
+        off = (self._nats(reading, self._off_bins_N6[0]) + self._nats(reading, self._off_bins_N6[1])) / 2
+        gain = on - off
+        # What fits no better than it does off the grid, and badly, was not compressed on it.
+        return ((gain > DECIDED).astype(np.int8) - ((gain < DECIDED / 2) & (on < -DECIDED))).astype(np.int8)
+
+    def _nats(self, reading: _Reading, bins_N6: NDArray[np.int64]) -> NDArray[np.float32]:
+        """In favour of the comb, summed over each block's surroundings, ``shape``."""
+        each = np.zeros(len(self._tops), np.float32)
+        for number in range(BLOCK * BLOCK):
+            each += reading.ratios_6B[number].take(bins_N6[:, number])
+        each[self.flat | ~self.free] = 0
+        return _box_sums(np.clip(each, -20, 20).reshape(self.shape), 1)
+
+    def rectangle(self, fits: NDArray[np.int8]) -> tuple[int, int, int, int] | None:
+        """Top, left, height and width of the largest region that fits.
+
+        It grows to the picture's edges where nothing speaks against it.
+        """
+        found = _largest_patch(fits)
+        if found is None:
+            return None
+        first_row, last_row, first_column, last_column = found
+        if (fits[:first_row] < 0).sum() <= 0.1 * (fits[:first_row] != 0).sum():
+            first_row = 0
+        if (fits[last_row + 1 :] < 0).sum() <= 0.1 * (fits[last_row + 1 :] != 0).sum():
+            last_row = fits.shape[0] - 1
+        rows = fits[first_row : last_row + 1]
+        if (rows[:, :first_column] < 0).sum() <= 0.1 * (rows[:, :first_column] != 0).sum():
+            first_column = 0
+        if (rows[:, last_column + 1 :] < 0).sum() <= 0.1 * (rows[:, last_column + 1 :] != 0).sum():
+            last_column = fits.shape[1] - 1
+        tops, lefts = self._tops.reshape(self.shape)[:, 0], self._lefts.reshape(self.shape)[0]
+        top = 0 if first_row == 0 else int(tops[first_row])
+        left = 0 if first_column == 0 else int(lefts[first_column])
+        bottom = self._height if last_row == self.shape[0] - 1 else int(tops[last_row]) + self._pitch
+        right = self._width if last_column == self.shape[1] - 1 else int(lefts[last_column]) + self._pitch
+        return top, left, bottom - top, right - left
+
+    def inside(self, rectangle: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """Which blocks lie in a rectangle."""
+        top, left, height, width = rectangle
+        inside: NDArray[np.bool_] = (self._tops >= top) & (self._tops + BLOCK <= top + height)
+        inside &= (self._lefts >= left) & (self._lefts + BLOCK <= left + width)
+        return inside
+
+    def proves(self, reading: _Reading, among_N: NDArray[np.bool_]) -> bool:
+        """Whether coefficients rounded to the table's multiples give the pixels back, and would not elsewhere."""
+        among = among_N & ~self.clipped & (np.square(self.coefficients_N6[:, 1:]).mean(axis=1) > ACTIVE_POWER)
+        if among.sum() < _MIN_WINDOWS:
+            return False
+        steps = reading.steps_88.ravel().astype(np.float32)
+
+        def share_exact(coefficients_N6: NDArray[np.float32]) -> float:
+            off = coefficients_N6 - steps * np.rint(coefficients_N6 / steps)
+            return float((np.square(off).mean(axis=1) < EXACT_POWER).mean())
+
+        exact = share_exact(self.coefficients_N6[among])
+        return exact > 0.6 and share_exact(self._off_N6[0][among]) < 0.6 * exact
+
+
+_OFF_GRID = ((4, 4), (3, 5), (5, 2))
+OWN_TABLE_GAIN = 0.9
+EVIDENCE = 0.1
+EVIDENCE_NATS = 60.0
+DECIDED = 8.0
+"""Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
+ACTIVE_POWER = 1.0
+EXACT_POWER = 0.25
+
+
+def _read_table(
+    bins_N6: NDArray[np.int64],
+    off_bins_N6: Sequence[NDArray[np.int64]],
+    noise_6: NDArray[np.float64],
+    tables_Q6: NDArray[np.int64],
+) -> _Reading:
+    """The table that blocks show best.
+
+    Args:
+        bins_N6: of the coefficients of blocks on the grid.
+        off_bins_N6: of the same places off the grid, some times.
+        tables_Q6: the standard tables of qualities 1 to 100, and further hundreds of variants.
+    """
+    on = _histograms(bins_N6)
+    off = [_histograms(bins) for bins in off_bins_N6]
+    density_6B = _smooth_density(np.sum(off, axis=0))
+    excess = on - np.mean(off, axis=0, dtype=np.float32)  # so what is wrong with the model cancels out
+    totals = np.zeros(len(tables_Q6))
+    free_steps = np.ones(BLOCK * BLOCK, np.int64)
+    known = np.zeros(BLOCK * BLOCK, np.bool_)
+    free_gain = 0.0
+    for number in range(BLOCK * BLOCK):
+        steps, of_table = np.unique(tables_Q6[:, number], return_inverse=True)
+        filled = on[number].nonzero()[0]
+        top = int(filled[filled < _BINS - 1][-1]) if len(filled) and filled[0] < _BINS - 1 else 0
+        ratios_SB = _log_ratios(density_6B[number : number + 1], steps, noise_6[number : number + 1], _EARLIER_SHARE)[0]
+        scores = ratios_SB @ excess[number]
+        totals += scores[of_table]
+        best = int(scores.argmax())
+        if scores[best] > 6 and top > steps[best]:  # a multiple beyond 0 has been seen
+            free_steps[number], known[number] = steps[best], True
+            free_gain += float(scores[best]) - 6
+    chosen = int(totals.argmax())
+    # Own tables must pay for their freedom; what blurs a comb can favour a wrong step.
+    is_standard = totals[chosen] >= free_gain * OWN_TABLE_GAIN - 40
+    steps_6 = tables_Q6[chosen].copy()
+    if not is_standard:
+        steps_6[known] = free_steps[known]
+    ratios_6B = np.concatenate(
+        [
+            _log_ratios(density_6B[n : n + 1], steps_6[n : n + 1], noise_6[n : n + 1], _EARLIER_SHARE)[0]
+            for n in range(BLOCK * BLOCK)
+        ]
+    )
+    here = float((ratios_6B * on).sum())
+    elsewhere = max(float((ratios_6B * one).sum()) for one in off)
+    return _Reading(
+        steps_6.reshape(BLOCK, BLOCK),
+        known.reshape(BLOCK, BLOCK),
+        chosen % 100 + 1,
+        bool(is_standard),
+        chosen >= 100,
+        ratios_6B,
+        (here - elsewhere) / len(bins_N6),
+    )
+
+
+def _histograms(bins_N6: NDArray[np.int64]) -> NDArray[np.float32]:
+    """``(64, _BINS)``."""
+    shifted = bins_N6 + np.arange(BLOCK * BLOCK) * _BINS
+    counts = np.bincount(shifted.ravel(), minlength=BLOCK * BLOCK * _BINS)
+    return counts.reshape(BLOCK * BLOCK, _BINS).astype(np.float32)
+
+
+def _box_sums(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
+    """Sums over the surroundings of each entry, ``2 * reach + 1`` each way, fewer at the edges."""
+    for axis in (0, 1):
+        sums = np.cumsum(np.insert(values, 0, 0, axis=axis), axis=axis, dtype=np.float64)
+        length = values.shape[axis]
+        last = np.minimum(np.arange(length) + reach + 1, length)
+        first = np.maximum(np.arange(length) - reach, 0)
+        values = (sums.take(last, axis=axis) - sums.take(first, axis=axis)).astype(np.float32)
+    return values
+
+
+def _largest_patch(fits: NDArray[np.int8]) -> tuple[int, int, int, int] | None:
+    """First and last row and column of the largest connected patch of 1, across gaps of 0."""
+    positive = fits > 0
+    if not positive.any():
+        return None
+    passable = fits >= 0
+    seen = np.zeros(fits.shape, np.bool_)
+    best: tuple[int, tuple[int, int, int, int]] = (0, (0, 0, 0, 0))
+    for start in zip(*np.nonzero(positive), strict=True):
+        if seen[start]:
+            continue
+        seen[start] = True
+        stack, count = [(int(start[0]), int(start[1]))], 0
+        top, bottom, left, right = stack[0][0], stack[0][0], stack[0][1], stack[0][1]
+        while stack:
+            row, column = stack.pop()
+            if positive[row, column]:
+                count += 1
+                top, bottom = min(top, row), max(bottom, row)
+                left, right = min(left, column), max(right, column)
+            for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+                if 0 <= r < fits.shape[0] and 0 <= c < fits.shape[1] and passable[r, c] and not seen[r, c]:
+                    seen[r, c] = True
+                    stack.append((r, c))
+        best = max(best, (count, (top, bottom, left, right)))
+    return best[1]
+
+
+def _edges_at(windows_NSS: NDArray[np.float32]) -> int:
+    """The place whose lines show the largest steps, as against those beside them."""
+    place = 0
+    for axis in (1, 2):
+        steps = np.abs(np.diff(windows_NSS, axis=axis)).mean(axis=(0, 3 - axis))
+        excess = steps[1:-1] - (steps[:-2] + steps[2:]) / 2  # step i is before row i + 2
+        by_line = np.zeros(BLOCK)
+        np.add.at(by_line, (np.arange(len(excess)) + 2) % BLOCK, excess)
+        by_line /= np.bincount((np.arange(len(excess)) + 2) % BLOCK, minlength=BLOCK)
+        place = place * BLOCK + int(by_line.argmax())
+    return place
+
+
+def _ring(distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Distance modulo 8, 0..4."""
+    around = distance % BLOCK
+    return np.minimum(around, BLOCK - around)
+
+
+def _overlaps(tops: NDArray[np.int64], lefts: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = (tops + _SPAN > region.top) & (tops < region.top + region.height)
+    inside &= (lefts + _SPAN > region.left) & (lefts < region.left + region.width)
+    return inside
+
+
+def _spread(height: int, width: int, span: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tops and lefts of at most so many squares, multiples of 8, evenly over the picture with a fixed jitter."""
+    rows, columns = (height - span) // BLOCK + 1, (width - span) // BLOCK + 1
+    total = rows * columns
+    picks = np.arange(total)
+    if total > most:
+        jitter = np.random.default_rng(0).random(most)
+        picks = np.minimum(((np.arange(most) + jitter) * (total / most)).astype(np.int64), total - 1)
+    return picks // columns * BLOCK, picks % columns * BLOCK
+
+
+def _luma_at(
+    pixels: NDArray[np.uint8], tops: NDArray[np.int64], lefts: NDArray[np.int64], span: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Luma around 0 of squares, ``(N, span, span)``, and the lowest and the highest value of any channel in each."""
+    view = np.lib.stride_tricks.sliding_window_view(pixels, (span, span), axis=(0, 1))
+    squares = view[tops, lefts]
+    flat = squares.reshape(len(squares), -1)
+    return _luma(squares, axis=1), flat.min(axis=1), flat.max(axis=1)
+
+
+def _luma(values: NDArray[np.uint8], axis: int) -> NDArray[np.float32]:
+    """Luma around 0 of grey (three axes) or RGB (four; the channels' axis is given)."""
+    if values.ndim == 3:
+        return values.astype(np.float32) - np.float32(128)
+    red, green, blue = (values.take(i, axis=axis).astype(np.float32) for i in range(3))
+    weights = RGB_TO_YCC[0]
+    out: NDArray[np.float32] = weights[0] * red + weights[1] * green + weights[2] * blue - np.float32(128)
+    return out
+
+
+def _cosines() -> NDArray[np.float64]:
+    """Orthonormal DCT-II: row u holds basis function u."""
+    u, x = np.mgrid[0:BLOCK, 0:BLOCK]
+    matrix: NDArray[np.float64] = np.sqrt(2 / BLOCK) * np.cos((2 * x + 1) * u * np.pi / (2 * BLOCK))
+    matrix[0] /= np.sqrt(2)
+    return matrix
+
+
+@lru_cache
+def _sliding_basis() -> NDArray[np.float32]:
+    """The basis functions at all eight places in a window, ``(_SPAN, 64)``."""
+    out = np.zeros((_SPAN, BLOCK, BLOCK), np.float32)
+    for place in range(BLOCK):
+        out[place : place + BLOCK, place] = _cosines().T
+    return out.reshape(_SPAN, -1)
+
+
+def _sliding_histograms(windows_NSS: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Histograms of the low coefficients' magnitudes at all places, ``(F, 64, _BINS)``."""
+    basis, count = _sliding_basis(), len(windows_NSS)
+    across = windows_NSS.reshape(-1, _SPAN) @ basis
+    across = np.ascontiguousarray(across.reshape(count, _SPAN, -1).swapaxes(1, 2)).reshape(-1, _SPAN)
+    both = (across @ basis).reshape(count, BLOCK, BLOCK, BLOCK, BLOCK)  # window, column, u, row, v
+    starts = np.arange(BLOCK * BLOCK).reshape(BLOCK, BLOCK).T * _BINS  # column, row
+    out = np.empty((len(_FREQUENCIES), BLOCK * BLOCK, _BINS), np.float32)
+    for number, (v, u) in enumerate(_FREQUENCIES):
+        bins = _bins_of(both[:, :, u, :, v])
+        bins += starts
+        out[number] = np.bincount(bins.ravel(), minlength=BLOCK * BLOCK * _BINS).reshape(BLOCK * BLOCK, _BINS)
+    return out
+
+
+def _bins_of(coefficients: NDArray[np.floating]) -> NDArray[np.int64]:
+    out: NDArray[np.int64] = np.minimum(np.abs(coefficients) * 2 + np.float32(0.5), _BINS - 1).astype(np.int64)
+    return out
+
+
+def _smooth_density(counts_FB: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A density without combs, sums 1: averaged over a width in proportion to the magnitude; zero stays apart."""
+    bins = np.arange(_BINS)
+    low = np.maximum((bins / 1.4).astype(np.int64), 3)
+    high = np.clip(np.ceil(bins * 1.4).astype(np.int64) + 1, low + 1, _BINS - 1)
+    low = np.minimum(low, high - 1)
+    sums = np.zeros((len(counts_FB), _BINS + 1))
+    np.cumsum(counts_FB, axis=1, out=sums[:, 1:])
+    density: NDArray[np.float64] = (sums[:, high] - sums[:, low] + 0.25) / (high - low)
+    density[:, :3] = counts_FB[:, :3] + 0.01
+    density[:, -1] = counts_FB[:, -1] + 0.01
+    density /= density.sum(axis=1, keepdims=True)
+    return density
+
+
+def _comb_shape(steps_S: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
+    """Of a magnitude in a cell, how probable it is that noise brought it from the cell's middle, ``(S, B)``."""
+    magnitude = np.arange(_BINS) / 2
+    step = steps_S[:, None].astype(np.float64)
+    nearest = np.rint(magnitude / step)
+    off = magnitude - nearest * step
+    shape = np.zeros(off.shape)
+    # Most blocks carry less noise than the mean says: what is smooth has lost nothing.
+    for width, share in ((noise, 0.7), (noise / 3, 0.3)) if noise > 1.5 * PIXEL_NOISE else ((noise, 1.0),):
+        spread = np.sqrt(width**2 + 0.25 / 12)
+        peak = share * 0.5 / (spread * np.sqrt(2 * np.pi))
+        for turn in (-1, 0, 1):
+            shape += peak * np.exp(-0.5 * ((off + turn * step) / spread) ** 2)
+    shape[(nearest == 0) & (magnitude > 0)] *= 2  # both signs
+    return shape.astype(np.float32)
+
+
+_cached_shape = lru_cache(maxsize=8)(lambda steps, noise: _comb_shape(np.array(steps), noise))
+
+
+def _log_ratios(
+    density_FB: NDArray[np.float64], steps_S: NDArray[np.int64], noise_F: NDArray[np.float64], share: float
+) -> NDArray[np.float32]:
+    """Logarithm of (comb / density), robust: a share of the coefficients follows the comb. ``(F, S, B)``."""
+    magnitude = np.arange(_BINS) / 2
+    step = steps_S[:, None].astype(np.float64)
+    nearest = np.rint(magnitude / step)
+    first = np.clip(np.ceil((nearest - 0.5) * step * 2 - 1e-9), 0, _BINS - 1).astype(np.int64)
+    last = np.ceil((nearest + 0.5) * step * 2 - 1e-9).astype(np.int64)
+    whole = last < _BINS - 1
+    last = np.minimum(last, _BINS - 1)
+    sums = np.zeros((len(density_FB), _BINS + 1), np.float32)
+    np.cumsum(density_FB, axis=1, out=sums[:, 1:])
+    inverse = (share / density_FB).astype(np.float32)
+    out = np.empty((len(density_FB), len(steps_S), _BINS), np.float32)
+    whole_cell_S = np.minimum(np.ceil(steps_S * 1.0).astype(np.int64), _BINS - 1)
+    steps = tuple(int(step) for step in steps_S)
+    for number in range(len(density_FB)):
+        shape = _cached_shape(steps, round(float(noise_F[number]), 2))
+        mass = sums[number].take(last) - sums[number].take(first)
+        mass *= shape
+        mass *= inverse[number]
+        # What is quantised to zero is often exactly zero, as are flat blocks that were not compressed: of the zeros'
+        # cell only that nothing lies far from its middle counts.
+        near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
+        zeros = np.minimum(whole_cell_S, near)
+        for row, (cell, middle) in enumerate(zip(whole_cell_S, zeros, strict=True)):
+            if noise_F[number] > 1.5 * PIXEL_NOISE:
+                break
+            mass[row, :middle] = share * sums[number, cell] / max(sums[number, middle], 1e-12)
+        mass += np.float32(1 - share)
+        np.copyto(mass, np.float32(1), where=~whole)
+        np.log(mass, out=out[number])
+    out[..., -1] = 0
+    out[:, steps_S <= 1] = 0  # rounding hides these
+    return out
+
+
+@lru_cache
+def _standard_tables() -> NDArray[np.int64]:
+    """Of all qualities, as they are and transposed, ``(200, 8, 8)``."""
+    tables = np.stack([standard_table(quality) for quality in range(1, 101)])
+    return np.concatenate([tables, tables.swapaxes(1, 2)])
+
+
+@lru_cache
+def _search_steps() -> NDArray[np.int64]:
+    """Steps whose likelihood is computed: all small ones, and those of standard tables at the low frequencies."""
+    standard = _standard_tables()[[*range(3, 100), *range(103, 200)]][:, _V, _U]
+    steps = np.unique(standard)
+    return np.union1d(np.arange(2, 33), steps[(steps > 1) & (steps <= 200)])
+
+
+def score_places(windows_NSS: NDArray[np.float32], noise_F: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Nats in favour of a grid at each of the 64 places, ``(64,)``: the best of the standard and of free tables."""
+    counts_FOB = _sliding_histograms(windows_NSS)
+    density_FB = _smooth_density(counts_FOB.sum(axis=1))
+    steps = _search_steps()
+    ratios_FSB = _log_ratios(density_FB, steps, noise_F, _EARLIER_SHARE)
+    scores_FOS = np.matmul(counts_FOB, ratios_FSB.swapaxes(1, 2))
+    place = np.clip(np.searchsorted(steps, np.maximum(_standard_tables()[:, _V, _U], 2)), 0, len(steps) - 1)
+    standard_OQ = np.zeros((BLOCK * BLOCK, len(place)), np.float32)
+    for number in range(len(_FREQUENCIES)):
+        standard_OQ += scores_FOS[number][:, place[:, number]]
+    free_O = np.maximum(scores_FOS.max(axis=2) - 6, 0).sum(axis=0)
+    out: NDArray[np.float32] = np.maximum(standard_OQ.max(axis=1), free_O)
+    return out
+
+
+# --- The noise that a JPEG's quantisation leaves ----------------------------------------------------------------------
+
+
+def _quantisation_error(component: Component) -> NDArray[np.float64]:
+    """Variance of what a file's quantisation changed, of each coefficient on its own grid, ``(8, 8)``."""
+    half = component.table_88.astype(np.float64) / 2
+    zero = (component.coefficients_VU88 == 0).mean(axis=(0, 1))
+    # Coefficients are about Laplacian: the share of zeros tells their scale, and that the error within the zeros' cell.
+    scale = -half / np.log(1 - np.clip(zero, 1e-3, 1 - 1e-4))
+    within = 2 * scale**2 - np.exp(-half / scale) * (half**2 + 2 * half * scale + 2 * scale**2)
+    uniform = half**2 / 3
+    out: NDArray[np.float64] = np.minimum(within + (1 - zero) * uniform, uniform)
+    return out
+
+
+def carried_noise(variance_88: NDArray[np.float64], row: int, column: int) -> NDArray[np.float64]:
+    """Variance on a grid that starts ``row`` rows and ``column`` columns in, of independent errors on the grid at 0."""
+    out = np.zeros((BLOCK, BLOCK))
+    for down in _shift_power(row):
+        for across in _shift_power(column):
+            out += down @ variance_88 @ across.T
+    return out
+
+
+@lru_cache
+def _shift_power(shift: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Power that a coefficient of the shifted grid takes from those of the two blocks that it lies on."""
+    cosines = _cosines()
+    first, second = np.zeros((BLOCK, BLOCK)), np.zeros((BLOCK, BLOCK))
+    first[: BLOCK - shift] = cosines[:, shift:].T
+    second[BLOCK - shift :] = cosines[:, :shift].T
+    return (cosines @ first) ** 2, (cosines @ second) ** 2
+
+
+_SAME_GRID_BLOCKS = 12000
+
+
+def _same_grid(jpeg: JpegImage) -> Earlier | None:
+    """An earlier JPEG of lower quality on the same grid, from the comb in the file's own coefficients."""
+    reading = _aligned_reading(jpeg)
+    if reading is None:
+        return None
+    quality, is_transposed, evidence = reading
+    luma_88 = standard_table(quality)
+    if is_transposed:
+        luma_88 = luma_88.T
+    is_colour = len(jpeg.components) == 3
+    return Earlier(
+        top=0,
+        left=0,
+        luma_88=luma_88.astype(np.uint16),
+        chroma_88=standard_table(quality, chroma=True).astype(np.uint16) if is_colour else None,
+        known_88=luma_88 > jpeg.components[0].table_88,
+        chroma_scale=jpeg.components[1].scale if is_colour else (1, 1),
+        upsampling="triangle" if is_colour and jpeg.components[1].scale != (1, 1) else "none",
+        quality=quality,
+        is_standard=True,
+        is_transposed=is_transposed,
+        is_same_grid=True,
+        is_proven=False,
+        noise_88=np.full((BLOCK, BLOCK), PIXEL_NOISE, np.float32),
+        evidence=evidence,
+    )
+
+
+ALIGNED_EVIDENCE = 0.3
+_MOST_STEPS = 200
+
+
+def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
+    """Quality of the earlier luma table, whether it is transposed, and nats per block."""
+    totals, blocks = _aligned_totals(jpeg.components[0])
+    best = int(totals.argmax())
+    evidence = float(totals[best]) / max(blocks, 1)
+    if evidence < ALIGNED_EVIDENCE or totals[best] < 100:
+        return None
+    return best % 100 + 1, best >= 100, evidence
+
+
+def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
+    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+    rows, columns = component.coefficients_VU88.shape[:2]
+    stride = max(1, round((rows * columns / _SAME_GRID_BLOCKS) ** 0.5))
+    sample = component.coefficients_VU88[::stride, ::stride].reshape(-1, BLOCK * BLOCK)
+    magnitudes = np.minimum(np.abs(sample), _MOST_STEPS).astype(np.int64)
+    own_6 = component.table_88.ravel().astype(np.float64)
+    counts_6K = np.bincount(
+        (magnitudes + np.arange(BLOCK * BLOCK) * (_MOST_STEPS + 1)).ravel(),
+        minlength=BLOCK * BLOCK * (_MOST_STEPS + 1),
+    ).reshape(BLOCK * BLOCK, -1)
+    tables = _standard_tables().reshape(-1, BLOCK * BLOCK)
+    totals = np.zeros(len(tables))
+    for number in range(BLOCK * BLOCK):
+        counts = counts_6K[number, :_MOST_STEPS].astype(np.float64)
+        if counts[2:].sum() < 20:
+            continue
+        steps, of_table = np.unique(tables[:, number], return_inverse=True)
+        scores = np.array([_aligned_score(counts, own_6[number], float(step)) for step in steps])
+        totals += scores[of_table]
+    return totals, len(sample)
+
+
+def _aligned_score(counts_K: NDArray[np.float64], own: float, step: float) -> float:
+    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0."""
+    if step < 1.3 * own:
+        return 0.0
+    last = min(int(counts_K.nonzero()[0][-1]), len(counts_K) - 2)
+    levels = np.arange(1, last + 2)
+    smooth = _unimodal(counts_K[1 : last + 2])
+    # Where multiples of the step fall.
+    multiples = np.arange(1, int((last + 1.5) * own / step) + 2) * step
+    spread = np.sqrt(PIXEL_NOISE**2 + 1 / 12)
+    edges = (np.arange(0, last + 2) + 0.5) * own
+    share_KM = np.diff(1 / (1 + np.exp(np.clip(-1.702 * (edges[:, None] - multiples) / spread, -50, 50))), axis=0)
+    # The smooth density says how many there are of each multiple.
+    density = np.interp(multiples, levels * own, smooth, right=0.0)
+    expected = share_KM @ density
+    expected *= smooth.sum() / max(expected.sum(), 1e-9)
+    ratio = 0.85 * expected / np.maximum(smooth, 1e-9) + 0.15
+    return float((counts_K[1 : last + 2] * np.log(ratio)).sum())
+
+
+def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts of magnitudes without combs: averaged over neighbours in proportion to the magnitude."""
+    levels = np.arange(1, len(counts) + 1)
+    reach = np.maximum(levels * 0.5, 2.0)
+    sums = np.concatenate([[0.0], np.cumsum(counts)])
+    low = np.maximum(np.floor(levels - reach).astype(np.int64), 1)
+    high = np.minimum(np.ceil(levels + reach).astype(np.int64), len(counts))
+    out: NDArray[np.float64] = (sums[high] - sums[low - 1] + 0.05) / (high - low + 1)
+    return out
+
+
+# --- Chroma -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Chroma:
+    """How chroma was stored; ``phase``: rows and columns, 0 or 8, from the luma grid's start to the chroma grid's."""
+
+    phase: tuple[int, int]
+    scale: tuple[int, int]
+    upsampling: Upsampling
+    steps_88: NDArray[np.int64] | None
+
+
+_PATCH = 144
+_PATCHES = 12
+_MARGIN = 8
+CHROMA_DETAIL = 1.5
+UPSAMPLING_ERROR = 0.2
+_SAMPLINGS: tuple[tuple[tuple[int, int], Upsampling], ...] = (
+    ((2, 2), "triangle"),
+    ((2, 2), "box"),
+    ((1, 2), "triangle"),
+    ((1, 2), "box"),
+    ((2, 1), "triangle"),
+    ((2, 1), "box"),
+)
+
+
+@lru_cache
+def _chroma_tables() -> NDArray[np.int64]:
+    """``(100, 64)``."""
+    return np.stack([standard_table(quality, chroma=True) for quality in range(1, 101)]).reshape(100, -1)
+
+
+class _Patch(NamedTuple):
+    """Cb or Cr of a square, and where pixels clip nearby."""
+
+    plane: NDArray[np.float32]
+    clipped: NDArray[np.bool_]
+
+
+def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid, quality: int) -> _Chroma:
+    """Sampling, upsampling, grid and table of a region's chroma, from some patches on the luma grid."""
+    patches = _chroma_patches(pixels, rectangle, grid)
+    if not patches:
+        return _Chroma((0, 0), (2, 2), "triangle", standard_table(quality, chroma=True))
+    scale, upsampling = _sampling_of(patches)
+    noise_88 = chroma_noise(scale, upsampling)
+    likely_88 = standard_table(quality, chroma=True)
+    phases = [
+        (down, across) for down in range(0, BLOCK * scale[0], BLOCK) for across in range(0, BLOCK * scale[1], BLOCK)
+    ]
+    blocks = {phase: _chroma_blocks(patches, phase, scale, upsampling) for phase in phases}
+    misfits = {phase: _misfit(blocks[phase], likely_88, noise_88) for phase in phases}
+    phase = min(phases, key=lambda one: misfits[one])
+    if misfits[phase] <= CHROMA_MISFIT or not blocks[phase].size:
+        return _Chroma(phase, scale, upsampling, likely_88)
+    # Not the table that goes with luma's: the one that they show, on the grid that shows one best.
+    best: tuple[float, tuple[int, int], NDArray[np.int64]] | None = None
+    for phase in phases:
+        off = [_chroma_blocks(patches, phase, scale, upsampling, shift) for shift in _OFF_GRID]
+        reading = _read_table(
+            _bins_of(blocks[phase]).reshape(-1, 64),
+            [_bins_of(one).reshape(-1, 64) for one in off],
+            noise_88.ravel().astype(np.float64),
+            _chroma_tables(),
+        )
+        if best is None or reading.evidence > best[0]:
+            best = reading.evidence, phase, reading.steps_88
+    assert best is not None
+    return _Chroma(best[1], scale, upsampling, best[2] if best[0] > CHROMA_EVIDENCE else None)
+
+
+def _chroma_blocks(
+    patches: Sequence[_Patch],
+    phase: tuple[int, int],
+    scale: tuple[int, int],
+    upsampling: Upsampling,
+    shift: tuple[int, int] = (0, 0),
+) -> NDArray[np.float32]:
+    """Coefficients of blocks away from the patches' edges, ``(N, 8, 8)``; ``shift``: samples off the grid."""
+    out = []
+    for plane, clipped in patches:
+        samples = plane_at_scale(plane[phase[0] :, phase[1] :], (0, 0), scale, upsampling)
+        rows, columns = (side // BLOCK - 2 for side in samples.shape)
+        part = samples[BLOCK - shift[0] :, BLOCK - shift[1] :][: rows * BLOCK, : columns * BLOCK]
+        blocks = dct_blocks(blocks_from_plane(part))
+        high, wide = BLOCK * scale[0], BLOCK * scale[1]
+        first = phase[0] + high - shift[0] * scale[0], phase[1] + wide - shift[1] * scale[1]
+        bad = clipped[first[0] :, first[1] :][: rows * high, : columns * wide]
+        out.append(blocks[~bad.reshape(rows, high, columns, wide).any(axis=(1, 3))])
+    return np.concatenate(out)
+
+
+def _misfit(blocks_N88: NDArray[np.float32], steps_88: NDArray[np.int64], noise_88: NDArray[np.float32]) -> float:
+    """Mean square distance from multiples of the steps, of what is not near zero: 1 where there is no comb."""
+    steps = steps_88.astype(np.float32)
+    counted = (np.abs(blocks_N88) > 0.3 * steps) & (steps > 4 * noise_88)
+    off = (blocks_N88 / steps - np.rint(blocks_N88 / steps))[counted]
+    return 12 * float(np.square(off).mean()) if off.size else 0.0
+
+
+CHROMA_MISFIT = 0.6
+CHROMA_EVIDENCE = 0.05
+
+
+def _chroma_patches(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid) -> list[_Patch]:
+    """Cb and Cr of some squares that start on the luma grid, least clipped first."""
+    top, left, height, width = rectangle
+    first = (top + (grid.row - top) % BLOCK, left + (grid.column - left) % BLOCK)
+    room = (top + height - first[0], left + width - first[1])
+    side = min(_PATCH, room[0] // 16 * 16, room[1] // 16 * 16)
+    if side < 64:
+        return []
+    across = [np.linspace(0, (room[axis] - side) // 16, 4).astype(int) * 16 for axis in (0, 1)]
+    places = sorted({(first[0] + int(row), first[1] + int(column)) for row in across[0] for column in across[1]})
+    squares = [pixels[row : row + side, column : column + side] for row, column in places]
+    squares.sort(key=lambda square: float(((square == 0) | (square == 255)).mean()))
+    out = []
+    for square in squares[:_PATCHES]:
+        clipped = ((square == 0) | (square == 255)).any(axis=2)
+        near = _box_sums(clipped.astype(np.float32), 3) > 0
+        out += [_Patch(square.astype(np.float32) @ RGB_TO_YCC[channel], near) for channel in (1, 2)]
+    return out
+
+
+def _sampling_of(patches: Sequence[_Patch]) -> tuple[tuple[int, int], Upsampling]:
+    """The coarsest sampling whose upsampling gives the patches back."""
+    inner = slice(_MARGIN, -_MARGIN)
+    for scale, upsampling in _SAMPLINGS:
+        total, count = 0.0, 0
+        for patch, clipped in patches:
+            again = upsampled(plane_at_scale(patch, (0, 0), scale, upsampling), scale, upsampling)
+            detail = np.zeros(patch.shape, np.bool_)
+            detail[:-1] |= np.abs(np.diff(patch, axis=0)) > CHROMA_DETAIL
+            detail[:, :-1] |= np.abs(np.diff(patch, axis=1)) > CHROMA_DETAIL
+            detail = (detail & ~clipped)[inner, inner]
+            error = np.square(np.clip(again[: patch.shape[0], : patch.shape[1]] - patch, -2, 2))[inner, inner]
+            total += float(error[detail].sum())
+            count += int(detail.sum())
+        if total <= UPSAMPLING_ERROR * count:
+            return scale, upsampling
+    return (1, 1), "none"

@@ -1,0 +1,245 @@
+"""An earlier JPEG's coefficients, as far as the picture still tells them: cells that a restoration can be held to.
+
+::
+
+    pixels ─▶ planes on the earlier grid ─▶ chroma's upsampling undone ─▶ DCT ─▶ whole numbers of steps that fit
+                                                                                 one, several, or any
+
+``recover`` takes a region of ``unjpeg.history``. Its *frame* is the region with as many pixels put before it as let the
+earlier grid start at the frame's first row and column; blocks that the region does not fill are unbounded. Restore on
+the frame, then hold the result to its cells: the encoder's input lay in ``Cells.bounds``.
+
+Letters in names: as ``unjpeg.history``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
+from unjpeg.history import PIXEL_NOISE, Region
+from unjpeg.jpeg import Component, JpegImage, stated_features
+from unjpeg.upsampling import chroma_noise, frame_blocks, plane_at_scale
+
+__all__ = ["Cells", "Recovered", "recover"]
+
+ANY = np.int16(32767)
+"""In ``Cells``: minus and plus this bound nothing."""
+
+TOLERANCE = 3.5
+"""Standard deviations of a coefficient's error within which a multiple of its step is held possible."""
+
+MISFIT = 2.5
+"""Mean square error of a block's coefficients, against what is expected, beyond which it does not follow the comb."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One component of an earlier JPEG.
+
+    Attributes:
+        lowest_VU88, highest_VU88: quantised coefficients that may have been, int16; the same number where only one
+            fits, ``-ANY`` and ``ANY`` where any does. Of all of the frame's blocks, also those that hang over.
+        table_88: steps, natural order.
+        scale: (vertical, horizontal): pixels that one sample covers.
+    """
+
+    lowest_VU88: NDArray[np.int16]
+    highest_VU88: NDArray[np.int16]
+    table_88: NDArray[np.uint16]
+    scale: tuple[int, int]
+
+    def bounds(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lowest and highest coefficients, in levels as ``dct_blocks`` gives them, of some block rows and columns."""
+        half = np.float32(0.5)
+        lowest, highest = self.lowest_VU88[rows, columns], self.highest_VU88[rows, columns]
+        low = (lowest.astype(np.float32) - half) * self.table_88
+        high = (highest.astype(np.float32) + half) * self.table_88
+        low[lowest <= -ANY], high[highest >= ANY] = -np.inf, np.inf
+        return low, high
+
+    @property
+    def share_certain(self) -> float:
+        """Of the coefficients, those of which only one fits."""
+        return float((self.lowest_VU88 == self.highest_VU88).mean())
+
+    def as_component(self) -> Component:
+        """The most plain reading: of several coefficients the middle, 0 where any fits."""
+        middle = (self.lowest_VU88.astype(np.int32) + self.highest_VU88) // 2
+        return Component(middle.astype(np.int16), self.table_88, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A region's earlier JPEG.
+
+    Attributes:
+        region: the region.
+        pad_top, pad_left: rows and columns before the region's first, so that the frame starts on the earlier grid.
+        components: luma, and Cb and Cr unless the picture is grey.
+        fits_VU: for each luma block of the frame, whether it follows the comb; the others are to be left as they are.
+            Blocks that clip or hang over the region count as their neighbours.
+    """
+
+    region: Region
+    pad_top: int
+    pad_left: int
+    components: tuple[Cells, ...]
+    fits_VU: NDArray[np.bool_]
+
+    @property
+    def stated(self) -> NDArray[np.float32]:
+        """What that file stated of its compression: ``unjpeg.jpeg.stated_features``."""
+        earlier = self.region.earlier
+        return stated_features(earlier.luma_88, earlier.chroma_88, earlier.chroma_scale)
+
+
+def recover(pixels: NDArray[np.uint8], region: Region, jpeg: JpegImage | None = None) -> Recovered:
+    """Find the coefficients of a region's earlier JPEG.
+
+    Args:
+        pixels: of the whole picture, ``(H, W)`` or ``(H, W, 3)``.
+        jpeg: the last file, as for ``read_history``.
+    """
+    earlier = region.earlier
+    if jpeg is not None and earlier.is_same_grid:
+        return _from_coefficients(region, jpeg)
+    unit = (BLOCK * earlier.chroma_scale[0], BLOCK * earlier.chroma_scale[1])
+    pad_top, pad_left = (region.top - earlier.top) % unit[0], (region.left - earlier.left) % unit[1]
+    crop = pixels[region.top : region.top + region.height, region.left : region.left + region.width]
+    planes = [_luma(crop)] if crop.ndim == 2 else [_luma(crop), _chroma(crop, 1), _chroma(crop, 2)]
+    clipped = (crop == 0) | (crop == 255)
+    if clipped.ndim == 3:
+        clipped = clipped.any(axis=2)
+    components = []
+    fits_VU: NDArray[np.bool_] | None = None
+    for number, plane in enumerate(planes):
+        scale = earlier.chroma_scale if number else (1, 1)
+        table_88 = earlier.chroma_88 if number else earlier.luma_88
+        assert table_88 is not None
+        if number and jpeg is not None:  # its chroma was resampled with the last file's grid in between
+            components.append(_unbounded(crop.shape, (pad_top, pad_left), table_88, scale))
+            continue
+        noise_88 = chroma_noise(earlier.chroma_scale, earlier.upsampling) if number else earlier.noise_88
+        samples = plane_at_scale(plane, (pad_top, pad_left), scale, earlier.upsampling)
+        coefficients = dct_blocks(blocks_from_plane(samples))
+        usable = _whole_blocks(clipped, (pad_top, pad_left), scale, coefficients.shape[:2])
+        cells, misfit = _cells_of(coefficients, table_88, noise_88, usable, scale)
+        components.append(cells)
+        if number == 0:
+            fits_VU = _fitting(misfit, usable)
+    assert fits_VU is not None
+    return Recovered(region, pad_top, pad_left, tuple(components), fits_VU)
+
+
+def _luma(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return _channel(crop, 0) - np.float32(128)
+
+
+def _chroma(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
+    return _channel(crop, number)
+
+
+def _channel(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
+    """Y in 0..255, or Cb or Cr around 0."""
+    if crop.ndim == 2:
+        return crop.astype(np.float32)
+    out: NDArray[np.float32] = crop.astype(np.float32) @ RGB_TO_YCC[number]
+    return out
+
+
+def _unbounded(
+    size: tuple[int, ...], pad: tuple[int, int], table_88: NDArray[np.uint16], scale: tuple[int, int]
+) -> Cells:
+    shape = (*frame_blocks(size, pad, scale), BLOCK, BLOCK)
+    return Cells(np.full(shape, -ANY), np.full(shape, ANY), table_88, scale)
+
+
+def _whole_blocks(
+    clipped_HW: NDArray[np.bool_], pad: tuple[int, int], scale: tuple[int, int], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Which blocks the region fills, and none of whose pixels clips."""
+    height, width = BLOCK * scale[0] * shape[0], BLOCK * scale[1] * shape[1]
+    after = (height - pad[0] - clipped_HW.shape[0], width - pad[1] - clipped_HW.shape[1])
+    bad = np.pad(clipped_HW, ((pad[0], after[0]), (pad[1], after[1])), constant_values=True)
+    blocks = bad.reshape(shape[0], BLOCK * scale[0], shape[1], BLOCK * scale[1])
+    clear: NDArray[np.bool_] = np.logical_not(blocks.any(axis=(1, 3)))
+    return clear
+
+
+def _cells_of(
+    coefficients_VU88: NDArray[np.float32],
+    table_88: NDArray[np.uint16],
+    noise_88: NDArray[np.float32],
+    usable_VU: NDArray[np.bool_],
+    scale: tuple[int, int],
+) -> tuple[Cells, NDArray[np.float32]]:
+    """Whole numbers of steps within the noise of each coefficient, and the blocks' mean square misfit, ``(V, U)``."""
+    steps = table_88.astype(np.float32)
+    nearest = np.rint(coefficients_VU88 / steps)
+    off = coefficients_VU88 - nearest * steps
+    off /= noise_88
+    misfit: NDArray[np.float32] = np.square(off).mean(axis=(2, 3))
+    reach = TOLERANCE * noise_88
+    lowest = np.minimum(np.ceil((coefficients_VU88 - reach) / steps), nearest)
+    highest = np.maximum(np.floor((coefficients_VU88 + reach) / steps), nearest)
+    lowest[~usable_VU], highest[~usable_VU] = -ANY, ANY
+    return Cells(lowest.astype(np.int16), highest.astype(np.int16), table_88, scale), misfit
+
+
+def _fitting(misfit_VU: NDArray[np.float32], usable_VU: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which blocks follow the comb; what cannot be told is as what lies around it."""
+    good = (usable_VU & (misfit_VU <= MISFIT)).astype(np.float32)
+    bad = (usable_VU & (misfit_VU > MISFIT)).astype(np.float32)
+    out: NDArray[np.bool_] = good > 0
+    unknown = ~usable_VU
+    if unknown.any():
+        for_it, against = (_around(one) for one in (good, bad))
+        out[unknown] = (for_it >= against)[unknown]
+    return out
+
+
+def _around(values_VU: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums over 5x5 entries."""
+    grown = np.pad(values_VU, 2)
+    rows = np.stack([grown[i : i + values_VU.shape[0]] for i in range(5)]).sum(axis=0)
+    out: NDArray[np.float32] = np.stack([rows[:, i : i + values_VU.shape[1]] for i in range(5)]).sum(axis=0)
+    return out
+
+
+def _from_coefficients(region: Region, jpeg: JpegImage) -> Recovered:
+    """Where both files share one grid: the last file's cells bound the earlier coefficients themselves."""
+    earlier = region.earlier
+    components = []
+    fits_VU: NDArray[np.bool_] | None = None
+    for number, component in enumerate(jpeg.components):
+        table_88 = earlier.chroma_88 if number else earlier.luma_88
+        assert table_88 is not None
+        if number and component.scale != earlier.chroma_scale:
+            components.append(
+                Cells(
+                    np.full(component.coefficients_VU88.shape, -ANY),
+                    np.full(component.coefficients_VU88.shape, ANY),
+                    table_88,
+                    component.scale,
+                )
+            )
+            continue
+        steps = table_88.astype(np.float32)
+        own = component.table_88.astype(np.float32)
+        centre = component.coefficients_VU88 * own
+        reach = own / 2 + np.float32(TOLERANCE * PIXEL_NOISE)
+        lowest, highest = np.ceil((centre - reach) / steps), np.floor((centre + reach) / steps)
+        fitting = (lowest <= highest).mean(axis=(2, 3))
+        if number == 0:
+            fits_VU = np.asarray(fitting > 0.9)
+        none = lowest > highest
+        lowest[none], highest[none] = -ANY, ANY
+        components.append(Cells(lowest.astype(np.int16), highest.astype(np.int16), table_88, component.scale))
+    assert fits_VU is not None
+    return Recovered(region, 0, 0, tuple(components), fits_VU)
