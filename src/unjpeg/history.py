@@ -8,8 +8,8 @@
 On the grid of an earlier JPEG each DCT coefficient lies near a multiple of that file's step: a *comb*. Elsewhere it
 does not. ``read_history`` compares, for each of the 64 places that a grid can have, the likelihood of "a smooth
 density, quantised with step q, blurred by what came after" with that of the smooth density alone, which is what the
-picture shows at all places together. So a picture is its own yardstick: ruled tables and dither, which show combs everywhere,
-gain nothing by it.
+picture shows at all places together. So a picture is its own yardstick: ruled tables and dither, which show combs
+everywhere, gain nothing by it.
 
 Of pixels, what came after is rounding to integers. Of a JPEG it is that file's own quantisation, carried over to the
 earlier grid; where both grids are one, the comb is looked for in the file's own coefficients.
@@ -79,8 +79,12 @@ FOUND = 0.05
 """Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
 FOUND_NATS = 40.0
 
-TRIED = 6
-"""Places of a grid that are tried where only proof decides."""
+TRIED = 300
+"""Windows on which all places of a grid are tried where there is proof."""
+
+LEAST_EXACT = 0.12
+MOST_EXACT_OFF = 0.5
+"""Share of blocks that a grid must explain to the rounding, and how much of that it may explain off its place."""
 
 MAX_REGIONS = 4
 
@@ -198,11 +202,15 @@ class _Grid:
 
     Attributes:
         lead: nats per window over the next best place.
+        tables: which of the standard tables are worth a closer look.
+        may_be_own: whether the table may be none of the standard ones.
     """
 
     row: int
     column: int
     lead: float
+    tables: NDArray[np.int64]
+    may_be_own: bool
 
 
 class _View:
@@ -236,29 +244,38 @@ class _View:
             return None
         if len(free_at) > _WINDOWS:
             free_at = free_at[np.linspace(0, len(free_at) - 1, _WINDOWS).astype(np.int64)]
-        found = (self._region_on(grid, known) for grid in self._grids_of(self._windows[free_at]))
-        return next((region for region in found if region is not None), None)
+        grid = self._grid_of(self._windows[free_at])
+        return None if grid is None else self._region_on(grid, known)
 
-    def _grids_of(self, windows_NSS: NDArray[np.float32]) -> list[_Grid]:
-        """The places that stand out, best first."""
-        scores_O = score_places(windows_NSS, self._mean_noise()) / len(windows_NSS)
+    def _grid_of(self, windows_NSS: NDArray[np.float32]) -> _Grid | None:
+        """The place that stands out, if one does."""
+        places = _score_places(windows_NSS, self._mean_noise())
+        scores_O = places.scores_O
         if self.jpeg is not None:
             scores_O[0] = scores_O.min()  # its own grid
         order = np.argsort(-scores_O)
         best = int(order[0])
+        if self.jpeg is None:
+            # There is proof. Of strong compression the combs show everywhere, so some places are tried.
+            if scores_O[best] - scores_O.min() < FOUND:
+                return None
+            few_NSS = windows_NSS[:: -(-len(windows_NSS) // TRIED)]
+            tried = [place for place in order.tolist() if scores_O[place] > 0]
+            first = {place: _exact_share(few_NSS, place, places.steps(place)) for place in tried}
+            tried = [_edges_at(windows_NSS), *sorted(tried, key=lambda place: -first[place])[:3]]
+            shares = {place: _exact_shares(windows_NSS, place, places.steps(place)) for place in tried}
+            best = max(tried, key=lambda place: shares[place][0] - shares[place][1])
+            on, off = shares[best]
+            if on < LEAST_EXACT or off > MOST_EXACT_OFF * on:
+                return None
         # Next to the true grid, strong combs still show.
         rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
         far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
-        if self.jpeg is not None:
-            far[0] = False
-            lead = float(scores_O[best] - scores_O[far].max())
-            stands_out = lead > FOUND and lead * len(windows_NSS) > FOUND_NATS
-            return [_Grid(*divmod(best, BLOCK), lead)] if stands_out else []
-        # Of strong compression the combs show everywhere, and block edges are plain. There is proof: try some places.
-        if scores_O[best] - scores_O.min() < FOUND:
-            return []
-        places = list(dict.fromkeys([best, _edges_at(windows_NSS), *(int(place) for place in order[1:TRIED])]))
-        return [_Grid(*divmod(place, BLOCK), float(scores_O[place] - scores_O.min())) for place in places]
+        far[0] &= self.jpeg is None
+        lead = float(scores_O[best] - scores_O[far].max())
+        if self.jpeg is not None and (lead < FOUND or lead * len(windows_NSS) < FOUND_NATS):
+            return None
+        return _Grid(*divmod(best, BLOCK), lead, places.tables(best), places.may_be_own(best))
 
     def _mean_noise(self) -> NDArray[np.float64]:
         """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
@@ -279,22 +296,23 @@ class _View:
         inside = lattice.inside(rectangle) & lattice.free
         if not inside.any():
             return None
-        reading = lattice.read_table(inside, noise_88)
+        if inside.sum() < lattice.free.sum():
+            reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
             return None
-        chroma = _Chroma((0, 0), (1, 1), "none", None)
+        chroma = _Chroma((grid.row, grid.column), (1, 1), "none", None)
         if self.pixels.ndim == 3:
             if self.jpeg is None:
                 chroma = _read_chroma(self.pixels, rectangle, grid, reading.quality)
             else:  # nothing better is known
                 steps_88 = standard_table(reading.quality, chroma=True)
-                chroma = _Chroma((0, 0), self.jpeg.components[1].scale, "triangle", steps_88)
+                chroma = _Chroma((grid.row, grid.column), self.jpeg.components[1].scale, "triangle", steps_88)
         earlier = Earlier(
-            top=grid.row + chroma.phase[0],
-            left=grid.column + chroma.phase[1],
+            top=chroma.phase[0],
+            left=chroma.phase[1],
             luma_88=reading.steps_88.astype(np.uint16),
             chroma_88=None if chroma.steps_88 is None else chroma.steps_88.astype(np.uint16),
             known_88=reading.known_88,
@@ -329,6 +347,7 @@ class _Lattice:
 
     def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region]) -> None:
         self._height, self._width = pixels.shape[:2]
+        self._grid = grid
         rows, columns = (self._height - grid.row) // BLOCK, (self._width - grid.column) // BLOCK
         stride = max(1, round((rows * columns / _BLOCKS) ** 0.5))
         self._pitch = stride * BLOCK
@@ -362,6 +381,8 @@ class _Lattice:
             [bins[among] for bins in self._off_bins_N6],
             noise_88.ravel(),
             _standard_tables().reshape(-1, BLOCK * BLOCK),
+            self._grid.tables,
+            self._grid.may_be_own,
         )
 
     def fitting(self, reading: _Reading) -> NDArray[np.int8]:
@@ -442,6 +463,8 @@ def _read_table(
     off_bins_N6: Sequence[NDArray[np.int64]],
     noise_6: NDArray[np.float64],
     tables_Q6: NDArray[np.int64],
+    among: NDArray[np.int64],
+    may_be_own: bool,
 ) -> _Reading:
     """The table that blocks show best.
 
@@ -449,32 +472,39 @@ def _read_table(
         bins_N6: of the coefficients of blocks on the grid.
         off_bins_N6: of the same places off the grid, some times.
         tables_Q6: the standard tables of qualities 1 to 100, and further hundreds of variants.
+        among: which of them may be the one.
+        may_be_own: whether it may be none of them.
     """
     on = _histograms(bins_N6)
     off = [_histograms(bins) for bins in off_bins_N6]
     density_6B = _smooth_density(np.sum(off, axis=0))
     excess = on - np.mean(off, axis=0, dtype=np.float32)  # so what is wrong with the model cancels out
-    totals = np.zeros(len(tables_Q6))
+    totals = np.zeros(len(among))
     free_steps = np.ones(BLOCK * BLOCK, np.int64)
-    known = np.zeros(BLOCK * BLOCK, np.bool_)
     free_gain = 0.0
+    scores_of: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     for number in range(BLOCK * BLOCK):
-        steps, of_table = np.unique(tables_Q6[:, number], return_inverse=True)
-        filled = on[number].nonzero()[0]
-        top = int(filled[filled < _BINS - 1][-1]) if len(filled) and filled[0] < _BINS - 1 else 0
-        ratios_SB = _log_ratios(density_6B[number : number + 1], steps, noise_6[number : number + 1], _EARLIER_SHARE)[0]
-        scores = ratios_SB @ excess[number]
+        one = slice(number, number + 1)
+        steps, of_table = np.unique(tables_Q6[among, number], return_inverse=True)
+        scores = _log_ratios(density_6B[one], steps, noise_6[one], _EARLIER_SHARE)[0] @ excess[number]
         totals += scores[of_table]
+        scores_of.append((steps, scores))
         best = int(scores.argmax())
-        if scores[best] > 6 and top > steps[best]:  # a multiple beyond 0 has been seen
-            free_steps[number], known[number] = steps[best], True
+        if may_be_own and scores[best] > 6:
+            free_steps[number] = steps[best]
             free_gain += float(scores[best]) - 6
-    chosen = int(totals.argmax())
+    chosen = int(among[totals.argmax()])
     # Own tables must pay for their freedom; what blurs a comb can favour a wrong step.
-    is_standard = totals[chosen] >= free_gain * OWN_TABLE_GAIN - 40
+    is_standard = bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
     steps_6 = tables_Q6[chosen].copy()
-    if not is_standard:
-        steps_6[known] = free_steps[known]
+    known = np.zeros(BLOCK * BLOCK, np.bool_)
+    for number, (steps, scores) in enumerate(scores_of):
+        filled = on[number, : _BINS - 1].nonzero()[0]
+        step = steps_6[number] if is_standard or free_steps[number] == 1 else free_steps[number]
+        # That no multiple but 0 is there says only that the step is large.
+        known[number] = len(filled) > 0 and filled[-1] > step and scores[np.searchsorted(steps, step)] > 6
+        if known[number]:
+            steps_6[number] = step
     ratios_6B = np.concatenate(
         [
             _log_ratios(density_6B[n : n + 1], steps_6[n : n + 1], noise_6[n : n + 1], _EARLIER_SHARE)[0]
@@ -487,7 +517,7 @@ def _read_table(
         steps_6.reshape(BLOCK, BLOCK),
         known.reshape(BLOCK, BLOCK),
         chosen % 100 + 1,
-        bool(is_standard),
+        is_standard,
         chosen >= 100,
         ratios_6B,
         (here - elsewhere) / len(bins_N6),
@@ -721,20 +751,78 @@ def _search_steps() -> NDArray[np.int64]:
     return np.union1d(np.arange(2, 33), steps[(steps > 1) & (steps <= 200)])
 
 
-def score_places(windows_NSS: NDArray[np.float32], noise_F: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Nats in favour of a grid at each of the 64 places, ``(64,)``: the best of the standard and of free tables."""
+class _Places(NamedTuple):
+    """What speaks for a grid at each of the 64 places, and with which steps.
+
+    Attributes:
+        scores_O: nats per window, of the best of the standard tables and of free steps.
+        standard_OQ: nats in all, of the standard tables as in ``_standard_tables``.
+        free_O: nats in all, of free steps, less what their freedom costs.
+        free_OF: the free steps; 1 where none is better than none.
+    """
+
+    scores_O: NDArray[np.float32]
+    standard_OQ: NDArray[np.float32]
+    free_O: NDArray[np.float32]
+    free_OF: NDArray[np.int64]
+
+    def may_be_own(self, place: int) -> bool:
+        """Whether free steps fit clearly better than standard ones."""
+        return bool(self.free_O[place] * OWN_TABLE_GAIN - 40 > self.standard_OQ[place].max())
+
+    def steps(self, place: int) -> NDArray[np.int64]:
+        """The steps that fit best, ``(F,)``."""
+        if self.may_be_own(place):
+            free_F: NDArray[np.int64] = self.free_OF[place]
+            return free_F
+        standard_F: NDArray[np.int64] = _standard_tables()[int(self.standard_OQ[place].argmax())][_V, _U]
+        return standard_F
+
+    def tables(self, place: int) -> NDArray[np.int64]:
+        """Indices of the standard tables that are worth a closer look: all, if none fits well."""
+        if self.may_be_own(place):
+            return np.arange(200)
+        likely = np.argsort(-self.standard_OQ[place])[:4]
+        beside = [min(max(table % 100 + by, 0), 99) + table // 100 * 100 for table in likely for by in (-1, 0, 1)]
+        turned = [(table + 100) % 200 for table in likely[:1]]
+        return np.unique([*beside, *turned])
+
+
+def _score_places(windows_NSS: NDArray[np.float32], noise_F: NDArray[np.float64]) -> _Places:
     counts_FOB = _sliding_histograms(windows_NSS)
     density_FB = _smooth_density(counts_FOB.sum(axis=1))
     steps = _search_steps()
     ratios_FSB = _log_ratios(density_FB, steps, noise_F, _EARLIER_SHARE)
     scores_FOS = np.matmul(counts_FOB, ratios_FSB.swapaxes(1, 2))
-    place = np.clip(np.searchsorted(steps, np.maximum(_standard_tables()[:, _V, _U], 2)), 0, len(steps) - 1)
-    standard_OQ = np.zeros((BLOCK * BLOCK, len(place)), np.float32)
+    column_QF = np.clip(np.searchsorted(steps, np.maximum(_standard_tables()[:, _V, _U], 2)), 0, len(steps) - 1)
+    standard_OQ = np.zeros((BLOCK * BLOCK, len(column_QF)), np.float32)
     for number in range(len(_FREQUENCIES)):
-        standard_OQ += scores_FOS[number][:, place[:, number]]
-    free_O = np.maximum(scores_FOS.max(axis=2) - 6, 0).sum(axis=0)
-    out: NDArray[np.float32] = np.maximum(standard_OQ.max(axis=1), free_O)
-    return out
+        standard_OQ += scores_FOS[number][:, column_QF[:, number]]
+    gains_FO = scores_FOS.max(axis=2) - 6
+    free_O = np.maximum(gains_FO, 0).sum(axis=0)
+    free_OF = np.where(gains_FO > 0, steps[scores_FOS.argmax(axis=2)], 1).T
+    scores_O = np.maximum(standard_OQ.max(axis=1), free_O) / len(windows_NSS)
+    return _Places(scores_O, standard_OQ, free_O, free_OF)
+
+
+def _exact_shares(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> tuple[float, float]:
+    """``_exact_share`` at a place, and half a block away from it."""
+    half = BLOCK // 2
+    beside = (place // BLOCK + half) % BLOCK * BLOCK + (place + half) % BLOCK
+    return _exact_share(windows_NSS, place, steps_F), _exact_share(windows_NSS, beside, steps_F)
+
+
+def _exact_share(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> float:
+    """Of the blocks with something in them, those whose low coefficients are multiples of the steps but for rounding."""
+    row, column = divmod(place, BLOCK)
+    blocks = np.ascontiguousarray(windows_NSS[:, row : row + BLOCK, column : column + BLOCK])
+    coefficients_NF = dct_blocks(blocks)[:, _V, _U]
+    active = np.square(coefficients_NF[:, 1:]).sum(axis=1) > BLOCK * BLOCK * ACTIVE_POWER
+    if active.sum() < _MIN_WINDOWS // 2:
+        return 0.0
+    steps = steps_F.astype(np.float32)
+    off = coefficients_NF[active] - steps * np.rint(coefficients_NF[active] / steps)
+    return float((np.square(off).mean(axis=1) < EXACT_POWER).mean())
 
 
 # --- The noise that a JPEG's quantisation leaves ----------------------------------------------------------------------
@@ -875,7 +963,7 @@ def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class _Chroma:
-    """How chroma was stored; ``phase``: rows and columns, 0 or 8, from the luma grid's start to the chroma grid's."""
+    """How chroma was stored; ``phase``: where its grid starts, modulo its blocks' size in pixels."""
 
     phase: tuple[int, int]
     scale: tuple[int, int]
@@ -913,9 +1001,9 @@ class _Patch(NamedTuple):
 
 def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid, quality: int) -> _Chroma:
     """Sampling, upsampling, grid and table of a region's chroma, from some patches on the luma grid."""
-    patches = _chroma_patches(pixels, rectangle, grid)
+    first, patches = _chroma_patches(pixels, rectangle, grid)
     if not patches:
-        return _Chroma((0, 0), (2, 2), "triangle", standard_table(quality, chroma=True))
+        return _Chroma((grid.row, grid.column), (2, 2), "triangle", standard_table(quality, chroma=True))
     scale, upsampling = _sampling_of(patches)
     noise_88 = chroma_noise(scale, upsampling)
     likely_88 = standard_table(quality, chroma=True)
@@ -925,8 +1013,12 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
     blocks = {phase: _chroma_blocks(patches, phase, scale, upsampling) for phase in phases}
     misfits = {phase: _misfit(blocks[phase], likely_88, noise_88) for phase in phases}
     phase = min(phases, key=lambda one: misfits[one])
+
+    def start(phase: tuple[int, int]) -> tuple[int, int]:
+        return (first[0] + phase[0]) % (BLOCK * scale[0]), (first[1] + phase[1]) % (BLOCK * scale[1])
+
     if misfits[phase] <= CHROMA_MISFIT or not blocks[phase].size:
-        return _Chroma(phase, scale, upsampling, likely_88)
+        return _Chroma(start(phase), scale, upsampling, likely_88)
     # Not the table that goes with luma's: the one that they show, on the grid that shows one best.
     best: tuple[float, tuple[int, int], NDArray[np.int64]] | None = None
     for phase in phases:
@@ -936,11 +1028,13 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
             [_bins_of(one).reshape(-1, 64) for one in off],
             noise_88.ravel().astype(np.float64),
             _chroma_tables(),
+            np.arange(100),
+            True,
         )
         if best is None or reading.evidence > best[0]:
             best = reading.evidence, phase, reading.steps_88
     assert best is not None
-    return _Chroma(best[1], scale, upsampling, best[2] if best[0] > CHROMA_EVIDENCE else None)
+    return _Chroma(start(best[1]), scale, upsampling, best[2] if best[0] > CHROMA_EVIDENCE else None)
 
 
 def _chroma_blocks(
@@ -976,14 +1070,16 @@ CHROMA_MISFIT = 0.6
 CHROMA_EVIDENCE = 0.05
 
 
-def _chroma_patches(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid) -> list[_Patch]:
-    """Cb and Cr of some squares that start on the luma grid, least clipped first."""
+def _chroma_patches(
+    pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid
+) -> tuple[tuple[int, int], list[_Patch]]:
+    """Where the first of some squares on the luma grid starts, and their Cb and Cr, least clipped first."""
     top, left, height, width = rectangle
     first = (top + (grid.row - top) % BLOCK, left + (grid.column - left) % BLOCK)
     room = (top + height - first[0], left + width - first[1])
     side = min(_PATCH, room[0] // 16 * 16, room[1] // 16 * 16)
     if side < 64:
-        return []
+        return first, []
     across = [np.linspace(0, (room[axis] - side) // 16, 4).astype(int) * 16 for axis in (0, 1)]
     places = sorted({(first[0] + int(row), first[1] + int(column)) for row in across[0] for column in across[1]})
     squares = [pixels[row : row + side, column : column + side] for row, column in places]
@@ -993,7 +1089,7 @@ def _chroma_patches(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, i
         clipped = ((square == 0) | (square == 255)).any(axis=2)
         near = _box_sums(clipped.astype(np.float32), 3) > 0
         out += [_Patch(square.astype(np.float32) @ RGB_TO_YCC[channel], near) for channel in (1, 2)]
-    return out
+    return first, out
 
 
 def _sampling_of(patches: Sequence[_Patch]) -> tuple[tuple[int, int], Upsampling]:

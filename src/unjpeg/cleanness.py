@@ -1,0 +1,141 @@
+"""Whether a picture in which no earlier JPEG's grid is seen was never compressed, or was compressed and then scaled, or
+by another codec.
+
+There is evidence for the first. Lossy codecs take away the finest detail where there is little of it and leave waves
+beside edges; so noise that reaches down into every corner, or edges with exactly flat areas beside them, are signs that
+nothing was taken. A photograph's statistics of that kind are weighed by a small network, which ``studies/history.py``
+trains; drawings by a rule.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unjpeg.dct import BLOCK, RGB_TO_YCC, dct_blocks
+
+__all__ = ["CLEAN", "FEATURES", "cleanness", "drawing_is_clean", "features"]
+
+CLEAN = 0.5
+"""``cleanness`` from which a picture counts as never compressed."""
+
+_WINDOW = 16
+_WINDOWS = 1500
+_LEAST = 60
+_EDGE = 50
+"""Levels between the lightest and the darkest pixel of a window with an edge in it."""
+
+_SMALL_STEP = 6
+_WEIGHTS = Path(__file__).with_name("cleanness.npz")
+
+_DIAGONAL = np.add.outer(np.arange(BLOCK), np.arange(BLOCK)).ravel()
+_LOW, _MIDDLE = (_DIAGONAL >= 1) & (_DIAGONAL <= 2), (_DIAGONAL >= 3) & (_DIAGONAL <= 5)
+_HIGH, _HIGHEST = _DIAGONAL >= 8, _DIAGONAL >= 10
+_ACTIVITY = (-5, 0, 2, 4, 20)
+
+FEATURES = 4 * 6 + 9 + 2 + 3 + 2 * 9 + 2
+
+
+def _windows(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tops and lefts of windows, spread evenly with a fixed jitter."""
+    rows, columns = (height - _WINDOW) // BLOCK + 1, (width - _WINDOW) // BLOCK + 1
+    total = rows * columns
+    picks = np.arange(total)
+    if total > _WINDOWS:
+        jitter = np.random.default_rng(1).random(_WINDOWS)
+        picks = np.minimum(((np.arange(_WINDOWS) + jitter) * (total / _WINDOWS)).astype(np.int64), total - 1)
+    return picks // columns * BLOCK, picks % columns * BLOCK
+
+
+def _log_power(coefficients_N6: NDArray[np.float32], which_6: NDArray[np.bool_]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.log(np.square(coefficients_N6[:, which_6]).mean(axis=1) + 0.02)
+    return out
+
+
+def _squares(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Windows, ``(N, 16, 16)`` or ``(N, 3, 16, 16)``."""
+    tops, lefts = _windows(*pixels.shape[:2])
+    view = np.lib.stride_tricks.sliding_window_view(pixels, (_WINDOW, _WINDOW), axis=(0, 1))
+    out: NDArray[np.uint8] = view[tops, lefts]
+    return out
+
+
+def features(pixels: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Statistics, ``(FEATURES,)``, NaN where there is nothing to measure; None where there is hardly anything.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, 3)``, at least 16 x 16.
+    """
+    squares = _squares(pixels)
+    flat = squares.reshape(len(squares), -1)
+    lowest, highest = flat.min(axis=1), flat.max(axis=1)
+    usable = (highest.astype(np.int16) - lowest > 3) & (lowest > 0) & (highest < 255)
+    if usable.sum() < _LEAST:
+        return None
+    inner = squares[usable][..., 3:11, 5:13].astype(np.float32)
+    planes = [inner] if inner.ndim == 3 else [np.tensordot(RGB_TO_YCC[n], inner, axes=(0, 1)) for n in range(3)]
+    luma_N6 = dct_blocks(np.ascontiguousarray(planes[0])).reshape(-1, BLOCK * BLOCK)
+    middle, high, highest_power = (_log_power(luma_N6, which) for which in (_MIDDLE, _HIGH, _HIGHEST))
+    out: list[float] = []
+    for least, most in zip(_ACTIVITY, _ACTIVITY[1:], strict=False):
+        some = (middle >= least) & (middle < most)
+        if some.sum() >= 15:
+            out += [*np.percentile(high[some], [10, 50, 90]), *np.percentile(highest_power[some], [10, 50])]
+        else:
+            out += [np.nan] * 5
+        out.append(float(np.log(max(some.mean(), 0.003))))
+    out += [*np.percentile(high, [5, 25, 50, 75, 95]), *np.percentile(highest_power, [5, 25, 50, 75])]
+    out.append(float(np.corrcoef(middle, high)[0, 1]) if middle.std() > 0 and high.std() > 0 else 0.0)
+    power = np.square(luma_N6[:, _HIGH])
+    out.append(float(np.log(np.square(power).mean() / (power.mean() ** 2 + 1e-9) + 1e-9)))
+    out += [float(np.log(np.square(luma_N6[:, index]).mean() + 0.02)) for index in (56, 7, 63)]
+    for number in (1, 2):
+        if len(planes) == 1:
+            out += [np.nan] * 9
+            continue
+        chroma_N6 = dct_blocks(np.ascontiguousarray(planes[number])).reshape(-1, BLOCK * BLOCK)
+        for which in (_LOW, _MIDDLE, _HIGH):
+            out += [*np.percentile(_log_power(chroma_N6, which), [10, 50, 90])]
+    out += _edge_statistics(squares)
+    return np.array(out)
+
+
+def _edge_statistics(squares: NDArray[np.uint8]) -> list[float]:
+    """In windows with an edge: shares of neighbours that are equal, and that differ by little; NaN without edges."""
+    plain = squares if squares.ndim == 3 else squares[:, 1]  # green
+    lowest, highest = plain.min(axis=(1, 2)), plain.max(axis=(1, 2))
+    edged = plain[highest.astype(np.int16) - lowest > _EDGE].astype(np.int16)
+    if len(edged) < 20:
+        return [np.nan, np.nan]
+    steps = np.concatenate([np.abs(np.diff(edged, axis=axis)).ravel() for axis in (1, 2)])
+    return [float((steps == 0).mean()), float(((steps > 0) & (steps <= _SMALL_STEP)).mean())]
+
+
+def drawing_is_clean(pixels: NDArray[np.uint8]) -> bool:
+    """Whether edges stand beside exactly flat areas, as no lossy codec leaves them."""
+    equal, small = _edge_statistics(_squares(pixels))
+    return equal > DRAWING_EQUAL and small < DRAWING_SMALL * equal
+
+
+DRAWING_EQUAL = 0.3
+DRAWING_SMALL = 0.1
+
+
+@lru_cache
+def _weights() -> dict[str, NDArray[np.float64]]:
+    with np.load(_WEIGHTS) as stored:
+        return {name: stored[name].astype(np.float64) for name in stored.files}
+
+
+def cleanness(pixels: NDArray[np.uint8]) -> float:
+    """How much speaks for a photograph never having been compressed: a logarithm of odds, -20 where nothing does."""
+    measured = features(pixels)
+    if measured is None or not _WEIGHTS.exists():
+        return -20.0
+    weights = _weights()
+    scaled = np.where(np.isnan(measured), 0, (measured - weights["mean"]) / weights["scale"])
+    hidden = np.tanh(weights["first"] @ np.clip(scaled, -4, 4) + weights["first_bias"])
+    return float(weights["second"] @ hidden + weights["second_bias"])
