@@ -37,6 +37,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage, standard_table
 from unjpeg.upsampling import Upsampling, chroma_noise, plane_at_scale, upsampled
@@ -75,12 +76,16 @@ _MIN_WINDOWS = 24
 _EARLIER_SHARE = 0.6
 """Prior share of a region's coefficients that follow the comb: some blocks clip, or were painted over."""
 
-FOUND = 0.05
+FOUND = 0.12
 """Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
+
 FOUND_NATS = 40.0
 
 TRIED = 300
 """Windows on which all places of a grid are tried where there is proof."""
+
+RICH = 20
+"""Levels in a window from which on it counts as part of a photograph."""
 
 LEAST_EXACT = 0.12
 MOST_EXACT_OFF = 0.5
@@ -186,6 +191,8 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if regions:
         regions.sort(key=lambda region: -region.height * region.width)
         return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
+    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN):
+        return History("clean")
     return History("undecided")
 
 
@@ -225,6 +232,11 @@ class _View:
         unclipped = useful & (lowest > 0) & (highest < 255)
         if unclipped.sum() >= 150:
             useful = unclipped
+        # Letters and lines have few levels, and combs of their own: a photograph beside them must be seen.
+        rich = useful.copy()
+        rich[useful] = _levels(luma[useful]) >= RICH
+        if rich.sum() >= 150:
+            useful = rich
         self._tops, self._lefts, self._windows = tops[useful], lefts[useful], luma[useful]
         self._error_88 = _quantisation_error(jpeg.components[0]) if jpeg is not None else None
 
@@ -261,7 +273,7 @@ class _View:
                 return None
             few_NSS = windows_NSS[:: -(-len(windows_NSS) // TRIED)]
             tried = [place for place in order.tolist() if scores_O[place] > 0]
-            first = {place: _exact_share(few_NSS, place, places.steps(place)) for place in tried}
+            first = {place: np.subtract(*_exact_shares(few_NSS, place, places.steps(place))) for place in tried}
             tried = [_edges_at(windows_NSS), *sorted(tried, key=lambda place: -first[place])[:3]]
             shares = {place: _exact_shares(windows_NSS, place, places.steps(place)) for place in tried}
             best = max(tried, key=lambda place: shares[place][0] - shares[place][1])
@@ -299,6 +311,10 @@ class _View:
         if inside.sum() < lattice.free.sum():
             reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
+            return None
+        if self.jpeg is not None and (
+            not reading.is_standard or reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS
+        ):
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
@@ -340,6 +356,7 @@ class _Reading:
     is_transposed: bool
     ratios_6B: NDArray[np.float32]
     evidence: float
+    levels: int
 
 
 class _Lattice:
@@ -450,8 +467,16 @@ class _Lattice:
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
 OWN_TABLE_GAIN = 0.9
-EVIDENCE = 0.1
+EVIDENCE = 1.5
 EVIDENCE_NATS = 60.0
+"""Nats per block, and in all, by which a region's table must fit better than it does off the grid."""
+
+LEAST_QUALITY = 5
+"""Of a table that is found without proof: patterns of large squares can look like coarser ones."""
+
+LEAST_LEVELS = 200
+"""Pairs of frequency and magnitude that occur in a region: of patterns that repeat there are few."""
+
 DECIDED = 8.0
 """Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
 ACTIVE_POWER = 1.0
@@ -502,7 +527,9 @@ def _read_table(
         filled = on[number, : _BINS - 1].nonzero()[0]
         step = steps_6[number] if is_standard or free_steps[number] == 1 else free_steps[number]
         # That no multiple but 0 is there says only that the step is large.
-        known[number] = len(filled) > 0 and filled[-1] > step and scores[np.searchsorted(steps, step)] > 6
+        place = int(np.searchsorted(steps, step))
+        others = np.delete(scores, place).max(initial=0)
+        known[number] = len(filled) > 0 and filled[-1] > step and scores[place] > max(6, others + 3)
         if known[number]:
             steps_6[number] = step
     ratios_6B = np.concatenate(
@@ -521,6 +548,7 @@ def _read_table(
         chosen >= 100,
         ratios_6B,
         (here - elsewhere) / len(bins_N6),
+        int((on[:, : _BINS - 1] > 0).sum()),
     )
 
 
@@ -587,6 +615,13 @@ def _ring(distance: NDArray[np.int64]) -> NDArray[np.int64]:
     """Distance modulo 8, 0..4."""
     around = distance % BLOCK
     return np.minimum(around, BLOCK - around)
+
+
+def _levels(windows_NSS: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many different whole levels each window has."""
+    levels = np.sort(windows_NSS.reshape(len(windows_NSS), windows_NSS.shape[1] ** 2).astype(np.int8), axis=1)
+    out: NDArray[np.int64] = 1 + np.count_nonzero(np.diff(levels, axis=1), axis=1)
+    return out
 
 
 def _overlaps(tops: NDArray[np.int64], lefts: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
@@ -832,7 +867,7 @@ def _quantisation_error(component: Component) -> NDArray[np.float64]:
     """Variance of what a file's quantisation changed, of each coefficient on its own grid, ``(8, 8)``."""
     half = component.table_88.astype(np.float64) / 2
     zero = (component.coefficients_VU88 == 0).mean(axis=(0, 1))
-    # Coefficients are about Laplacian: the share of zeros tells their scale, and that the error within the zeros' cell.
+    # Coefficients are about Laplacian: the share of zeros tells their scale, and that the error among them.
     scale = -half / np.log(1 - np.clip(zero, 1e-3, 1 - 1e-4))
     within = 2 * scale**2 - np.exp(-half / scale) * (half**2 + 2 * half * scale + 2 * scale**2)
     uniform = half**2 / 3
@@ -892,6 +927,7 @@ def _same_grid(jpeg: JpegImage) -> Earlier | None:
 
 ALIGNED_EVIDENCE = 0.3
 _MOST_STEPS = 200
+ALIGNED_LEVELS = 24
 
 
 def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
@@ -901,20 +937,47 @@ def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
     evidence = float(totals[best]) / max(blocks, 1)
     if evidence < ALIGNED_EVIDENCE or totals[best] < 100:
         return None
+    # Of drawings a few levels are taken over and over, and may all be multiples by chance.
+    taken, forbidden = _occupied_levels(jpeg.components[0], _standard_tables()[best])
+    if taken < ALIGNED_LEVELS or forbidden > 0.25 * taken:
+        return None
     return best % 100 + 1, best >= 100, evidence
 
 
-def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
-    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+def _level_counts(component: Component) -> tuple[NDArray[np.int64], int]:
+    """Histograms of quantised magnitudes, ``(64, _MOST_STEPS + 1)``, and of how many blocks."""
     rows, columns = component.coefficients_VU88.shape[:2]
     stride = max(1, round((rows * columns / _SAME_GRID_BLOCKS) ** 0.5))
     sample = component.coefficients_VU88[::stride, ::stride].reshape(-1, BLOCK * BLOCK)
     magnitudes = np.minimum(np.abs(sample), _MOST_STEPS).astype(np.int64)
-    own_6 = component.table_88.ravel().astype(np.float64)
-    counts_6K = np.bincount(
+    counts = np.bincount(
         (magnitudes + np.arange(BLOCK * BLOCK) * (_MOST_STEPS + 1)).ravel(),
         minlength=BLOCK * BLOCK * (_MOST_STEPS + 1),
-    ).reshape(BLOCK * BLOCK, -1)
+    )
+    return counts.reshape(BLOCK * BLOCK, -1), len(sample)
+
+
+def _occupied_levels(component: Component, steps_88: NDArray[np.int64]) -> tuple[int, int]:
+    """How many (frequency, magnitude) pairs occur that multiples of the steps explain, and that they do not."""
+    counts_6K, _ = _level_counts(component)
+    levels = np.arange(2, _MOST_STEPS)
+    taken = forbidden = 0
+    for counts, own, step in zip(counts_6K, component.table_88.ravel(), steps_88.ravel(), strict=True):
+        if step < 1.5 * own or counts[2:_MOST_STEPS].sum() < 20:
+            continue
+        off = np.abs(levels * float(own) - step * np.rint(levels * own / step)) <= own / 2 + 3 * PIXEL_NOISE
+        # A level counts where it is as frequent as its neighbours let expect.
+        usual = _unimodal(counts[1:_MOST_STEPS].astype(np.float64))[1:]
+        occurs = counts[2:_MOST_STEPS] > np.maximum(0.4 * usual, 1.5)
+        taken += int((occurs & off).sum())
+        forbidden += int((occurs & ~off).sum())
+    return taken, forbidden
+
+
+def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
+    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+    counts_6K, blocks = _level_counts(component)
+    own_6 = component.table_88.ravel().astype(np.float64)
     tables = _standard_tables().reshape(-1, BLOCK * BLOCK)
     totals = np.zeros(len(tables))
     for number in range(BLOCK * BLOCK):
@@ -924,7 +987,7 @@ def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
         steps, of_table = np.unique(tables[:, number], return_inverse=True)
         scores = np.array([_aligned_score(counts, own_6[number], float(step)) for step in steps])
         totals += scores[of_table]
-    return totals, len(sample)
+    return totals, blocks
 
 
 def _aligned_score(counts_K: NDArray[np.float64], own: float, step: float) -> float:
