@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_history import decoded, jpeg, photograph
 
+from test_history import decoded, jpeg, photograph
 from unjpeg.dct import blocks_from_plane, dct_blocks
 from unjpeg.history import read_history
 from unjpeg.jpeg import JpegImage

@@ -287,7 +287,9 @@ class _View:
         lead = float(scores_O[best] - scores_O[far].max())
         if self.jpeg is not None and (lead < FOUND or lead * len(windows_NSS) < FOUND_NATS):
             return None
-        return _Grid(*divmod(best, BLOCK), lead, places.tables(best), places.may_be_own(best))
+        # Through a second quantisation own tables cannot be told from a misjudged noise.
+        own = self.jpeg is None and places.may_be_own(best)
+        return _Grid(*divmod(best, BLOCK), lead, np.arange(200) if own else places.tables(best), own)
 
     def _mean_noise(self) -> NDArray[np.float64]:
         """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
@@ -312,9 +314,7 @@ class _View:
             reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
-        if self.jpeg is not None and (
-            not reading.is_standard or reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS
-        ):
+        if self.jpeg is not None and (reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS):
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
@@ -474,6 +474,9 @@ EVIDENCE_NATS = 60.0
 LEAST_QUALITY = 5
 """Of a table that is found without proof: patterns of large squares can look like coarser ones."""
 
+LEAST_SHARE = 0.2
+"""Of a JPEG's blocks, those of a region that is found without proof."""
+
 LEAST_LEVELS = 200
 """Pairs of frequency and magnitude that occur in a region: of patterns that repeat there are few."""
 
@@ -520,7 +523,7 @@ def _read_table(
             free_gain += float(scores[best]) - 6
     chosen = int(among[totals.argmax()])
     # Own tables must pay for their freedom; what blurs a comb can favour a wrong step.
-    is_standard = bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
+    is_standard = not may_be_own or bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
     steps_6 = tables_Q6[chosen].copy()
     known = np.zeros(BLOCK * BLOCK, np.bool_)
     for number, (steps, scores) in enumerate(scores_of):
@@ -814,10 +817,9 @@ class _Places(NamedTuple):
         return standard_F
 
     def tables(self, place: int) -> NDArray[np.int64]:
-        """Indices of the standard tables that are worth a closer look: all, if none fits well."""
-        if self.may_be_own(place):
-            return np.arange(200)
-        likely = np.argsort(-self.standard_OQ[place])[:4]
+        """Indices of the standard tables that are worth a closer look."""
+        excess_Q = self.standard_OQ[place] - self.standard_OQ.mean(axis=0)  # what is wrong with the model cancels out
+        likely = np.argsort(-excess_Q)[:4]
         beside = [min(max(table % 100 + by, 0), 99) + table // 100 * 100 for table in likely for by in (-1, 0, 1)]
         turned = [(table + 100) % 200 for table in likely[:1]]
         return np.unique([*beside, *turned])
@@ -848,7 +850,7 @@ def _exact_shares(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray
 
 
 def _exact_share(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> float:
-    """Of the blocks with something in them, those whose low coefficients are multiples of the steps but for rounding."""
+    """Of the blocks with something in them, those whose low coefficients are multiples of the steps."""
     row, column = divmod(place, BLOCK)
     blocks = np.ascontiguousarray(windows_NSS[:, row : row + BLOCK, column : column + BLOCK])
     coefficients_NF = dct_blocks(blocks)[:, _V, _U]
@@ -927,7 +929,7 @@ def _same_grid(jpeg: JpegImage) -> Earlier | None:
 
 ALIGNED_EVIDENCE = 0.3
 _MOST_STEPS = 200
-ALIGNED_LEVELS = 24
+ALIGNED_LEVELS = 16
 
 
 def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
