@@ -1,7 +1,7 @@
 """How often a picture's history is read right, how often it is seen where there is none, and how long it takes.
 
-Run from a checkout: ``python -m studies.history FOLDER... --out results/history.json [--every N]``. Each picture, taken as
-never compressed, is compressed in all the ways of the table; ``--times`` measures seconds instead.
+Run from a checkout: ``python -m studies.history FOLDER... --out results/history.json [--every N]``. Each picture, taken
+as never compressed, is compressed in all the ways of the table; ``--times`` measures seconds instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,35 @@ CROPS = ((0, 0), (3, 5), (4, 4), (8, 8))
 PAIRS = ((10, 30), (30, 50), (20, 90), (10, 75), (30, 90), (60, 90), (75, 90))
 SHIFTS = ((0, 0), (4, 4), (1, 6))
 SINGLES = (5, 10, 20, 30, 50, 70, 80, 90, 95, 98)
-MOZJPEG = (16, 16, 16, 18, 25, 37, 56, 85, 16, 17, 20, 27, 34, 40, 53, 75, 16, 20, 24, 31, 43, 62, 91, 135, 18, 27, 31)
+MOZJPEG: tuple[int, ...] = (
+    16,
+    16,
+    16,
+    18,
+    25,
+    37,
+    56,
+    85,
+    16,
+    17,
+    20,
+    27,
+    34,
+    40,
+    53,
+    75,
+    16,
+    20,
+    24,
+    31,
+    43,
+    62,
+    91,
+    135,
+    18,
+    27,
+    31,
+)
 MOZJPEG += (40, 53, 74, 106, 156, 25, 34, 43, 53, 69, 94, 131, 189, 37, 40, 62, 74, 94, 124, 169, 238, 56, 53, 91, 106)
 MOZJPEG += (131, 169, 226, 255, 85, 75, 135, 156, 189, 238, 255, 255)
 
@@ -92,8 +120,8 @@ def confusion(pictures: list[Path]) -> dict[str, dict[str, int]]:
 
 def seconds(picture: Path) -> dict[str, float]:
     """Least of three, by megapixels and kind."""
-    with Image.open(picture) as image:
-        small = image.convert("RGB")
+    with Image.open(picture) as opened:
+        small = opened.convert("RGB")
     out = {}
     for megapixels in (0.4, 12.0):
         side = (round((megapixels * 1e6 * 4 / 3) ** 0.5), round((megapixels * 1e6 * 3 / 4) ** 0.5))

@@ -314,7 +314,9 @@ class _View:
             reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
-        if self.jpeg is not None and (reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS):
+        if self.jpeg is not None and (
+            reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS or inside.mean() < LEAST_SHARE
+        ):
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
