@@ -73,6 +73,8 @@ _BLOCKS = 6000
 
 _MIN_WINDOWS = 24
 
+MAX_STEP = 255
+
 _EARLIER_SHARE = 0.6
 """Prior share of a region's coefficients that follow the comb: some blocks clip, or were painted over."""
 
@@ -484,7 +486,7 @@ LEAST_LEVELS = 200
 
 DECIDED = 8.0
 """Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
-ACTIVE_POWER = 1.0
+ACTIVE_POWER = 0.3
 EXACT_POWER = 0.25
 
 
@@ -718,58 +720,89 @@ def _smooth_density(counts_FB: NDArray[np.float32]) -> NDArray[np.float64]:
     return density
 
 
+class _Cells(NamedTuple):
+    """Of each step, 0 to ``MAX_STEP``, and magnitude, ``(MAX_STEP + 1, B)``.
+
+    Attributes:
+        off: distance from the nearest multiple, in levels.
+        first, last: the bins of that multiple's cell; whether it ends within the bins.
+        at_zero: whether the multiple is 0 and the magnitude is not.
+    """
+
+    off: NDArray[np.float32]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    whole: NDArray[np.bool_]
+    at_zero: NDArray[np.bool_]
+
+
+@lru_cache
+def _cells() -> _Cells:
+    magnitude = np.arange(_BINS) / 2
+    step = np.maximum(np.arange(MAX_STEP + 1), 1)[:, None].astype(np.float64)
+    nearest = np.rint(magnitude / step)
+    first = np.clip(np.ceil((nearest - 0.5) * step * 2 - 1e-9), 0, _BINS - 1).astype(np.int32)
+    last = np.ceil((nearest + 0.5) * step * 2 - 1e-9).astype(np.int32)
+    return _Cells(
+        (magnitude - nearest * step).astype(np.float32),
+        first,
+        np.minimum(last, _BINS - 1),
+        last < _BINS - 1,
+        (nearest == 0) & (magnitude > 0),
+    )
+
+
 def _comb_shape(steps_S: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
     """Of a magnitude in a cell, how probable it is that noise brought it from the cell's middle, ``(S, B)``."""
-    magnitude = np.arange(_BINS) / 2
-    step = steps_S[:, None].astype(np.float64)
-    nearest = np.rint(magnitude / step)
-    off = magnitude - nearest * step
-    shape = np.zeros(off.shape)
+    if noise <= 1.5 * PIXEL_NOISE:
+        return _pixel_shapes()[steps_S]
     # Most blocks carry less noise than the mean says: what is smooth has lost nothing.
-    for width, share in ((noise, 0.7), (noise / 3, 0.3)) if noise > 1.5 * PIXEL_NOISE else ((noise, 1.0),):
+    return _blurred(steps_S, ((noise, 0.7), (noise / 3, 0.3)))
+
+
+@lru_cache
+def _pixel_shapes() -> NDArray[np.float32]:
+    """``_comb_shape`` of all steps for pixels."""
+    return _blurred(np.arange(MAX_STEP + 1), ((PIXEL_NOISE, 1.0),))
+
+
+def _blurred(steps_S: NDArray[np.int64], parts: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """The density around multiples of the steps of a mixture of normal errors: their widths and shares."""
+    off = np.abs(_cells().off[steps_S])
+    beside = off - steps_S[:, None].astype(np.float32)  # to the next multiple
+    shape = np.zeros(off.shape, np.float32)
+    for width, share in parts:
         spread = np.sqrt(width**2 + 0.25 / 12)
-        peak = share * 0.5 / (spread * np.sqrt(2 * np.pi))
-        for turn in (-1, 0, 1):
-            shape += peak * np.exp(-0.5 * ((off + turn * step) / spread) ** 2)
-    shape[(nearest == 0) & (magnitude > 0)] *= 2  # both signs
-    return shape.astype(np.float32)
-
-
-_cached_shape = lru_cache(maxsize=8)(lambda steps, noise: _comb_shape(np.array(steps), noise))
+        peak, rate = np.float32(share * 0.5 / (spread * np.sqrt(2 * np.pi))), np.float32(-0.5 / spread**2)
+        shape += peak * (np.exp(rate * np.square(off)) + np.exp(rate * np.square(beside)))
+    shape[_cells().at_zero[steps_S]] *= 2  # both signs
+    return shape
 
 
 def _log_ratios(
     density_FB: NDArray[np.float64], steps_S: NDArray[np.int64], noise_F: NDArray[np.float64], share: float
 ) -> NDArray[np.float32]:
     """Logarithm of (comb / density), robust: a share of the coefficients follows the comb. ``(F, S, B)``."""
-    magnitude = np.arange(_BINS) / 2
-    step = steps_S[:, None].astype(np.float64)
-    nearest = np.rint(magnitude / step)
-    first = np.clip(np.ceil((nearest - 0.5) * step * 2 - 1e-9), 0, _BINS - 1).astype(np.int64)
-    last = np.ceil((nearest + 0.5) * step * 2 - 1e-9).astype(np.int64)
-    whole = last < _BINS - 1
-    last = np.minimum(last, _BINS - 1)
+    cells = _cells()
+    first, last, partial = cells.first[steps_S], cells.last[steps_S], ~cells.whole[steps_S]
     sums = np.zeros((len(density_FB), _BINS + 1), np.float32)
     np.cumsum(density_FB, axis=1, out=sums[:, 1:])
     inverse = (share / density_FB).astype(np.float32)
     out = np.empty((len(density_FB), len(steps_S), _BINS), np.float32)
-    whole_cell_S = np.minimum(np.ceil(steps_S * 1.0).astype(np.int64), _BINS - 1)
-    steps = tuple(int(step) for step in steps_S)
+    whole_cell_S = np.minimum(steps_S, _BINS - 1)
     for number in range(len(density_FB)):
-        shape = _cached_shape(steps, round(float(noise_F[number]), 2))
         mass = sums[number].take(last) - sums[number].take(first)
-        mass *= shape
+        mass *= _comb_shape(steps_S, float(noise_F[number]))
         mass *= inverse[number]
         # What is quantised to zero is often exactly zero, as are flat blocks that were not compressed: of the zeros'
         # cell only that nothing lies far from its middle counts.
-        near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
-        zeros = np.minimum(whole_cell_S, near)
-        for row, (cell, middle) in enumerate(zip(whole_cell_S, zeros, strict=True)):
-            if noise_F[number] > 1.5 * PIXEL_NOISE:
-                break
-            mass[row, :middle] = share * sums[number, cell] / max(sums[number, middle], 1e-12)
+        if noise_F[number] <= 1.5 * PIXEL_NOISE:
+            near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
+            middle_S = np.minimum(whole_cell_S, near)
+            for row, middle in enumerate(middle_S):
+                mass[row, :middle] = share * sums[number, whole_cell_S[row]] / max(sums[number, middle], 1e-12)
         mass += np.float32(1 - share)
-        np.copyto(mass, np.float32(1), where=~whole)
+        mass[partial] = 1
         np.log(mass, out=out[number])
     out[..., -1] = 0
     out[:, steps_S <= 1] = 0  # rounding hides these
@@ -930,7 +963,7 @@ def _same_grid(jpeg: JpegImage) -> Earlier | None:
 
 
 ALIGNED_EVIDENCE = 0.3
-_MOST_STEPS = 200
+_MOST_STEPS = 64
 ALIGNED_LEVELS = 16
 
 
@@ -989,29 +1022,34 @@ def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
         if counts[2:].sum() < 20:
             continue
         steps, of_table = np.unique(tables[:, number], return_inverse=True)
-        scores = np.array([_aligned_score(counts, own_6[number], float(step)) for step in steps])
+        smooth = _unimodal(counts[1:])
+        scores = np.array([_aligned_score(counts[1:], smooth, own_6[number], float(step)) for step in steps])
         totals += scores[of_table]
     return totals, blocks
 
 
-def _aligned_score(counts_K: NDArray[np.float64], own: float, step: float) -> float:
-    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0."""
+def _aligned_score(counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64], own: float, step: float) -> float:
+    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0.
+
+    Args:
+        counts_K: of magnitudes 1, 2, ... steps of the file's own.
+        smooth_K: the same without combs.
+    """
     if step < 1.3 * own:
         return 0.0
-    last = min(int(counts_K.nonzero()[0][-1]), len(counts_K) - 2)
-    levels = np.arange(1, last + 2)
-    smooth = _unimodal(counts_K[1 : last + 2])
+    last = int(counts_K.nonzero()[0][-1]) + 1
+    levels = np.arange(1, last + 1)
+    counts, smooth = counts_K[:last], smooth_K[:last]
     # Where multiples of the step fall.
-    multiples = np.arange(1, int((last + 1.5) * own / step) + 2) * step
+    multiples = np.arange(1, int((last + 0.5) * own / step) + 2) * step
     spread = np.sqrt(PIXEL_NOISE**2 + 1 / 12)
-    edges = (np.arange(0, last + 2) + 0.5) * own
+    edges = (np.arange(0, last + 1) + 0.5) * own
     share_KM = np.diff(1 / (1 + np.exp(np.clip(-1.702 * (edges[:, None] - multiples) / spread, -50, 50))), axis=0)
     # The smooth density says how many there are of each multiple.
-    density = np.interp(multiples, levels * own, smooth, right=0.0)
-    expected = share_KM @ density
+    expected = share_KM @ np.interp(multiples, levels * own, smooth, right=0.0)
     expected *= smooth.sum() / max(expected.sum(), 1e-9)
     ratio = 0.85 * expected / np.maximum(smooth, 1e-9) + 0.15
-    return float((counts_K[1 : last + 2] * np.log(ratio)).sum())
+    return float((counts * np.log(ratio)).sum())
 
 
 def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
