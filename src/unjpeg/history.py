@@ -427,6 +427,9 @@ class _Lattice:
 
         It grows to the picture's edges where nothing speaks against it.
         """
+        against = np.count_nonzero(fits < 0)
+        if against <= FEW * np.count_nonzero(fits > 0):
+            return (0, 0, self._height, self._width) if fits.any() else None
         found = _largest_patch(fits)
         if found is None:
             return None
@@ -470,6 +473,9 @@ class _Lattice:
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
+FEW = 0.02
+"""Of the places that fit a region, those beside that may not without its being cut down to the others."""
+
 OWN_TABLE_GAIN = 0.9
 EVIDENCE = 1.5
 EVIDENCE_NATS = 60.0
@@ -1077,7 +1083,7 @@ class _Chroma:
 
 
 _PATCH = 144
-_PATCHES = 12
+_PATCHES = 8
 _MARGIN = 8
 CHROMA_DETAIL = 1.5
 UPSAMPLING_ERROR = 0.2
@@ -1109,7 +1115,7 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
     first, patches = _chroma_patches(pixels, rectangle, grid)
     if not patches:
         return _Chroma((grid.row, grid.column), (2, 2), "triangle", standard_table(quality, chroma=True))
-    scale, upsampling = _sampling_of(patches)
+    scale, upsampling = _sampling_of(patches[:8])
     noise_88 = chroma_noise(scale, upsampling)
     likely_88 = standard_table(quality, chroma=True)
     phases = [
@@ -1186,11 +1192,17 @@ def _chroma_patches(
     if side < 64:
         return first, []
     across = [np.linspace(0, (room[axis] - side) // 16, 4).astype(int) * 16 for axis in (0, 1)]
-    places = sorted({(first[0] + int(row), first[1] + int(column)) for row in across[0] for column in across[1]})
-    squares = [pixels[row : row + side, column : column + side] for row, column in places]
-    squares.sort(key=lambda square: float(((square == 0) | (square == 255)).mean()))
+    middle = (first[0] + (room[0] - side) / 2, first[1] + (room[1] - side) / 2)
+    squares = []
+    for row in {first[0] + int(row) for row in across[0]}:
+        for column in {first[1] + int(column) for column in across[1]}:
+            square = pixels[row : row + side, column : column + side]
+            # A region's sides are known to a block: what lies there may not be part of it.
+            aside = abs(row - middle[0]) / room[0] + abs(column - middle[1]) / room[1]
+            squares.append((float(((square == 0) | (square == 255)).mean()) + 0.3 * aside, row, column, square))
+    squares.sort(key=lambda one: one[:3])
     out = []
-    for square in squares[:_PATCHES]:
+    for *_, square in squares[:_PATCHES]:
         clipped = ((square == 0) | (square == 255)).any(axis=2)
         near = _box_sums(clipped.astype(np.float32), 3) > 0
         out += [_Patch(square.astype(np.float32) @ RGB_TO_YCC[channel], near) for channel in (1, 2)]
