@@ -1,5 +1,6 @@
-"""Whether a picture in which no earlier JPEG's grid is seen was never compressed, or was compressed and then scaled, or
-by another codec.
+"""Whether a picture that shows no JPEG's grid was never compressed.
+
+Else it may have been compressed and then scaled, or by another codec.
 
 There is evidence for the first. Lossy codecs take away the finest detail where there is little of it and leave waves
 beside edges; so noise that reaches down into every corner, or edges with exactly flat areas beside them, are signs that
@@ -10,6 +11,7 @@ trains; drawings by a rule.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from unjpeg.dct import BLOCK, RGB_TO_YCC, dct_blocks
 
 __all__ = ["CLEAN", "FEATURES", "cleanness", "drawing_is_clean", "features"]
 
-CLEAN = 0.5
+CLEAN = 0.3
 """``cleanness`` from which a picture counts as never compressed."""
 
 _WINDOW = 16
@@ -80,7 +82,7 @@ def features(pixels: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     luma_N6 = dct_blocks(np.ascontiguousarray(planes[0])).reshape(-1, BLOCK * BLOCK)
     middle, high, highest_power = (_log_power(luma_N6, which) for which in (_MIDDLE, _HIGH, _HIGHEST))
     out: list[float] = []
-    for least, most in zip(_ACTIVITY, _ACTIVITY[1:], strict=False):
+    for least, most in pairwise(_ACTIVITY):
         some = (middle >= least) & (middle < most)
         if some.sum() >= 15:
             out += [*np.percentile(high[some], [10, 50, 90]), *np.percentile(highest_power[some], [10, 50])]

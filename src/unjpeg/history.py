@@ -37,6 +37,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -73,15 +74,21 @@ _BLOCKS = 6000
 
 _MIN_WINDOWS = 24
 
+MAX_STEP = 255
+
 _EARLIER_SHARE = 0.6
 """Prior share of a region's coefficients that follow the comb: some blocks clip, or were painted over."""
 
-FOUND = 0.05
+FOUND = 0.12
 """Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
+
 FOUND_NATS = 40.0
 
 TRIED = 300
 """Windows on which all places of a grid are tried where there is proof."""
+
+RICH = 20
+"""Levels in a window from which on it counts as part of a photograph."""
 
 LEAST_EXACT = 0.12
 MOST_EXACT_OFF = 0.5
@@ -187,6 +194,8 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if regions:
         regions.sort(key=lambda region: -region.height * region.width)
         return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
+    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN):
+        return History("clean")
     return History("undecided")
 
 
@@ -226,6 +235,11 @@ class _View:
         unclipped = useful & (lowest > 0) & (highest < 255)
         if unclipped.sum() >= 150:
             useful = unclipped
+        # Letters and lines have few levels, and combs of their own: a photograph beside them must be seen.
+        rich = useful.copy()
+        rich[useful] = _levels(luma[useful]) >= RICH
+        if rich.sum() >= 150:
+            useful = rich
         self._tops, self._lefts, self._windows = tops[useful], lefts[useful], luma[useful]
         self._error_88 = _quantisation_error(jpeg.components[0]) if jpeg is not None else None
 
@@ -262,7 +276,7 @@ class _View:
                 return None
             few_NSS = windows_NSS[:: -(-len(windows_NSS) // TRIED)]
             tried = [place for place in order.tolist() if scores_O[place] > 0]
-            first = {place: _exact_share(few_NSS, place, places.steps(place)) for place in tried}
+            first = {place: np.subtract(*_exact_shares(few_NSS, place, places.steps(place))) for place in tried}
             tried = [_edges_at(windows_NSS), *sorted(tried, key=lambda place: -first[place])[:3]]
             shares = {place: _exact_shares(windows_NSS, place, places.steps(place)) for place in tried}
             best = max(tried, key=lambda place: shares[place][0] - shares[place][1])
@@ -276,7 +290,9 @@ class _View:
         lead = float(scores_O[best] - scores_O[far].max())
         if self.jpeg is not None and (lead < FOUND or lead * len(windows_NSS) < FOUND_NATS):
             return None
-        return _Grid(*divmod(best, BLOCK), lead, places.tables(best), places.may_be_own(best))
+        # Through a second quantisation own tables cannot be told from a misjudged noise.
+        own = self.jpeg is None and places.may_be_own(best)
+        return _Grid(*divmod(best, BLOCK), lead, np.arange(200) if own else places.tables(best), own)
 
     def _mean_noise(self) -> NDArray[np.float64]:
         """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
@@ -301,19 +317,23 @@ class _View:
             reading = lattice.read_table(inside, noise_88)
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
+        if self.jpeg is not None and (
+            reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS or inside.mean() < LEAST_SHARE
+        ):
+            return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
             return None
-        chroma = _Chroma((0, 0), (1, 1), "none", None)
+        chroma = _Chroma((grid.row, grid.column), (1, 1), "none", None)
         if self.pixels.ndim == 3:
             if self.jpeg is None:
                 chroma = _read_chroma(self.pixels, rectangle, grid, reading.quality)
             else:  # nothing better is known
                 steps_88 = standard_table(reading.quality, chroma=True)
-                chroma = _Chroma((0, 0), self.jpeg.components[1].scale, "triangle", steps_88)
+                chroma = _Chroma((grid.row, grid.column), self.jpeg.components[1].scale, "triangle", steps_88)
         earlier = Earlier(
-            top=grid.row + chroma.phase[0],
-            left=grid.column + chroma.phase[1],
+            top=chroma.phase[0],
+            left=chroma.phase[1],
             luma_88=reading.steps_88.astype(np.uint16),
             chroma_88=None if chroma.steps_88 is None else chroma.steps_88.astype(np.uint16),
             known_88=reading.known_88,
@@ -341,6 +361,7 @@ class _Reading:
     is_transposed: bool
     ratios_6B: NDArray[np.float32]
     evidence: float
+    levels: int
 
 
 class _Lattice:
@@ -407,6 +428,9 @@ class _Lattice:
 
         It grows to the picture's edges where nothing speaks against it.
         """
+        against = np.count_nonzero(fits < 0)
+        if against <= FEW * np.count_nonzero(fits > 0):
+            return (0, 0, self._height, self._width) if fits.any() else None
         found = _largest_patch(fits)
         if found is None:
             return None
@@ -450,12 +474,26 @@ class _Lattice:
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
+FEW = 0.02
+"""Of the places that fit a region, those beside that may not without its being cut down to the others."""
+
 OWN_TABLE_GAIN = 0.9
-EVIDENCE = 0.1
+EVIDENCE = 1.5
 EVIDENCE_NATS = 60.0
+"""Nats per block, and in all, by which a region's table must fit better than it does off the grid."""
+
+LEAST_QUALITY = 5
+"""Of a table that is found without proof: patterns of large squares can look like coarser ones."""
+
+LEAST_SHARE = 0.2
+"""Of a JPEG's blocks, those of a region that is found without proof."""
+
+LEAST_LEVELS = 200
+"""Pairs of frequency and magnitude that occur in a region: of patterns that repeat there are few."""
+
 DECIDED = 8.0
 """Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
-ACTIVE_POWER = 1.0
+ACTIVE_POWER = 0.3
 EXACT_POWER = 0.25
 
 
@@ -496,14 +534,16 @@ def _read_table(
             free_gain += float(scores[best]) - 6
     chosen = int(among[totals.argmax()])
     # Own tables must pay for their freedom; what blurs a comb can favour a wrong step.
-    is_standard = bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
+    is_standard = not may_be_own or bool(totals.max() >= free_gain * OWN_TABLE_GAIN - 40)
     steps_6 = tables_Q6[chosen].copy()
     known = np.zeros(BLOCK * BLOCK, np.bool_)
     for number, (steps, scores) in enumerate(scores_of):
         filled = on[number, : _BINS - 1].nonzero()[0]
         step = steps_6[number] if is_standard or free_steps[number] == 1 else free_steps[number]
         # That no multiple but 0 is there says only that the step is large.
-        known[number] = len(filled) > 0 and filled[-1] > step and scores[np.searchsorted(steps, step)] > 6
+        place = int(np.searchsorted(steps, step))
+        others = np.delete(scores, place).max(initial=0)
+        known[number] = len(filled) > 0 and filled[-1] > step and scores[place] > max(6, others + 3)
         if known[number]:
             steps_6[number] = step
     ratios_6B = np.concatenate(
@@ -522,6 +562,7 @@ def _read_table(
         chosen >= 100,
         ratios_6B,
         (here - elsewhere) / len(bins_N6),
+        int((on[:, : _BINS - 1] > 0).sum()),
     )
 
 
@@ -588,6 +629,13 @@ def _ring(distance: NDArray[np.int64]) -> NDArray[np.int64]:
     """Distance modulo 8, 0..4."""
     around = distance % BLOCK
     return np.minimum(around, BLOCK - around)
+
+
+def _levels(windows_NSS: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many different whole levels each window has."""
+    levels = np.sort(windows_NSS.reshape(len(windows_NSS), windows_NSS.shape[1] ** 2).astype(np.int8), axis=1)
+    out: NDArray[np.int64] = 1 + np.count_nonzero(np.diff(levels, axis=1), axis=1)
+    return out
 
 
 def _overlaps(tops: NDArray[np.int64], lefts: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
@@ -679,58 +727,89 @@ def _smooth_density(counts_FB: NDArray[np.float32]) -> NDArray[np.float64]:
     return density
 
 
+class _Cells(NamedTuple):
+    """Of each step, 0 to ``MAX_STEP``, and magnitude, ``(MAX_STEP + 1, B)``.
+
+    Attributes:
+        off: distance from the nearest multiple, in levels.
+        first, last: the bins of that multiple's cell; whether it ends within the bins.
+        at_zero: whether the multiple is 0 and the magnitude is not.
+    """
+
+    off: NDArray[np.float32]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    whole: NDArray[np.bool_]
+    at_zero: NDArray[np.bool_]
+
+
+@lru_cache
+def _cells() -> _Cells:
+    magnitude = np.arange(_BINS) / 2
+    step = np.maximum(np.arange(MAX_STEP + 1), 1)[:, None].astype(np.float64)
+    nearest = np.rint(magnitude / step)
+    first = np.clip(np.ceil((nearest - 0.5) * step * 2 - 1e-9), 0, _BINS - 1).astype(np.int32)
+    last = np.ceil((nearest + 0.5) * step * 2 - 1e-9).astype(np.int32)
+    return _Cells(
+        (magnitude - nearest * step).astype(np.float32),
+        first,
+        np.minimum(last, _BINS - 1),
+        last < _BINS - 1,
+        (nearest == 0) & (magnitude > 0),
+    )
+
+
 def _comb_shape(steps_S: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
     """Of a magnitude in a cell, how probable it is that noise brought it from the cell's middle, ``(S, B)``."""
-    magnitude = np.arange(_BINS) / 2
-    step = steps_S[:, None].astype(np.float64)
-    nearest = np.rint(magnitude / step)
-    off = magnitude - nearest * step
-    shape = np.zeros(off.shape)
+    if noise <= 1.5 * PIXEL_NOISE:
+        return _pixel_shapes()[steps_S]
     # Most blocks carry less noise than the mean says: what is smooth has lost nothing.
-    for width, share in ((noise, 0.7), (noise / 3, 0.3)) if noise > 1.5 * PIXEL_NOISE else ((noise, 1.0),):
+    return _blurred(steps_S, ((noise, 0.7), (noise / 3, 0.3)))
+
+
+@lru_cache
+def _pixel_shapes() -> NDArray[np.float32]:
+    """``_comb_shape`` of all steps for pixels."""
+    return _blurred(np.arange(MAX_STEP + 1), ((PIXEL_NOISE, 1.0),))
+
+
+def _blurred(steps_S: NDArray[np.int64], parts: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """The density around multiples of the steps of a mixture of normal errors: their widths and shares."""
+    off = np.abs(_cells().off[steps_S])
+    beside = off - steps_S[:, None].astype(np.float32)  # to the next multiple
+    shape = np.zeros(off.shape, np.float32)
+    for width, share in parts:
         spread = np.sqrt(width**2 + 0.25 / 12)
-        peak = share * 0.5 / (spread * np.sqrt(2 * np.pi))
-        for turn in (-1, 0, 1):
-            shape += peak * np.exp(-0.5 * ((off + turn * step) / spread) ** 2)
-    shape[(nearest == 0) & (magnitude > 0)] *= 2  # both signs
-    return shape.astype(np.float32)
-
-
-_cached_shape = lru_cache(maxsize=8)(lambda steps, noise: _comb_shape(np.array(steps), noise))
+        peak, rate = np.float32(share * 0.5 / (spread * np.sqrt(2 * np.pi))), np.float32(-0.5 / spread**2)
+        shape += peak * (np.exp(rate * np.square(off)) + np.exp(rate * np.square(beside)))
+    shape[_cells().at_zero[steps_S]] *= 2  # both signs
+    return shape
 
 
 def _log_ratios(
     density_FB: NDArray[np.float64], steps_S: NDArray[np.int64], noise_F: NDArray[np.float64], share: float
 ) -> NDArray[np.float32]:
     """Logarithm of (comb / density), robust: a share of the coefficients follows the comb. ``(F, S, B)``."""
-    magnitude = np.arange(_BINS) / 2
-    step = steps_S[:, None].astype(np.float64)
-    nearest = np.rint(magnitude / step)
-    first = np.clip(np.ceil((nearest - 0.5) * step * 2 - 1e-9), 0, _BINS - 1).astype(np.int64)
-    last = np.ceil((nearest + 0.5) * step * 2 - 1e-9).astype(np.int64)
-    whole = last < _BINS - 1
-    last = np.minimum(last, _BINS - 1)
+    cells = _cells()
+    first, last, partial = cells.first[steps_S], cells.last[steps_S], ~cells.whole[steps_S]
     sums = np.zeros((len(density_FB), _BINS + 1), np.float32)
     np.cumsum(density_FB, axis=1, out=sums[:, 1:])
     inverse = (share / density_FB).astype(np.float32)
     out = np.empty((len(density_FB), len(steps_S), _BINS), np.float32)
-    whole_cell_S = np.minimum(np.ceil(steps_S * 1.0).astype(np.int64), _BINS - 1)
-    steps = tuple(int(step) for step in steps_S)
+    whole_cell_S = np.minimum(steps_S, _BINS - 1)
     for number in range(len(density_FB)):
-        shape = _cached_shape(steps, round(float(noise_F[number]), 2))
         mass = sums[number].take(last) - sums[number].take(first)
-        mass *= shape
+        mass *= _comb_shape(steps_S, float(noise_F[number]))
         mass *= inverse[number]
         # What is quantised to zero is often exactly zero, as are flat blocks that were not compressed: of the zeros'
         # cell only that nothing lies far from its middle counts.
-        near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
-        zeros = np.minimum(whole_cell_S, near)
-        for row, (cell, middle) in enumerate(zip(whole_cell_S, zeros, strict=True)):
-            if noise_F[number] > 1.5 * PIXEL_NOISE:
-                break
-            mass[row, :middle] = share * sums[number, cell] / max(sums[number, middle], 1e-12)
+        if noise_F[number] <= 1.5 * PIXEL_NOISE:
+            near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
+            middle_S = np.minimum(whole_cell_S, near)
+            for row, middle in enumerate(middle_S):
+                mass[row, :middle] = share * sums[number, whole_cell_S[row]] / max(sums[number, middle], 1e-12)
         mass += np.float32(1 - share)
-        np.copyto(mass, np.float32(1), where=~whole)
+        mass[partial] = 1
         np.log(mass, out=out[number])
     out[..., -1] = 0
     out[:, steps_S <= 1] = 0  # rounding hides these
@@ -780,10 +859,9 @@ class _Places(NamedTuple):
         return standard_F
 
     def tables(self, place: int) -> NDArray[np.int64]:
-        """Indices of the standard tables that are worth a closer look: all, if none fits well."""
-        if self.may_be_own(place):
-            return np.arange(200)
-        likely = np.argsort(-self.standard_OQ[place])[:4]
+        """Indices of the standard tables that are worth a closer look."""
+        excess_Q = self.standard_OQ[place] - self.standard_OQ.mean(axis=0)  # what is wrong with the model cancels out
+        likely = np.argsort(-excess_Q)[:4]
         beside = [min(max(table % 100 + by, 0), 99) + table // 100 * 100 for table in likely for by in (-1, 0, 1)]
         turned = [(table + 100) % 200 for table in likely[:1]]
         return np.unique([*beside, *turned])
@@ -814,7 +892,7 @@ def _exact_shares(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray
 
 
 def _exact_share(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> float:
-    """Of the blocks with something in them, those whose low coefficients are multiples of the steps but for rounding."""
+    """Of the blocks with something in them, those whose low coefficients are multiples of the steps."""
     row, column = divmod(place, BLOCK)
     blocks = np.ascontiguousarray(windows_NSS[:, row : row + BLOCK, column : column + BLOCK])
     coefficients_NF = dct_blocks(blocks)[:, _V, _U]
@@ -833,7 +911,7 @@ def _quantisation_error(component: Component) -> NDArray[np.float64]:
     """Variance of what a file's quantisation changed, of each coefficient on its own grid, ``(8, 8)``."""
     half = component.table_88.astype(np.float64) / 2
     zero = (component.coefficients_VU88 == 0).mean(axis=(0, 1))
-    # Coefficients are about Laplacian: the share of zeros tells their scale, and that the error within the zeros' cell.
+    # Coefficients are about Laplacian: the share of zeros tells their scale, and that the error among them.
     scale = -half / np.log(1 - np.clip(zero, 1e-3, 1 - 1e-4))
     within = 2 * scale**2 - np.exp(-half / scale) * (half**2 + 2 * half * scale + 2 * scale**2)
     uniform = half**2 / 3
@@ -892,7 +970,8 @@ def _same_grid(jpeg: JpegImage) -> Earlier | None:
 
 
 ALIGNED_EVIDENCE = 0.3
-_MOST_STEPS = 200
+_MOST_STEPS = 64
+ALIGNED_LEVELS = 16
 
 
 def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
@@ -902,20 +981,47 @@ def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
     evidence = float(totals[best]) / max(blocks, 1)
     if evidence < ALIGNED_EVIDENCE or totals[best] < 100:
         return None
+    # Of drawings a few levels are taken over and over, and may all be multiples by chance.
+    taken, forbidden = _occupied_levels(jpeg.components[0], _standard_tables()[best])
+    if taken < ALIGNED_LEVELS or forbidden > 0.25 * taken:
+        return None
     return best % 100 + 1, best >= 100, evidence
 
 
-def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
-    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+def _level_counts(component: Component) -> tuple[NDArray[np.int64], int]:
+    """Histograms of quantised magnitudes, ``(64, _MOST_STEPS + 1)``, and of how many blocks."""
     rows, columns = component.coefficients_VU88.shape[:2]
     stride = max(1, round((rows * columns / _SAME_GRID_BLOCKS) ** 0.5))
     sample = component.coefficients_VU88[::stride, ::stride].reshape(-1, BLOCK * BLOCK)
     magnitudes = np.minimum(np.abs(sample), _MOST_STEPS).astype(np.int64)
-    own_6 = component.table_88.ravel().astype(np.float64)
-    counts_6K = np.bincount(
+    counts = np.bincount(
         (magnitudes + np.arange(BLOCK * BLOCK) * (_MOST_STEPS + 1)).ravel(),
         minlength=BLOCK * BLOCK * (_MOST_STEPS + 1),
-    ).reshape(BLOCK * BLOCK, -1)
+    )
+    return counts.reshape(BLOCK * BLOCK, -1), len(sample)
+
+
+def _occupied_levels(component: Component, steps_88: NDArray[np.int64]) -> tuple[int, int]:
+    """How many (frequency, magnitude) pairs occur that multiples of the steps explain, and that they do not."""
+    counts_6K, _ = _level_counts(component)
+    levels = np.arange(2, _MOST_STEPS)
+    taken = forbidden = 0
+    for counts, own, step in zip(counts_6K, component.table_88.ravel(), steps_88.ravel(), strict=True):
+        if step < 1.5 * own or counts[2:_MOST_STEPS].sum() < 20:
+            continue
+        off = np.abs(levels * float(own) - step * np.rint(levels * own / step)) <= own / 2 + 3 * PIXEL_NOISE
+        # A level counts where it is as frequent as its neighbours let expect.
+        usual = _unimodal(counts[1:_MOST_STEPS].astype(np.float64))[1:]
+        occurs = counts[2:_MOST_STEPS] > np.maximum(0.4 * usual, 1.5)
+        taken += int((occurs & off).sum())
+        forbidden += int((occurs & ~off).sum())
+    return taken, forbidden
+
+
+def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
+    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+    counts_6K, blocks = _level_counts(component)
+    own_6 = component.table_88.ravel().astype(np.float64)
     tables = _standard_tables().reshape(-1, BLOCK * BLOCK)
     totals = np.zeros(len(tables))
     for number in range(BLOCK * BLOCK):
@@ -923,29 +1029,34 @@ def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
         if counts[2:].sum() < 20:
             continue
         steps, of_table = np.unique(tables[:, number], return_inverse=True)
-        scores = np.array([_aligned_score(counts, own_6[number], float(step)) for step in steps])
+        smooth = _unimodal(counts[1:])
+        scores = np.array([_aligned_score(counts[1:], smooth, own_6[number], float(step)) for step in steps])
         totals += scores[of_table]
-    return totals, len(sample)
+    return totals, blocks
 
 
-def _aligned_score(counts_K: NDArray[np.float64], own: float, step: float) -> float:
-    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0."""
+def _aligned_score(counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64], own: float, step: float) -> float:
+    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0.
+
+    Args:
+        counts_K: of magnitudes 1, 2, ... steps of the file's own.
+        smooth_K: the same without combs.
+    """
     if step < 1.3 * own:
         return 0.0
-    last = min(int(counts_K.nonzero()[0][-1]), len(counts_K) - 2)
-    levels = np.arange(1, last + 2)
-    smooth = _unimodal(counts_K[1 : last + 2])
+    last = int(counts_K.nonzero()[0][-1]) + 1
+    levels = np.arange(1, last + 1)
+    counts, smooth = counts_K[:last], smooth_K[:last]
     # Where multiples of the step fall.
-    multiples = np.arange(1, int((last + 1.5) * own / step) + 2) * step
+    multiples = np.arange(1, int((last + 0.5) * own / step) + 2) * step
     spread = np.sqrt(PIXEL_NOISE**2 + 1 / 12)
-    edges = (np.arange(0, last + 2) + 0.5) * own
+    edges = (np.arange(0, last + 1) + 0.5) * own
     share_KM = np.diff(1 / (1 + np.exp(np.clip(-1.702 * (edges[:, None] - multiples) / spread, -50, 50))), axis=0)
     # The smooth density says how many there are of each multiple.
-    density = np.interp(multiples, levels * own, smooth, right=0.0)
-    expected = share_KM @ density
+    expected = share_KM @ np.interp(multiples, levels * own, smooth, right=0.0)
     expected *= smooth.sum() / max(expected.sum(), 1e-9)
     ratio = 0.85 * expected / np.maximum(smooth, 1e-9) + 0.15
-    return float((counts_K[1 : last + 2] * np.log(ratio)).sum())
+    return float((counts * np.log(ratio)).sum())
 
 
 def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -964,7 +1075,7 @@ def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class _Chroma:
-    """How chroma was stored; ``phase``: rows and columns, 0 or 8, from the luma grid's start to the chroma grid's."""
+    """How chroma was stored; ``phase``: where its grid starts, modulo its blocks' size in pixels."""
 
     phase: tuple[int, int]
     scale: tuple[int, int]
@@ -973,7 +1084,7 @@ class _Chroma:
 
 
 _PATCH = 144
-_PATCHES = 12
+_PATCHES = 8
 _MARGIN = 8
 CHROMA_DETAIL = 1.5
 UPSAMPLING_ERROR = 0.2
@@ -1002,10 +1113,10 @@ class _Patch(NamedTuple):
 
 def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid, quality: int) -> _Chroma:
     """Sampling, upsampling, grid and table of a region's chroma, from some patches on the luma grid."""
-    patches = _chroma_patches(pixels, rectangle, grid)
+    first, patches = _chroma_patches(pixels, rectangle, grid)
     if not patches:
-        return _Chroma((0, 0), (2, 2), "triangle", standard_table(quality, chroma=True))
-    scale, upsampling = _sampling_of(patches)
+        return _Chroma((grid.row, grid.column), (2, 2), "triangle", standard_table(quality, chroma=True))
+    scale, upsampling = _sampling_of(patches[:8])
     noise_88 = chroma_noise(scale, upsampling)
     likely_88 = standard_table(quality, chroma=True)
     phases = [
@@ -1014,8 +1125,12 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
     blocks = {phase: _chroma_blocks(patches, phase, scale, upsampling) for phase in phases}
     misfits = {phase: _misfit(blocks[phase], likely_88, noise_88) for phase in phases}
     phase = min(phases, key=lambda one: misfits[one])
+
+    def start(phase: tuple[int, int]) -> tuple[int, int]:
+        return (first[0] + phase[0]) % (BLOCK * scale[0]), (first[1] + phase[1]) % (BLOCK * scale[1])
+
     if misfits[phase] <= CHROMA_MISFIT or not blocks[phase].size:
-        return _Chroma(phase, scale, upsampling, likely_88)
+        return _Chroma(start(phase), scale, upsampling, likely_88)
     # Not the table that goes with luma's: the one that they show, on the grid that shows one best.
     best: tuple[float, tuple[int, int], NDArray[np.int64]] | None = None
     for phase in phases:
@@ -1031,7 +1146,7 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
         if best is None or reading.evidence > best[0]:
             best = reading.evidence, phase, reading.steps_88
     assert best is not None
-    return _Chroma(best[1], scale, upsampling, best[2] if best[0] > CHROMA_EVIDENCE else None)
+    return _Chroma(start(best[1]), scale, upsampling, best[2] if best[0] > CHROMA_EVIDENCE else None)
 
 
 def _chroma_blocks(
@@ -1067,24 +1182,32 @@ CHROMA_MISFIT = 0.6
 CHROMA_EVIDENCE = 0.05
 
 
-def _chroma_patches(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid) -> list[_Patch]:
-    """Cb and Cr of some squares that start on the luma grid, least clipped first."""
+def _chroma_patches(
+    pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int], grid: _Grid
+) -> tuple[tuple[int, int], list[_Patch]]:
+    """Where the first of some squares on the luma grid starts, and their Cb and Cr, least clipped first."""
     top, left, height, width = rectangle
     first = (top + (grid.row - top) % BLOCK, left + (grid.column - left) % BLOCK)
     room = (top + height - first[0], left + width - first[1])
     side = min(_PATCH, room[0] // 16 * 16, room[1] // 16 * 16)
     if side < 64:
-        return []
+        return first, []
     across = [np.linspace(0, (room[axis] - side) // 16, 4).astype(int) * 16 for axis in (0, 1)]
-    places = sorted({(first[0] + int(row), first[1] + int(column)) for row in across[0] for column in across[1]})
-    squares = [pixels[row : row + side, column : column + side] for row, column in places]
-    squares.sort(key=lambda square: float(((square == 0) | (square == 255)).mean()))
+    middle = (first[0] + (room[0] - side) / 2, first[1] + (room[1] - side) / 2)
+    squares = []
+    for row in {first[0] + int(row) for row in across[0]}:
+        for column in {first[1] + int(column) for column in across[1]}:
+            square = pixels[row : row + side, column : column + side]
+            # A region's sides are known to a block: what lies there may not be part of it.
+            aside = abs(row - middle[0]) / room[0] + abs(column - middle[1]) / room[1]
+            squares.append((float(((square == 0) | (square == 255)).mean()) + 0.3 * aside, row, column, square))
+    squares.sort(key=lambda one: one[:3])
     out = []
-    for square in squares[:_PATCHES]:
+    for *_, square in squares[:_PATCHES]:
         clipped = ((square == 0) | (square == 255)).any(axis=2)
         near = _box_sums(clipped.astype(np.float32), 3) > 0
         out += [_Patch(square.astype(np.float32) @ RGB_TO_YCC[channel], near) for channel in (1, 2)]
-    return out
+    return first, out
 
 
 def _sampling_of(patches: Sequence[_Patch]) -> tuple[tuple[int, int], Upsampling]:

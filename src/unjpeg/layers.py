@@ -1,8 +1,8 @@
 """On which grid each part of a picture is restored.
 
-A picture is restored in *layers*, each as a picture of its own: on the grid, told the tables and held to the cells of what
-compressed it. Most have one layer: the file. A screenshot with two photographs in it has two, and a JPEG that holds an
-older JPEG has one on the older one's grid. What no layer covers stays as decoded, bit for bit.
+A picture is restored in *layers*, each as a picture of its own: on the grid, told the tables and held to the cells of
+what compressed it. Most have one layer: the file. A screenshot of two photographs has two, and a JPEG that holds
+an older JPEG has one on the older one's grid. What no layer covers stays as decoded, bit for bit.
 
 ::
 

@@ -15,11 +15,12 @@ Letters in names: as ``unjpeg.history``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
+from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks, idct_blocks
 from unjpeg.history import PIXEL_NOISE, Region
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import stated_features
@@ -39,7 +40,7 @@ MISFIT = 2.5
 
 @dataclass(frozen=True)
 class Cells(Component):
-    """One component of an earlier JPEG, as far as it is known. Of the frame's blocks, those that hang over included.
+    """One component of an earlier JPEG, as far as it is known. Of all of the frame's blocks, also those that hang over.
 
     Attributes:
         coefficients_VU88: the lowest quantised coefficients that may have been; ``-ANY`` where any may.
@@ -130,10 +131,15 @@ def recover(pixels: NDArray[np.uint8], region: Region, jpeg: JpegImage | None = 
         samples = plane_at_scale(plane, (pad_top, pad_left), scale, earlier.upsampling)
         coefficients = dct_blocks(blocks_from_plane(samples))
         usable = _whole_blocks(clipped, (pad_top, pad_left), scale, coefficients.shape[:2])
+        judged = usable
+        if number == 0:
+            completed = _complete(samples, coefficients, table_88, noise_88, crop, (pad_top, pad_left), usable)
+            usable, judged = usable | completed.sure, usable | completed.judged
         cells, misfit = _cells_of(coefficients, table_88, noise_88, usable, scale)
         components.append(cells)
         if number == 0:
-            fits_VU = _fitting(misfit, usable)
+            misfit[completed.judged] = np.where(completed.good, 0, np.inf)[completed.judged]
+            fits_VU = _fitting(misfit, judged)
     assert fits_VU is not None
     return Recovered(region, pad_top, pad_left, tuple(components), fits_VU)
 
@@ -169,8 +175,73 @@ def _whole_blocks(
     after = (height - pad[0] - clipped_HW.shape[0], width - pad[1] - clipped_HW.shape[1])
     bad = np.pad(clipped_HW, ((pad[0], after[0]), (pad[1], after[1])), constant_values=True)
     blocks = bad.reshape(shape[0], BLOCK * scale[0], shape[1], BLOCK * scale[1])
-    usable: NDArray[np.bool_] = ~blocks.any(axis=(1, 3))
-    return usable
+    clear: NDArray[np.bool_] = np.logical_not(blocks.any(axis=(1, 3)))
+    return clear
+
+
+class _Completed(NamedTuple):
+    """Of blocks that clip, ``(V, U)``: which could be judged, which of these follow the comb, and surely so."""
+
+    judged: NDArray[np.bool_]
+    good: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+
+
+_ROUNDS = 6
+_FEWEST, _ENOUGH = 12, 40
+"""Pixels of a block that do not clip, to judge it by and to know its coefficients by."""
+
+
+def _complete(
+    samples_HW: NDArray[np.float32],
+    coefficients_VU88: NDArray[np.float32],
+    table_88: NDArray[np.uint16],
+    noise_88: NDArray[np.float32],
+    crop: NDArray[np.uint8],
+    pad: tuple[int, int],
+    usable_VU: NDArray[np.bool_],
+) -> _Completed:
+    """Guess what lay beyond black and white: what makes the rest of the block multiples of the steps.
+
+    The coefficients of blocks in which that succeeds are replaced.
+    """
+    dark, light = ((crop == end) if crop.ndim == 2 else (crop == end).any(axis=2) for end in (0, 255))
+    height, width = samples_HW.shape
+    after = (height - pad[0] - crop.shape[0], width - pad[1] - crop.shape[1])
+    around = ((pad[0], after[0]), (pad[1], after[1]))
+    shape = usable_VU.shape
+    whole_VU = ~np.pad(np.zeros(crop.shape[:2], np.bool_), around, constant_values=True).reshape(
+        shape[0], BLOCK, shape[1], BLOCK
+    ).any(axis=(1, 3))
+    dark_N, light_N = (_cut(np.pad(one, around), shape) for one in (dark, light))
+    clipped_N = dark_N | light_N
+    left = BLOCK * BLOCK - clipped_N.reshape(*shape, -1).sum(axis=2)
+    judged = whole_VU & ~usable_VU & (left >= _FEWEST)
+    good, sure = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    if not judged.any():
+        return _Completed(judged, good, sure)
+    seen = _cut(samples_HW, shape)[judged]
+    dark_N, light_N, kept_N = dark_N[judged], light_N[judged], ~clipped_N[judged]
+    steps = table_88.astype(np.float32)
+    guess = seen
+    for _ in range(_ROUNDS):
+        found = dct_blocks(np.ascontiguousarray(guess))
+        again = idct_blocks(np.rint(found / steps) * steps)
+        guess = np.where(kept_N, seen, np.where(light_N & ~dark_N, np.maximum(again, seen), again))
+        guess = np.where(dark_N & ~light_N, np.minimum(again, seen), guess)
+    error = (np.square(again - seen) * kept_N).sum(axis=(1, 2)) / kept_N.sum(axis=(1, 2))
+    fits = error <= MISFIT * float(np.square(noise_88).mean())
+    good[judged] = fits
+    sure[judged] = fits & (kept_N.sum(axis=(1, 2)) >= _ENOUGH)
+    replaced = coefficients_VU88[judged]
+    replaced[fits] = (np.rint(found / steps) * steps)[fits]
+    coefficients_VU88[judged] = replaced
+    return _Completed(judged, good, sure)
+
+
+def _cut(plane_HW: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Into blocks, ``(V, U, 8, 8)``."""
+    return plane_HW.reshape(shape[0], BLOCK, shape[1], BLOCK).swapaxes(1, 2)
 
 
 def _cells_of(
@@ -208,8 +279,8 @@ def _fitting(misfit_VU: NDArray[np.float32], usable_VU: NDArray[np.bool_]) -> ND
 def _around(values_VU: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums over 5x5 entries."""
     grown = np.pad(values_VU, 2)
-    rows = sum(grown[i : i + values_VU.shape[0]] for i in range(5))
-    out: NDArray[np.float32] = sum(rows[:, i : i + values_VU.shape[1]] for i in range(5))
+    rows = np.stack([grown[i : i + values_VU.shape[0]] for i in range(5)]).sum(axis=0)
+    out: NDArray[np.float32] = np.stack([rows[:, i : i + values_VU.shape[1]] for i in range(5)]).sum(axis=0)
     return out
 
 
@@ -238,7 +309,7 @@ def _from_coefficients(region: Region, jpeg: JpegImage) -> Recovered:
         lowest, highest = np.ceil((centre - reach) / steps), np.floor((centre + reach) / steps)
         fitting = (lowest <= highest).mean(axis=(2, 3))
         if number == 0:
-            fits_VU = fitting > 0.9
+            fits_VU = np.asarray(fitting > 0.9)
         none = lowest > highest
         lowest[none], highest[none] = -ANY, ANY
         components.append(

@@ -1,0 +1,199 @@
+"""What came before: made here, so that the truth is known."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from unjpeg.history import History, read_history
+from unjpeg.jpeg import JpegImage
+from unjpeg.tables import standard_table
+
+Pixels = NDArray[np.uint8]
+
+
+@cache
+def photograph(height: int = 320, width: int = 384, seed: int = 1) -> Pixels:
+    """Something like one: soft shapes of all sizes, edges, grain."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]) + 1 / max(height, width)
+    planes = []
+    for _ in range(3):
+        noise = np.fft.fft2(rng.normal(size=(height, width)))
+        plane = np.fft.ifft2(noise / frequency**1.3).real
+        planes.append(plane / plane.std())
+    mixed = np.stack([planes[0], 0.8 * planes[0] + 0.4 * planes[1], 0.8 * planes[0] + 0.4 * planes[2]], axis=2)
+    rows, columns = np.mgrid[:height, :width]
+    mixed[(rows - 120) ** 2 + (columns - 200) ** 2 < 60**2] += 1.0
+    out = 128 + 32 * mixed + rng.normal(scale=2.0, size=mixed.shape)
+    return np.clip(out, 8, 247).astype(np.uint8)
+
+
+def jpeg(pixels: Pixels, quality: int, subsampling: int = 2, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality, subsampling=subsampling, **options)
+    return stream.getvalue()
+
+
+def decoded(pixels: Pixels, quality: int, subsampling: int = 2, **options: object) -> Pixels:
+    return JpegImage.decode(jpeg(pixels, quality, subsampling, **options)).pixels
+
+
+def of_file(data: bytes) -> History:
+    image = JpegImage.decode(data)
+    return read_history(image.pixels, image)
+
+
+@pytest.mark.parametrize("quality", [10, 30, 60, 90])
+@pytest.mark.parametrize("crop", [(0, 0), (3, 5), (12, 9)])
+def test_png_of_a_jpeg(quality: int, crop: tuple[int, int]) -> None:
+    history = read_history(decoded(photograph(), quality)[crop[0] :, crop[1] :])
+    assert history.verdict == "compressed"
+    assert history.covers_all
+    (region,) = history.regions
+    earlier = region.earlier
+    assert (earlier.top, earlier.left) == (-crop[0] % 16, -crop[1] % 16)
+    assert earlier.quality == quality
+    assert earlier.is_standard
+    assert earlier.is_proven
+    assert (earlier.chroma_scale, earlier.upsampling) == ((2, 2), "triangle")
+    assert np.array_equal(earlier.luma_88, standard_table(quality))
+    assert earlier.chroma_88 is not None
+    assert np.array_equal(earlier.chroma_88, standard_table(quality, chroma=True))
+
+
+@pytest.mark.parametrize(("subsampling", "scale"), [(0, (1, 1)), (1, (1, 2))])
+def test_chroma_sampling(subsampling: int, scale: tuple[int, int]) -> None:
+    (region,) = read_history(decoded(photograph(), 50, subsampling)[3:, 5:]).regions
+    assert region.earlier.chroma_scale == scale
+
+
+def test_grey() -> None:
+    (region,) = read_history(decoded(photograph()[..., 0], 40)[2:, 2:]).regions
+    assert region.earlier.quality == 40
+    assert region.earlier.chroma_88 is None
+
+
+def test_turned() -> None:
+    (region,) = read_history(np.ascontiguousarray(np.rot90(decoded(photograph(), 60))[3:, 2:])).regions
+    assert region.earlier.is_transposed
+    assert np.array_equal(region.earlier.luma_88, standard_table(60).T)
+
+
+def test_mirrored() -> None:
+    pixels = decoded(photograph(), 60)[:, :-5]
+    (region,) = read_history(np.ascontiguousarray(pixels[:, ::-1])).regions
+    assert region.earlier.left == pixels.shape[1] % 16
+    assert not region.earlier.is_transposed
+
+
+def test_own_table() -> None:
+    table = np.clip(np.rint(standard_table(60) ** 0.8 * 1.5), 1, 255).astype(int)
+    image = JpegImage.decode(jpeg(photograph(), 60, qtables=[table.ravel().tolist()] * 2))
+    (region,) = read_history(image.pixels[5:, 3:]).regions
+    table = image.tables[0].astype(int)  # Pillow scales what it is given
+    known = region.earlier.known_88
+    assert not region.earlier.is_standard
+    assert known.sum() > 10
+    assert (region.earlier.luma_88[known] == table[known]).mean() > 0.9
+
+
+@pytest.mark.parametrize(("first", "second"), [(10, 30), (20, 90), (30, 90), (60, 90)])
+def test_twice_on_shifted_grids(first: int, second: int) -> None:
+    history = of_file(jpeg(decoded(photograph(), first)[4:, 4:], second))
+    (region,) = history.regions
+    assert (region.earlier.top % 8, region.earlier.left % 8) == (4, 4)
+    assert region.earlier.quality == first
+    assert not region.earlier.is_same_grid
+
+
+@pytest.mark.parametrize(("first", "second"), [(10, 30), (30, 50), (20, 90), (75, 90)])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_twice_on_one_grid(first: int, second: int, subsampling: int) -> None:
+    (region,) = of_file(jpeg(decoded(photograph(), first, subsampling), second, subsampling)).regions
+    assert region.earlier.is_same_grid
+    assert region.earlier.quality == first
+
+
+@pytest.mark.parametrize("quality", [5, 20, 50, 75, 90, 98])
+def test_single_jpegs_have_no_history(quality: int) -> None:
+    assert not of_file(jpeg(photograph(), quality)).regions
+
+
+@pytest.mark.parametrize("step", [1, 10, 40])
+def test_flat_tables_are_no_history(step: int) -> None:
+    assert not of_file(jpeg(photograph(), 50, qtables=[[step] * 64] * 2)).regions
+
+
+def drawings() -> list[Pixels]:
+    rows, columns = np.mgrid[:256, :256]
+    rng = np.random.default_rng(3)
+    checks = [((rows // size + columns // size) % 2 * 255).astype(np.uint8) for size in (1, 4, 5, 8)]
+    code = np.kron(rng.integers(0, 2, (32, 32)), np.full((8, 8), 255)).astype(np.uint8)
+    art = np.kron(rng.integers(0, 256, (12, 3))[rng.integers(0, 12, (40, 40))].transpose(2, 0, 1), np.ones((8, 8)))
+    ruled = np.full((256, 256, 3), 250, np.uint8)
+    ruled[::16], ruled[:, ::64] = (120, 120, 200), (200, 120, 120)
+    dither = ((columns + rng.integers(0, 256, rows.shape)) > 255).astype(np.uint8) * 255
+    flat = np.full((256, 256, 3), 77, np.uint8)
+    return [*checks, code, art.transpose(1, 2, 0).astype(np.uint8), ruled, dither, flat]
+
+
+def test_drawings_have_no_history() -> None:
+    for drawing in drawings():
+        assert not read_history(drawing).regions
+        assert not of_file(jpeg(drawing, 60)).regions
+
+
+def test_a_clean_drawing_is_clean() -> None:
+    for drawing in drawings()[1:7]:
+        assert read_history(drawing).verdict == "clean"
+
+
+def test_a_photograph_with_grain_was_not_compressed() -> None:
+    assert not read_history(photograph()).regions
+
+
+def test_scaled_afterwards_is_not_clean() -> None:
+    for quality in (20, 50):
+        picture = Image.fromarray(decoded(photograph(), quality))
+        for scale in (0.75, 1.3):
+            size = (round(picture.width * scale), round(picture.height * scale))
+            assert read_history(np.asarray(picture.resize(size, Image.Resampling.LANCZOS))).verdict == "undecided"
+
+
+def test_two_photographs_on_a_page() -> None:
+    page = np.full((640, 800, 3), 250, np.uint8)
+    letters = np.random.default_rng(5).random((640, 800)) < 0.4
+    letters &= np.arange(640)[:, None] % 20 < 8
+    page[letters] = 30
+    page[37:317, 21:381] = decoded(photograph(), 20)[3:283, 4:364]
+    page[340:620, 410:770] = decoded(photograph(seed=2), 60)[10:290, 5:365]
+    history = read_history(page)
+    assert history.verdict == "compressed"
+    assert not history.covers_all
+    found = {region.earlier.quality: region for region in history.regions}
+    assert set(found) == {20, 60}
+    for quality, (top, left), origin in ((20, (37, 21), (3, 4)), (60, (340, 410), (10, 5))):
+        region = found[quality]
+        assert (region.earlier.top, region.earlier.left) == ((top - origin[0]) % 16, (left - origin[1]) % 16)
+        assert abs(region.top - top) <= 24
+        assert abs(region.left - left) <= 24
+        assert abs(region.height - 280) <= 48
+        assert abs(region.width - 360) <= 48
+
+
+def test_small_pictures() -> None:
+    assert read_history(photograph()[:63, :200]).verdict == "undecided"
+    (region,) = read_history(decoded(photograph(), 30)[100:164, 100:164]).regions
+    assert region.earlier.quality == 30
+
+
+def test_the_same_each_time() -> None:
+    pixels = decoded(photograph(), 40)[1:, 6:]
+    first, second = (read_history(pixels).regions[0].earlier for _ in range(2))
+    assert first.evidence == second.evidence
