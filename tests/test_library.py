@@ -190,5 +190,5 @@ def test_messages_speak_the_language_of_who_reads_them(tiny_restorer: Restorer, 
     assert in_options("a=True.jpg: is fine") == "a=True.jpg: is fine"
     for original, other in ((b"nonsense", JPEG), (JPEG, b"nonsense"), (JPEG, picture(8, 8)), (os.devnull, JPEG)):
         with pytest.raises(UnjpegError) as refused:
-            unjpeg.verify(original, other)  # type: ignore[arg-type]
+            unjpeg.verify(original, other)
         assert "--" not in str(refused.value)

@@ -447,7 +447,7 @@ class _Worker:
         record.write(JournalEntry(begun=True), run=order.run, tries=tries + 1, process=os.getpid())
         encoded = io.BytesIO()
         try:
-            work = settings.begin(self._restorer, NamedBytes(data, str(source)), order.format)
+            work = settings.begin(self._restorer, NamedBytes(data, str(source)), format=order.format)
             settings.save(work, encoded, order.format)
         except Exception:  # nothing was put there; once writing has begun, something may have been
             with suppress(UnjpegError):

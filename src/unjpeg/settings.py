@@ -55,7 +55,12 @@ class Settings:
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
     def begin(
-        self, restorer: Restorer, source: Source, format: str, progress: Callable[[float], None] | None = None
+        self,
+        restorer: Restorer,
+        source: Source,
+        progress: Callable[[float], None] | None = None,
+        *,
+        format: str = "png",
     ) -> Restoration:
         """``Restorer.begin`` as these settings say, for a file of that format; the same errors."""
         only_8 = 16 not in FORMATS[format].bit_depths

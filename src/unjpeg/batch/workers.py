@@ -177,7 +177,7 @@ class _Worker:
         data, name = read_bytes(job.source, self._limits.file_bytes)
         # Of what was read: the file may be another one before the result is there.
         source_sha256 = hashlib.sha256(data).hexdigest()
-        work = settings.begin(self._restorer, NamedBytes(data, name), job.format, progress)
+        work = settings.begin(self._restorer, NamedBytes(data, name), progress, format=job.format)
         del data
         target = sys.stdout.buffer if job.target is None else job.target
         if job.target is not None:

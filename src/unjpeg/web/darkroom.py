@@ -21,7 +21,7 @@ from PIL import Image
 from unjpeg.errors import PictureGoneError
 from unjpeg.inspection import inspection_of
 from unjpeg.jpeg import Limits
-from unjpeg.output import without_place
+from unjpeg.output import FORMATS, without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import ConsistencyPolicy, NetworkOutput, Restored, Restorer, upright
@@ -67,7 +67,7 @@ class FileKind:
     """What file to make: as ``Restored.save`` and ``Restorer.restore`` take it."""
 
     format: str = "png"
-    bit_depth: Literal[8, 16] = 8
+    bit_depth: Literal[8, 16] | None = None
     output_quality: int | None = None
 
 
@@ -163,7 +163,8 @@ class Darkroom:
     def save(self, key: str, look: Look, kind: FileKind) -> bytes:
         """The file that ``unjpeg restore`` writes. Raises PictureGoneError, OutputError."""
         held = self._take(key)
-        if kind.bit_depth == 8:
+        deep_source = held.picture.deep is not None and 16 in FORMATS[kind.format].bit_depths
+        if (kind.bit_depth or (16 if deep_source else 8)) == 8:
             return _file(self._render(held, look), kind)
         output = self._run_network(held, look)
         deep = self._restorer.finish(output, strength=look.strength, consistency=look.consistency, bit_depth=16)
@@ -177,7 +178,7 @@ class Darkroom:
             strength=look.strength,
             quality=look.quality,
             consistency=look.consistency,
-            bit_depth=kind.bit_depth,
+            bit_depth=8 if 16 not in FORMATS[kind.format].bit_depths else kind.bit_depth,
         )
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
         lost = without_place(restored.metadata, kind.format, channels)
