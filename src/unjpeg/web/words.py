@@ -62,7 +62,7 @@ def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]
         ]
     metadata = picture.metadata
     if picture.deep is not None:
-        text = f"{picture.bits} bits for each colour. Choose 16 bits, as PNG or TIFF, to keep them in the download."
+        text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."
         facts.append(Fact("Depth", text, "careful"))
     if picture.left_alone:
         facts.append(Fact("Left alone", f"{picture.left_alone[0].upper()}{picture.left_alone[1:]}.", "careful"))
