@@ -20,7 +20,7 @@ from unjpeg.jpeg import Limits
 from unjpeg.picture import read_picture
 from unjpeg.pngfile import read_png
 from unjpeg.restorer import Options, Restorer
-from unjpeg.settings import Settings
+from unjpeg.settings import Settings, fit_options
 
 PHOTO = picture(16, 24)
 RGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -57,7 +57,7 @@ def segments_of(data: bytes) -> list[tuple[int, bytes]]:
 def written(restorer: Restorer, source: Any, format: str, **options: Any) -> tuple[bytes, str]:
     """The file, and all notes in a line."""
     settings, buffer = Settings(options=Options(strength=0), **options), io.BytesIO()
-    report = settings.save(restorer.begin(source, settings.options_for(format)), buffer, format)
+    report = settings.save(restorer.begin(source, fit_options(settings.options, format)), buffer, format)
     return buffer.getvalue(), "; ".join(report.notes)
 
 
@@ -85,6 +85,13 @@ def test_a_png_s_colours(names: tuple[bytes, ...], pixels: NDArray[np.uint8], ti
         else:
             assert all(name.decode() in notes for name in names)
         assert written(tiny_restorer, data, format, strip=True)[1] == ""
+
+
+def test_a_png_that_somebody_else_has_opened(tiny_restorer: Restorer) -> None:
+    names = (b"gAMA", b"cHRM", b"sRGB")
+    data = png_with([(name, COLOURS[name]) for name in names] + [text(b"tEXt", b"Title", b"a view")])
+    result, _ = written(tiny_restorer, Image.open(io.BytesIO(data)), "png")
+    assert {*((name, COLOURS[name]) for name in names), (b"tEXt", b"Title\0a view")} <= {*chunks_of(result)}
 
 
 @pytest.mark.parametrize("transfer", [16, 18])

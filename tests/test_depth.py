@@ -16,11 +16,12 @@ from PIL import Image
 from jpegs import picture, saved
 from unjpeg.depth import rounded
 from unjpeg.errors import BadImageError, OutputError, UnsupportedImageError
+from unjpeg.jpeg import Limits
 from unjpeg.metadata import Metadata
 from unjpeg.output import write_image
 from unjpeg.picture import read_picture
-from unjpeg.restorer import Restorer
-from unjpeg.settings import Settings
+from unjpeg.restorer import Options, Restorer
+from unjpeg.settings import Settings, fit_options
 
 
 def deep_picture(channels: int, height: int = 40, width: int = 56) -> NDArray[np.uint16]:
@@ -52,6 +53,11 @@ def colours(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
     if channels in (2, 4):
         pixels = pixels[..., :-1]
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def test_rounding_is_to_the_nearest() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    np.testing.assert_array_equal(rounded(every), np.rint(every / 257))
 
 
 @pytest.mark.parametrize(("kind", "channels"), KINDS)
@@ -147,7 +153,7 @@ def test_files_have_what_their_format_holds(
     data = file_of(deep_picture(3), "png")
     tiny_restorer.restore(data).save(tmp_path / "whole", format=format)
     settings = Settings()
-    work = tiny_restorer.begin(data, settings.options_for(format))
+    work = tiny_restorer.begin(data, fit_options(settings.options, format))
     report = settings.save(work, tmp_path / "strips", format)
     for name in ("whole", "strips"):
         assert pyvips.Image.new_from_file(str(tmp_path / name)).format == dtype
@@ -174,3 +180,27 @@ def test_what_nothing_here_reads_at_its_depth_is_refused(tiny_restorer: Restorer
     for data in refused:
         with pytest.raises(UnsupportedImageError, match="bits"):
             tiny_restorer.restore(data)
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "jpeg", "webp"])
+def test_the_page_gives_the_library_s_file(format: str, lively_restorer: Restorer) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra: web")
+    from unjpeg.web.darkroom import Darkroom, FileKind
+
+    data = file_of(deep_picture(4 if format != "jpeg" else 3), "png")
+    expected = io.BytesIO()
+    lively_restorer.restore(data).save(expected, format=format)
+    room = Darkroom(lively_restorer, limits=Limits(), held_bytes=2**24, held_seconds=900)
+    facts = room.open(data, "a")
+    assert [fact for fact in facts["facts"] if "16 bits" in fact["text"]]
+    made, report = room.restore(data, Options(), FileKind(format))
+    by_page = [Image.open(io.BytesIO(file)) for file in (made, room.save("a", Options(), FileKind(format)))]
+    for image in by_page:
+        if format == "jpeg":  # rounded once or twice: no more than a level
+            apart = np.asarray(image).astype(int) - np.asarray(Image.open(io.BytesIO(expected.getvalue())))
+            assert np.abs(apart).mean() < 0.5
+        assert image.size == (56, 40)
+    if format in ("png", "tiff"):
+        assert made == expected.getvalue() == room.save("a", Options(), FileKind(format))
+    assert bool([note for note in report["notes"] if "result 8" in note]) == (format in ("jpeg", "webp"))
+    room.show("a", "residual", Options(), 8.0)

@@ -13,7 +13,7 @@ import pytest
 from jpegs import encoded, picture
 from unjpeg import machine
 from unjpeg.batch import worker_count
-from unjpeg.errors import ModelError
+from unjpeg.errors import ModelError, UnjpegError
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Model
@@ -188,3 +188,17 @@ def test_albums_run_or_say_why_not(
     else:
         assert ran.returncode == 0, ran.stderr
         assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_the_page_says_at_once_that_it_has_no_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pebble", reason="needs the extra: web")
+    from unjpeg.web import workers
+    from unjpeg.web.app import create_app
+
+    class Without:
+        def RLock(self) -> None:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(workers, "_CONTEXT", Without())
+    with pytest.raises(UnjpegError, match="/dev/shm"):
+        create_app("fast")

@@ -53,7 +53,7 @@ from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.picture import NamedBytes
-from unjpeg.settings import Settings
+from unjpeg.settings import Settings, fit_options
 from unjpeg.version import __version__
 
 __all__ = ["JOURNAL_FOLDER", "TABLE", "ClusterPlan", "Input", "Result", "plan", "restore_on_cluster"]
@@ -438,7 +438,7 @@ class _Worker:
         record.write(JournalEntry(begun=True), run=order.run, tries=tries + 1, process=os.getpid())
         encoded = io.BytesIO()
         try:
-            work = self._restorer.begin(NamedBytes(data, str(source)), settings.options_for(order.format))
+            work = self._restorer.begin(NamedBytes(data, str(source)), fit_options(settings.options, order.format))
             settings.save(work, encoded, order.format)
         except Exception:  # nothing was put there; once writing has begun, something may have been
             with suppress(UnjpegError):

@@ -84,7 +84,9 @@ def unrounded(data: bytes, name: str, bits: int, image: Image.Image) -> NDArray[
 
 def rounded(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """16 bits to 8, to the nearest."""
-    result: NDArray[np.uint8] = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    # Without wider integers: large pictures have large temporaries.
+    highest = np.uint16(0xFFFF - 128)
+    result: NDArray[np.uint8] = ((np.minimum(pixels, highest) + np.uint16(128)) // np.uint16(257)).astype(np.uint8)
     return result
 
 

@@ -48,6 +48,11 @@ _OWN_SEGMENTS = (
     *(("APP2", b"MPF\0"), ("APP2", b"urn:iso:std:iso:ts:21496"), ("APP11", b"JP")),
 )
 
+_OWN_TEXTS = frozenset(
+    {"Comment", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type iptc"}
+)
+"""Of a PNG: what has a field of its own."""
+
 _SHORT, _LONG = 3, 4
 # Bytes per value of each TIFF field type: BYTE, ASCII, SHORT, LONG, RATIONAL, then the signed, undefined and float
 # ones, and IFD.
@@ -325,6 +330,8 @@ class Metadata:
             earlier_comments=tuple(comments[:-1]),
             aspect=_aspect(image),
             segments=tuple(_other_segments(image)),
+            colour=tuple(_png_colour(image)),
+            texts=tuple(_png_texts(image)),
             exif=exif,
             icc_profile=_as_bytes(info.get("icc_profile")),
             xmp=xmp,
@@ -495,6 +502,29 @@ def _other_segments(image: Image.Image) -> Iterator[tuple[int, bytes]]:
     for kind, body in getattr(image, "applist", ()):
         if kind.startswith("APP") and not any(kind == app and body.startswith(start) for app, start in _OWN_SEGMENTS):
             yield int(kind[3:]), body
+
+
+def _png_colour(image: Image.Image) -> Iterator[tuple[bytes, bytes]]:
+    """As `unjpeg.pngfile` reads it from a file, of an image that somebody else has opened; Pillow knows no cICP."""
+    if isinstance(image, PngImageFile):
+        gamma, primaries, intent = (image.info.get(name) for name in ("gamma", "chromaticity", "srgb"))
+        with suppress(TypeError, ValueError, struct.error):
+            if gamma:
+                yield b"gAMA", struct.pack(">I", round(gamma * 100_000))
+            if primaries:
+                yield b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in primaries))
+            if intent is not None:
+                yield b"sRGB", struct.pack("B", intent)
+
+
+def _png_texts(image: Image.Image) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(image, PngImageFile):
+        for keyword, text in image.text.items():
+            if keyword not in _OWN_TEXTS and keyword.isascii():
+                if text.isascii() and "\0" not in text:
+                    yield b"tEXt", f"{keyword}\0{text}".encode()
+                else:
+                    yield b"iTXt", f"{keyword}\0\0\0\0\0{text}".encode("utf-8", "replace")
 
 
 def _tiff_exif(image: TiffImageFile) -> bytes | None:

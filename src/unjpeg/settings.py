@@ -16,7 +16,14 @@ from unjpeg.restorer import DEFAULTS, Options, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
 from unjpeg.version import __version__
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "fit_options"]
+
+
+def fit_options(options: Options, format: str) -> Options:
+    """The options for a file of that format: without a bit depth, none deeper than it holds."""
+    if options.bit_depth is None and 16 not in FORMATS[format].bit_depths:
+        return replace(options, bit_depth=8)
+    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,6 @@ class Settings:
         relevant = asdict(self.options) | {"output_quality": self.output_quality, "strip": self.strip}
         relevant |= {"model": model.hash, "version": __version__}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
-
-    def options_for(self, format: str) -> Options:
-        """The options for a file of that format: without a bit depth, none deeper than it holds."""
-        if self.options.bit_depth is None and 16 not in FORMATS[format].bit_depths:
-            return replace(self.options, bit_depth=8)
-        return self.options
 
     def restorer(
         self, threads: int | None, *, limits: Limits | None = None, model: ModelFile | None = None

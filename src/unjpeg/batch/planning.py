@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -151,12 +150,12 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     else:
         ending, bases = FORMATS[chosen].suffix, [root / relative for _, relative in sources]
     jobs: list[Job] = []
-    _ignores_case.cache_clear()  # folders change between one batch and the next
-    originals = {_same_file_key(Path(source)) for source, _ in sources if source != "-"}
+    case: dict[str, bool] = {}
+    originals = {_same_file_key(Path(source), case) for source, _ in sources if source != "-"}
     identities = {_identity(Path(source)) for source, _ in sources if source != "-"} - {None}
     taken: dict[str, str] = {}
     for (source, _), target in zip(sources, output_names(bases, ending), strict=True):
-        key = _same_file_key(target)
+        key = _same_file_key(target, case)
         is_input = key in originals or _identity(target) in identities
         if is_input or key in taken:
             clash = "is an input itself" if is_input else f"is where {taken[key]} goes"
@@ -178,13 +177,15 @@ def output_names(pictures: Sequence[P], ending: str) -> list[P]:
     ]
 
 
-def _same_file_key(path: Path) -> str:
-    """Equal for paths that may be one file."""
+def _same_file_key(path: Path, case: dict[str, bool]) -> str:
+    """Equal for paths that may be one file. ``case`` holds what folders have said already."""
     real = os.path.realpath(path)
-    return folded(real) if _ignores_case(os.path.dirname(real)) else real
+    folder = os.path.dirname(real)
+    if folder not in case:
+        case[folder] = _ignores_case(folder)
+    return folded(real) if case[folder] else real
 
 
-@cache
 def _ignores_case(folder: str) -> bool:
     """Whether names that differ in case are one file in this folder, or may be."""
     return ignores_case(folder) is not False

@@ -27,7 +27,7 @@ from unjpeg.modelfile import shorten_reason
 from unjpeg.picture import NamedBytes, read_bytes
 from unjpeg.restorer import Report
 from unjpeg.runtimes import check_engine, default_runtime
-from unjpeg.settings import Settings
+from unjpeg.settings import Settings, fit_options
 
 __all__ = ["CORES_PER_WORKER", "Outcome", "restore_batch", "resumed", "worker_count"]
 
@@ -170,7 +170,7 @@ class _Worker:
         data, name = read_bytes(job.source, self._limits.file_bytes)
         # Of what was read: the file may be another one before the result is there.
         source_sha256 = hashlib.sha256(data).hexdigest()
-        options = settings.options_for(job.format)
+        options = fit_options(settings.options, job.format)
         work = self._restorer.begin(NamedBytes(data, name), options, progress=progress)
         del data
         target = sys.stdout.buffer if job.target is None else job.target

@@ -20,6 +20,10 @@ from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
 
 __all__ = ["compile_openvino"]
 
+_FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
+"""What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
+(docs/robustness.md). Preparing anew takes no time that can be measured."""
+
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -51,9 +55,6 @@ def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecisi
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        # What is prepared for one size of picture is not kept for the next: pictures come in any size, and memory grew
-        # with each (docs/robustness.md). Preparing anew takes no time that can be measured.
-        "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
     cores = allowed_cores()
     if threads is None and cores < (os.cpu_count() or 1):
@@ -66,11 +67,11 @@ def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecisi
     with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
         model = core.read_model(graph, b"")
         try:
-            compiled = core.compile_model(model, "CPU", settings | ({"CACHE_DIR": str(cache)} if cache else {}))
-        except RuntimeError:
-            if cache is None:
-                raise
-            compiled = core.compile_model(model, "CPU", settings)  # a full disk, say
+            compiled = core.compile_model(
+                model, "CPU", settings | _FORGETFUL | ({"CACHE_DIR": str(cache)} if cache else {})
+            )
+        except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
+            compiled = core.compile_model(model, "CPU", settings)
     requests = threading.local()  # a request holds buffers: one per thread
     names = [node.get_any_name() for node in compiled.inputs]
 

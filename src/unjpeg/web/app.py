@@ -46,7 +46,7 @@ from unjpeg.restorer import DEFAULTS, Options
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
 from unjpeg.web.darkroom import FileKind
-from unjpeg.web.workers import ServerLimits, Workers
+from unjpeg.web.workers import ServerLimits, Workers, check_machine
 
 __all__ = ["create_app", "serve"]
 
@@ -121,14 +121,16 @@ class FileQuery(LookQuery):
     """How to restore, and into what file."""
 
     format: Literal["png", "jpeg", "webp", "tiff"] = "png"
-    bit_depth: Annotated[Literal[8, 16], BeforeValidator(_bits)] = Field(8, description="16 for PNG and TIFF only.")
+    bit_depth: Annotated[Literal[8, 16] | None, BeforeValidator(_bits)] = Field(
+        None, description="16 for PNG and TIFF only, where it is the default for files of more than 8 bits."
+    )
     output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
 
     def options(self) -> Options:
         return replace(super().options(), bit_depth=self.bit_depth)
 
     def kind(self) -> FileKind:
-        if self.bit_depth not in FORMATS[self.format].bit_depths:
+        if self.bit_depth is not None and self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
         return FileKind(self.format, self.output_quality)
 
@@ -225,7 +227,9 @@ def create_app(
 
     Raises:
         ModelError: the model is not there.
+        UnjpegError: the machine has no semaphores for the processes.
     """
+    check_machine()
     description = ModelFile.read(model).description
     team: Workers | None = None
 

@@ -25,6 +25,7 @@ from unjpeg.output import without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, upright
+from unjpeg.settings import fit_options
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
 __all__ = [
@@ -153,15 +154,17 @@ class Darkroom:
     def save(self, key: str, options: Options, kind: FileKind) -> bytes:
         """The file that ``unjpeg restore`` writes. Raises PictureGoneError, OutputError."""
         held = self._take(key)
-        if options.bit_depth == 8:
+        options = fit_options(options, kind.format)
+        deep = options.bit_depth or (8 if held.picture.deep is None else 16)
+        if deep == 8:
             return _file(self._render(held, options), kind)
-        deep = self._restorer.finish(self._run_network(held, options), options)
+        whole = self._restorer.finish(self._run_network(held, options), options)
         self._make_room()
-        return _file(deep, kind)
+        return _file(whole, kind)
 
     def restore(self, data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
-        restored = self._restorer.restore(NamedBytes(data, _THIS), options)
+        restored = self._restorer.restore(NamedBytes(data, _THIS), fit_options(options, kind.format))
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
         lost = without_place(restored.metadata, kind.format, channels)
         facts = dataclasses.asdict(restored.report)
@@ -207,6 +210,7 @@ class Darkroom:
         return held.output
 
     def _render(self, held: _Held, options: Options) -> Restored:
+        options = dataclasses.replace(options, bit_depth=8)
         if held.rendered is None or held.rendered_for != options:
             output = self._run_network(held, options)
             held.rendered = self._restorer.finish(output, options)

@@ -64,7 +64,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
         facts.append(Fact("Before that", " ".join(f"{_capital(line)}." for line in inspection.in_words), "careful"))
     metadata = picture.metadata
     if picture.deep is not None:
-        text = f"{picture.bits} bits for each colour. Choose 16 bits, as PNG or TIFF, to keep them in the download."
+        text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."
         facts.append(Fact("Depth", text, "careful"))
     if picture.left_alone:
         facts.append(Fact("Left alone", f"{picture.left_alone[0].upper()}{picture.left_alone[1:]}.", "careful"))

@@ -23,7 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
 from unjpeg.web.darkroom import expire_pictures, open_darkroom, warm_up
 
-__all__ = ["ServerLimits", "Workers"]
+__all__ = ["ServerLimits", "Workers", "check_machine"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 """Not forked: the runtimes' threads do not survive a fork."""
 
 _STOP_SECONDS = 5
+
+
+def check_machine() -> None:
+    """Fail at the start, not with the first request. Raises UnjpegError where processes can share no semaphores."""
+    try:
+        _CONTEXT.RLock()
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnjpegError(f"the page needs /dev/shm, which is missing or full here ({reason}); mount it") from error
 
 
 @dataclass(frozen=True, slots=True)
