@@ -106,9 +106,13 @@ class Darkroom:
         """Load the model into its runtime now. Raises ModelError."""
         _ = self._restorer.model
 
-    def open(self, data: bytes, key: str) -> dict[str, Any]:
-        """Decode a file and hold it; what it says about itself. Raises BadImageError."""
-        picture = read_picture(_named(data), limits=self._limits)
+    def open(self, data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
+        """Decode a file and hold it; what it says about itself. Raises BadImageError.
+
+        Args:
+            salvage: take what decodes of a damaged JPEG.
+        """
+        picture = read_picture(_named(data), limits=self._limits, salvage_damaged=salvage)
         facts = self._facts(picture)
         self._pictures[key] = _Held(picture, time.monotonic())
         self._make_room()
@@ -164,7 +168,7 @@ class Darkroom:
         self._make_room()
         return _file(deep, kind)
 
-    def restore(self, data: bytes, look: Look, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+    def restore(self, data: bytes, look: Look, kind: FileKind, salvage: bool = False) -> tuple[bytes, dict[str, Any]]:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
         restored = self._restorer.restore(
             _named(data),
@@ -172,6 +176,7 @@ class Darkroom:
             quality=look.quality,
             consistency=look.consistency,
             bit_depth=kind.bit_depth,
+            salvage=salvage,
         )
         return _file(restored, kind), dataclasses.asdict(restored.report)
 
@@ -279,9 +284,9 @@ def _here() -> Darkroom:
     return _darkroom
 
 
-def open_picture(data: bytes, key: str) -> dict[str, Any]:
+def open_picture(data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
     """``Darkroom.open``."""
-    return _here().open(data, key)
+    return _here().open(data, key, salvage)
 
 
 def inspect_once(data: bytes) -> dict[str, Any]:
@@ -304,9 +309,9 @@ def save_picture(key: str, look: Look, kind: FileKind) -> bytes:
     return _here().save(key, look, kind)
 
 
-def restore_once(data: bytes, look: Look, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+def restore_once(data: bytes, look: Look, kind: FileKind, salvage: bool = False) -> tuple[bytes, dict[str, Any]]:
     """``Darkroom.restore``."""
-    return _here().restore(data, look, kind)
+    return _here().restore(data, look, kind, salvage)
 
 
 def close_picture(key: str) -> None:

@@ -51,7 +51,10 @@ def file_in_words(picture: Picture, inspection: Inspection | None) -> list[Fact]
     """About a file as it came. ``inspection`` is None if it is no JPEG, and has a read quality otherwise."""
     height, width = picture.pixels.shape[:2]
     facts = [Fact("Size", f"{width} x {height} pixels, {_megapixels(width * height)}.")]
-    if inspection is None:
+    if picture.sound_rows is not None:
+        text = "A damaged JPEG. What decodes of it is restored by its looks alone."
+        facts.append(Fact("Kind of file", text, "careful"))
+    elif inspection is None:
         text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
         facts.append(Fact("Kind of file", text, "careful"))
     else:
@@ -92,13 +95,17 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
     else:
         text = f"Not quite: {_share(1 - consistency.share_inside)} of its details go beyond what your file allows."
         facts.append(Fact("True to the file?", text, "careful"))
-    if not report.projected and report.notes:
+    twice, others = (
+        [note for note in report.notes if note.startswith("looks like quality") == is_twice]
+        for is_twice in (True, False)
+    )
+    if twice:
         text = (
             f"It looks like quality {report.read_quality}, but was saved at {report.stated_quality}: probably "
             "compressed twice. The file then does not tell the whole truth, so the result is not held to it."
         )
         facts.append(Fact("Saved twice", text, "careful"))
-    return facts
+    return facts + [Fact("Note", f"{note[0].upper()}{note[1:]}.", "careful") for note in others]
 
 
 def _saved_at(inspection: Inspection) -> str:
