@@ -497,6 +497,8 @@ class Restorer:
                     if strength != 1:
                         as_decoded = decoded[:sound][rows, columns].astype(np.float32)
                         tile = as_decoded + strength * (tile - as_decoded)
+                    if neutral:
+                        tile[:] = tile.mean(axis=2, keepdims=True)  # as of grey files
                     if projected:
                         assert picture.jpeg is not None
                         for row in range(0, tile.shape[0], rows_at_once):  # few rows at a time: they fit the cache
@@ -505,7 +507,7 @@ class Restorer:
                             trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
                             tile[some] = project(tile[some], components, colour_space, top + row, columns.start, trust)
                     if neutral:
-                        tile[:] = (tile @ RGB_TO_YCC[0])[..., None]
+                        tile[:] = (tile @ RGB_TO_YCC[0])[..., None]  # the same but for the projection's rounding
                     np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                     strip[: tile.shape[0], columns] = tile.astype(strip.dtype)
             yield picture.with_alpha(strip, rows)
