@@ -503,7 +503,7 @@ def _decode(data: bytes, header: JpegHeader, *, strict: bool = True) -> NDArray[
     if chroma and (luma not in _NAMED_SAMPLINGS or set(chroma) != {(1, 1)}):
         pixels = _decode_any_sampling(data, strict=strict)
         if strict:
-            _check_last_blocks(data, pixels)
+            _check_last_blocks(data, header, pixels)
         return pixels
     pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
     return pixels[..., 0] if space == "GRAY" else pixels
@@ -522,15 +522,17 @@ def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
     return pixels
 
 
-def _check_last_blocks(data: bytes, pixels: NDArray[np.uint8]) -> None:
+def _check_last_blocks(data: bytes, header: JpegHeader, pixels: NDArray[np.uint8]) -> None:
     """Raise ValueError where the only scan ends too early or too late for its last row of blocks.
 
     ``_decode_any_sampling`` hears no complaints of that row, but what it reads changes the pixels.
     """
     scans = [(start, end) for code, start, end in walk(data, "") if code == START_OF_SCAN]
-    if len(scans) != 1:  # then it reads everything before it decodes
+    start, end = scans[0]
+    if header.progressive or data[start + 4] < len(header.sampling):  # then it reads everything before it decodes
         return
-    ((start, end),) = scans
+    if len(scans) > 1:
+        raise ValueError("Didn't expect more than one scan")
 
     def decodes_alike(cut: int, more: bytes = b"") -> bool:
         other = _decode_any_sampling(data[: end - cut] + more + data[end:], strict=False)
