@@ -517,8 +517,8 @@ def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="warning" if strict else "none")
         pixels: NDArray[np.uint8] = image.numpy()
     except pyvips.Error as error:
-        complaint = _OF_LIBJPEG.search(str(error))
-        raise ValueError(complaint[1] if complaint else "it does not decode") from error
+        complaints = _OF_LIBJPEG.findall(str(error))  # also of earlier pictures
+        raise ValueError(complaints[-1] if complaints else "it does not decode") from error
     return pixels
 
 

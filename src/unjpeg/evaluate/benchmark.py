@@ -52,7 +52,7 @@ CONSISTENCY = ("share_inside", "consistent")
 """Figures of JPEG files only: the share of coefficients in their cells, and whether ``unjpeg verify`` would agree."""
 
 
-MEASURING = ("dct", "inspection", "jpeg", "projection", "tables", "evaluate.metrics")
+MEASURING = ("dct", "inspection", "jpeg", "projection", "segments", "tables", "evaluate.metrics")
 """Modules of this package that figures are computed by."""
 
 _FAILURES = (UnjpegError, ValueError, MemoryError)
