@@ -529,7 +529,7 @@ def _decode(data: bytes, header: JpegHeader, *, strict: bool = True) -> NDArray[
     if chroma and (luma not in _NAMED_SAMPLINGS or set(chroma) != {(1, 1)}):
         pixels = _decode_any_sampling(data, strict=strict)
         if strict:
-            _check_last_blocks(data, pixels)
+            _check_last_blocks(data, header, pixels)
         return pixels
     pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
     return pixels[..., 0] if space == "GRAY" else pixels
@@ -543,20 +543,22 @@ def _decode_any_sampling(data: bytes, *, strict: bool) -> NDArray[np.uint8]:
         image = pyvips.Image.new_from_buffer(data, "", fail_on="warning" if strict else "none")
         pixels: NDArray[np.uint8] = image.numpy()
     except pyvips.Error as error:
-        complaint = _OF_LIBJPEG.search(str(error))
-        raise ValueError(complaint[1] if complaint else "it does not decode") from error
+        complaints = _OF_LIBJPEG.findall(str(error))  # also of earlier pictures
+        raise ValueError(complaints[-1] if complaints else "it does not decode") from error
     return pixels
 
 
-def _check_last_blocks(data: bytes, pixels: NDArray[np.uint8]) -> None:
+def _check_last_blocks(data: bytes, header: JpegHeader, pixels: NDArray[np.uint8]) -> None:
     """Raise ValueError where the only scan ends too early or too late for its last row of blocks.
 
     ``_decode_any_sampling`` hears no complaints of that row, but what it reads changes the pixels.
     """
     scans = [(start, end) for code, start, end in walk(data, "") if code == START_OF_SCAN]
-    if len(scans) != 1:  # then it reads everything before it decodes
+    start, end = scans[0]
+    if header.progressive or data[start + 4] < len(header.sampling):  # then it reads everything before it decodes
         return
-    ((start, end),) = scans
+    if len(scans) > 1:
+        raise ValueError("Didn't expect more than one scan")
 
     def decodes_alike(cut: int, more: bytes = b"") -> bool:
         other = _decode_any_sampling(data[: end - cut] + more + data[end:], strict=False)

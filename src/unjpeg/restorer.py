@@ -648,6 +648,8 @@ class Restorer:
                     tile = tile + (
                         layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
                     )
+                if layer.is_neutral:
+                    tile[:] = tile.mean(axis=2, keepdims=True)  # as of grey files
                 if compression and projected:
                     for row in range(0, tile.shape[0], rows_at_once):  # few rows at a time: they fit the cache
                         some = slice(row, row + rows_at_once)
@@ -656,7 +658,7 @@ class Restorer:
                         components, space = compression.components, compression.colour_space
                         tile[some] = project(tile[some], components, space, *place, trust)
                 if layer.is_neutral:
-                    tile[:] = (tile @ RGB_TO_YCC[0])[..., None]
+                    tile[:] = (tile @ RGB_TO_YCC[0])[..., None]  # the same but for the projection's rounding
                 np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
                 strip[:, columns] = tile.astype(dtype)
             yield strip

@@ -657,3 +657,19 @@ def test_exif_survives(client: TestClient) -> None:
     data = saved(opened(JPEG), exif=b"Exif\0\0" + exif_block("<"), quality=50)
     result = opened(client.post("/api/restore", content=data).content)
     assert result.getexif()
+
+
+def test_what_is_left_of_a_damaged_file_is_offered(client: TestClient, tiny_model: Path) -> None:
+    cut = encoded(picture(120, 80), quality=80)[:-900]
+    for address in ("/api/restore", "/api/pictures"):
+        refused = client.post(address, content=cut)
+        assert error_of(refused) == (422, "BadImageError")
+        assert re.search(r"\(--salvage\) restores \d+ of its 120 rows", refused.json()["error"]["message"])
+    expected = expected_file(cut, tiny_model, {"salvage": True}, format="png")
+    assert client.post("/api/restore?salvage=true", content=cut).content == expected
+    opened_anyway = client.post("/api/pictures?salvage=true", content=cut).json()
+    assert client.get(f"/api/pictures/{opened_anyway['key']}/file").content == expected
+    assert "A damaged JPEG" in json.dumps(opened_anyway["facts"])
+    said = client.get(f"/api/pictures/{opened_anyway['key']}/check").json()["facts"]
+    assert any(fact["title"] == "Note" and "rows are missing" in fact["text"] for fact in said)
+    assert not any(fact["title"] == "Saved twice" for fact in said)

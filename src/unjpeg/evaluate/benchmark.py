@@ -51,7 +51,7 @@ CONSISTENCY = ("share_inside", "consistent")
 
 
 MEASURING = (
-    *("dct", "inspection", "jpeg", "projection", "tables"),
+    *("dct", "inspection", "jpeg", "projection", "segments", "tables"),
     *("evaluate.method", "evaluate.metrics", "evaluate.psnr"),
 )
 """Modules of this package that figures are computed by."""

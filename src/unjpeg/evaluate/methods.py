@@ -65,20 +65,9 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *(
-        "dct",
-        "history",
-        "jpeg",
-        "layers",
-        "modelfile",
-        "network",
-        "picture",
-        "projection",
-        "recovery",
-        "restorer",
-        "runtimes",
-    ),
-    *("runtimes.graph", "runtimes.openvino", "tables", "tiling", "upsampling"),
+    *("cleanness", "dct", "depth", "history", "jpeg", "layers", "modelfile", "network", "picture", "pngfile"),
+    *("projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "segments", "tables"),
+    *("tiling", "upsampling", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 

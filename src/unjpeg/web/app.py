@@ -135,6 +135,25 @@ class FileQuery(LookQuery):
         return FileKind(self.format, self.output_quality)
 
 
+_SALVAGE = Field(False, description="Take what decodes of a damaged JPEG instead of refusing it.")
+
+
+class RestoreQuery(FileQuery):
+    """How to restore, into what file, and what of a damaged one."""
+
+    salvage: bool = _SALVAGE
+
+    def options(self) -> Options:
+        return replace(super().options(), salvage=self.salvage)
+
+
+class OpenQuery(BaseModel):
+    """What to take of a damaged file."""
+
+    model_config = ConfigDict(extra="forbid")
+    salvage: bool = _SALVAGE
+
+
 class ResidualQuery(LookQuery):
     """How to restore, and how much to amplify the difference."""
 
@@ -289,7 +308,7 @@ def create_app(
         }
 
     @app.post("/api/restore", tags=["one request"], openapi_extra=_UPLOAD, response_class=Response)
-    async def restore(request: Request, query: Annotated[FileQuery, Query()]) -> Response:
+    async def restore(request: Request, query: Annotated[RestoreQuery, Query()]) -> Response:
         """A file in, the restored file out. The report is in the header `unjpeg-report`, as JSON."""
         kind = query.kind()
         with the_team().admitted():
@@ -304,14 +323,14 @@ def create_app(
         return facts
 
     @app.post("/api/pictures", tags=["held pictures"], openapi_extra=_UPLOAD, status_code=201)
-    async def open_picture(request: Request) -> dict[str, Any]:
+    async def open_picture(request: Request, query: Annotated[OpenQuery, Query()]) -> dict[str, Any]:
         """Send a picture, to render it more than once. What `inspect` says, and the key to ask by."""
         with the_team().admitted():
             data = await _read_upload(request, limits)
             number = the_team().idlest()
             key = f"{number}-{secrets.token_urlsafe(16)}"
             facts: dict[str, Any] = await the_team().run(
-                number, darkroom.open_picture, data, key, abandoned=request.is_disconnected
+                number, darkroom.open_picture, data, key, query.salvage, abandoned=request.is_disconnected
             )
         return {"key": key, **facts}
 

@@ -101,9 +101,13 @@ class Darkroom:
         """Load the model into its runtime now. Raises ModelError."""
         _ = self._restorer.model
 
-    def open(self, data: bytes, key: str) -> dict[str, Any]:
-        """Decode a file and hold it; what it says about itself. Raises BadImageError."""
-        picture = read_picture(NamedBytes(data, _THIS), limits=self._limits)
+    def open(self, data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
+        """Decode a file and hold it; what it says about itself. Raises BadImageError.
+
+        Args:
+            salvage: take what decodes of a damaged JPEG.
+        """
+        picture = read_picture(NamedBytes(data, _THIS), limits=self._limits, salvage_damaged=salvage)
         facts = self._facts(picture)
         self._pictures[key] = _Held(picture, time.monotonic())
         self._make_room()
@@ -270,9 +274,9 @@ def _here() -> Darkroom:
     return _darkroom
 
 
-def open_picture(data: bytes, key: str) -> dict[str, Any]:
+def open_picture(data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
     """``Darkroom.open``."""
-    return _here().open(data, key)
+    return _here().open(data, key, salvage)
 
 
 def inspect_once(data: bytes) -> dict[str, Any]:

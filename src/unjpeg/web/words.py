@@ -51,7 +51,10 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
     """About a file as it came. The inspection has a read quality."""
     height, width = picture.pixels.shape[:2]
     facts = [Fact("Size", f"{width} x {height} pixels, {_megapixels(width * height)}.")]
-    if inspection.stated_quality is None:
+    if picture.sound_rows is not None:
+        text = "A damaged JPEG. What decodes of it is restored by its looks alone."
+        facts.append(Fact("Kind of file", text, "careful"))
+    elif inspection.stated_quality is None:
         facts.append(_kind_of_file(inspection))
     else:
         colour = _COLOUR_DETAIL.get(inspection.subsampling or "", f"Stored as {inspection.subsampling}.")
@@ -105,7 +108,7 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
             "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
-    return facts
+    return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in report.notes]
 
 
 def _saved_at(inspection: Inspection) -> str:

@@ -65,7 +65,7 @@ async function send(picture) {
     throw new Refused("TooLargeError", `this file: has more than the ${most} MiB that this server takes`);
   }
   const headers = { "content-type": "application/octet-stream" };
-  const response = await request("api/pictures", { method: "POST", body: picture.file, headers });
+  const response = await request(`api/pictures${picture.salvage ? "?salvage=true" : ""}`, { method: "POST", body: picture.file, headers });
   picture.facts = await response.json();
   return picture.facts.key;
 }
@@ -219,6 +219,18 @@ function complain(error, picture) {
   close.onclick = () => $("problem").replaceChildren();
   const before = [...$("problem").querySelectorAll("p")].filter(({ textContent }) => textContent !== line.textContent);
   $("problem").replaceChildren(...before, line, close);
+  if (picture && !picture.salvage && words.includes("(--salvage)")) {
+    line.textContent = line.textContent.replace("salvage (--salvage) restores", "it is possible to restore");
+    const salvage = document.createElement("button");
+    salvage.type = "button";
+    salvage.textContent = "Restore what is left";
+    salvage.onclick = () => {
+      picture.salvage = true;
+      $("problem").replaceChildren();
+      select(picture);
+    };
+    close.before(salvage);
+  }
 }
 
 function list(id, facts) {
