@@ -318,7 +318,10 @@ class _View:
         if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
         if self.jpeg is not None and (
-            reading.quality < LEAST_QUALITY or reading.levels < LEAST_LEVELS or inside.mean() < LEAST_SHARE
+            reading.quality < LEAST_QUALITY
+            or reading.levels < min(LEAST_LEVELS, 0.8 * inside.sum())
+            or reading.breadth < LEAST_BREADTH
+            or inside.mean() < LEAST_SHARE
         ):
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
@@ -362,6 +365,7 @@ class _Reading:
     ratios_6B: NDArray[np.float32]
     evidence: float
     levels: int
+    breadth: float
 
 
 class _Lattice:
@@ -488,8 +492,11 @@ LEAST_QUALITY = 5
 LEAST_SHARE = 0.2
 """Of a JPEG's blocks, those of a region that is found without proof."""
 
-LEAST_LEVELS = 200
-"""Pairs of frequency and magnitude that occur in a region: of patterns that repeat there are few."""
+LEAST_BREADTH = 14.0
+"""Frequencies, in effect, that speak for a table; of a gradient few do."""
+
+LEAST_LEVELS = 1000
+"""Pairs of frequency and magnitude that occur in a region, or 0.8 a block: of patterns that repeat there are few."""
 
 DECIDED = 8.0
 """Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
@@ -554,6 +561,7 @@ def _read_table(
     )
     here = float((ratios_6B * on).sum())
     elsewhere = max(float((ratios_6B * one).sum()) for one in off)
+    gains_6 = (ratios_6B * on).sum(axis=1) - np.max([(ratios_6B * one).sum(axis=1) for one in off], axis=0)
     return _Reading(
         steps_6.reshape(BLOCK, BLOCK),
         known.reshape(BLOCK, BLOCK),
@@ -563,7 +571,13 @@ def _read_table(
         ratios_6B,
         (here - elsewhere) / len(bins_N6),
         int((on[:, : _BINS - 1] > 0).sum()),
+        _breadth(np.maximum(gains_6, 0)),
     )
+
+
+def _breadth(gains_6: NDArray[np.floating]) -> float:
+    """How many frequencies, in effect, share in gains that are 0 or more."""
+    return float(gains_6.sum() ** 2 / max(float(np.square(gains_6).sum()), 1e-9))
 
 
 def _histograms(bins_N6: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -969,21 +983,25 @@ def _same_grid(jpeg: JpegImage) -> Earlier | None:
     )
 
 
-ALIGNED_EVIDENCE = 0.3
-_MOST_STEPS = 64
-ALIGNED_LEVELS = 16
+ALIGNED_EVIDENCE = 0.6
+_MOST_STEPS = 200
+ALIGNED_LEVELS = 20
+ALIGNED_BREADTH = 3.0
 
 
 def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
     """Quality of the earlier luma table, whether it is transposed, and nats per block."""
-    totals, blocks = _aligned_totals(jpeg.components[0])
+    scores_6Q, blocks = _aligned_scores(jpeg.components[0])
+    totals = scores_6Q.sum(axis=0)
     best = int(totals.argmax())
+    gains_6 = np.maximum(scores_6Q[:, best], 0)
     evidence = float(totals[best]) / max(blocks, 1)
     if evidence < ALIGNED_EVIDENCE or totals[best] < 100:
         return None
     # Of drawings a few levels are taken over and over, and may all be multiples by chance.
-    taken, forbidden = _occupied_levels(jpeg.components[0], _standard_tables()[best])
-    if taken < ALIGNED_LEVELS or forbidden > 0.25 * taken:
+    if _breadth(gains_6) < ALIGNED_BREADTH:
+        return None
+    if _occupied_levels(jpeg.components[0], _standard_tables()[best]) < ALIGNED_LEVELS:
         return None
     return best % 100 + 1, best >= 100, evidence
 
@@ -1001,29 +1019,27 @@ def _level_counts(component: Component) -> tuple[NDArray[np.int64], int]:
     return counts.reshape(BLOCK * BLOCK, -1), len(sample)
 
 
-def _occupied_levels(component: Component, steps_88: NDArray[np.int64]) -> tuple[int, int]:
-    """How many (frequency, magnitude) pairs occur that multiples of the steps explain, and that they do not."""
+def _occupied_levels(component: Component, steps_88: NDArray[np.int64]) -> int:
+    """How many pairs of frequency and magnitude occur that multiples of the steps explain."""
     counts_6K, _ = _level_counts(component)
     levels = np.arange(2, _MOST_STEPS)
-    taken = forbidden = 0
+    occupied = 0
     for counts, own, step in zip(counts_6K, component.table_88.ravel(), steps_88.ravel(), strict=True):
         if step < 1.5 * own or counts[2:_MOST_STEPS].sum() < 20:
             continue
         off = np.abs(levels * float(own) - step * np.rint(levels * own / step)) <= own / 2 + 3 * PIXEL_NOISE
         # A level counts where it is as frequent as its neighbours let expect.
         usual = _unimodal(counts[1:_MOST_STEPS].astype(np.float64))[1:]
-        occurs = counts[2:_MOST_STEPS] > np.maximum(0.4 * usual, 1.5)
-        taken += int((occurs & off).sum())
-        forbidden += int((occurs & ~off).sum())
-    return taken, forbidden
+        occupied += int((off & (counts[2:_MOST_STEPS] > np.maximum(0.4 * usual, 1.5))).sum())
+    return occupied
 
 
-def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
-    """Nats in favour of each standard table, ``(200,)``, and the number of blocks that were looked at."""
+def _aligned_scores(component: Component) -> tuple[NDArray[np.float64], int]:
+    """Nats in favour of each standard table, ``(64, 200)``, and the number of blocks that were looked at."""
     counts_6K, blocks = _level_counts(component)
     own_6 = component.table_88.ravel().astype(np.float64)
     tables = _standard_tables().reshape(-1, BLOCK * BLOCK)
-    totals = np.zeros(len(tables))
+    out = np.zeros((BLOCK * BLOCK, len(tables)))
     for number in range(BLOCK * BLOCK):
         counts = counts_6K[number, :_MOST_STEPS].astype(np.float64)
         if counts[2:].sum() < 20:
@@ -1031,8 +1047,8 @@ def _aligned_totals(component: Component) -> tuple[NDArray[np.float64], int]:
         steps, of_table = np.unique(tables[:, number], return_inverse=True)
         smooth = _unimodal(counts[1:])
         scores = np.array([_aligned_score(counts[1:], smooth, own_6[number], float(step)) for step in steps])
-        totals += scores[of_table]
-    return totals, blocks
+        out[number] = scores[of_table]
+    return out, blocks
 
 
 def _aligned_score(counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64], own: float, step: float) -> float:
@@ -1044,7 +1060,7 @@ def _aligned_score(counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64],
     """
     if step < 1.3 * own:
         return 0.0
-    last = int(counts_K.nonzero()[0][-1]) + 1
+    last = min(int(counts_K.nonzero()[0][-1]) + 1, int(20 * step / own))  # twenty multiples say enough
     levels = np.arange(1, last + 1)
     counts, smooth = counts_K[:last], smooth_K[:last]
     # Where multiples of the step fall.
