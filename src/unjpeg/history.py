@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -434,7 +434,7 @@ class _Lattice:
         """
         against = np.count_nonzero(fits < 0)
         if against <= FEW * np.count_nonzero(fits > 0):
-            return (0, 0, self._height, self._width) if fits.any() else None
+            return self._grown_box(fits > 0) if (fits > 0).any() else None
         found = _largest_patch(fits)
         if found is None:
             return None
@@ -453,6 +453,22 @@ class _Lattice:
         left = 0 if first_column == 0 else int(lefts[first_column])
         bottom = self._height if last_row == self.shape[0] - 1 else int(tops[last_row]) + self._pitch
         right = self._width if last_column == self.shape[1] - 1 else int(lefts[last_column]) + self._pitch
+        return top, left, bottom - top, right - left
+
+    def _grown_box(self, fits: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+        """Where something fits and nothing speaks against it: the box around that, to the picture's edges if near.
+
+        What lies further out and tells nothing (a page's white, say) is no part of it.
+        """
+        sides = []
+        for axis, (starts, length) in enumerate(
+            ((self._tops.reshape(self.shape)[:, 0], self._height), (self._lefts.reshape(self.shape)[0], self._width))
+        ):
+            at = np.flatnonzero(fits.any(axis=1 - axis))
+            first, last = int(starts[at[0]]), int(starts[at[-1]]) + self._pitch
+            near = max(3 * self._pitch, NEAR_EDGE * length)
+            sides.append((0 if first <= near else first, length if last >= length - near else last))
+        (top, bottom), (left, right) = sides
         return top, left, bottom - top, right - left
 
     def inside(self, rectangle: tuple[int, int, int, int]) -> NDArray[np.bool_]:
@@ -478,6 +494,9 @@ class _Lattice:
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
+NEAR_EDGE = 0.08
+"""Of a picture's side: as far from its edge what tells nothing counts as part of a region that reaches that far."""
+
 FEW = 0.02
 """Of the places that fit a region, those beside that may not without its being cut down to the others."""
 
@@ -1132,20 +1151,30 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
     first, patches = _chroma_patches(pixels, rectangle, grid)
     if not patches:
         return _Chroma((grid.row, grid.column), (2, 2), "triangle", standard_table(quality, chroma=True))
-    scale, upsampling = _sampling_of(patches[:8])
-    noise_88 = chroma_noise(scale, upsampling)
     likely_88 = standard_table(quality, chroma=True)
-    phases = [
-        (down, across) for down in range(0, BLOCK * scale[0], BLOCK) for across in range(0, BLOCK * scale[1], BLOCK)
-    ]
-    blocks = {phase: _chroma_blocks(patches, phase, scale, upsampling) for phase in phases}
-    misfits = {phase: _misfit(blocks[phase], likely_88, noise_88) for phase in phases}
-    phase = min(phases, key=lambda one: misfits[one])
+
+    def placed(scale: tuple[int, int], upsampling: Upsampling) -> tuple[float, dict[tuple[int, int], Any], Any]:
+        """The least misfit of the likely table, the blocks at each place that the grid can have, and the best place."""
+        high, wide = BLOCK * scale[0], BLOCK * scale[1]
+        places = [(down, across) for down in range(0, high, BLOCK) for across in range(0, wide, BLOCK)]
+        blocks = {place: _chroma_blocks(patches, place, scale, upsampling) for place in places}
+        misfits = {place: _misfit(blocks[place], likely_88, chroma_noise(scale, upsampling)) for place in places}
+        best = min(places, key=lambda one: misfits[one])
+        return misfits[best], blocks, best
+
+    # Where colours are smooth, several samplings give them back: the coarsest, unless the comb is clearer on another.
+    possible = _samplings_of(patches[:8])
+    (scale, upsampling), (misfit, blocks, phase) = possible[0], placed(*possible[0])
+    for other in possible[1:] if misfit > CLEAR_MISFIT else ():
+        found = placed(*other)
+        if found[0] < CLEARER * misfit:
+            (scale, upsampling), (misfit, blocks, phase) = other, found
+    noise_88, phases = chroma_noise(scale, upsampling), list(blocks)
 
     def start(phase: tuple[int, int]) -> tuple[int, int]:
         return (first[0] + phase[0]) % (BLOCK * scale[0]), (first[1] + phase[1]) % (BLOCK * scale[1])
 
-    if misfits[phase] <= CHROMA_MISFIT or not blocks[phase].size:
+    if misfit <= CHROMA_MISFIT or not blocks[phase].size:
         return _Chroma(start(phase), scale, upsampling, likely_88)
     # Not the table that goes with luma's: the one that they show, on the grid that shows one best.
     best: tuple[float, tuple[int, int], NDArray[np.int64]] | None = None
@@ -1195,6 +1224,11 @@ def _misfit(blocks_N88: NDArray[np.float32], steps_88: NDArray[np.int64], noise_
 
 
 CHROMA_MISFIT = 0.6
+"""Mean square error against the expected, up to which chroma has the table that goes with luma's."""
+
+CLEAR_MISFIT, CLEARER = 0.25, 0.7
+"""Below the first a sampling is not doubted; another takes its place with so many times its misfit at most."""
+
 CHROMA_EVIDENCE = 0.05
 
 
@@ -1226,9 +1260,10 @@ def _chroma_patches(
     return first, out
 
 
-def _sampling_of(patches: Sequence[_Patch]) -> tuple[tuple[int, int], Upsampling]:
-    """The coarsest sampling whose upsampling gives the patches back."""
+def _samplings_of(patches: Sequence[_Patch]) -> list[tuple[tuple[int, int], Upsampling]]:
+    """The samplings whose upsampling gives the patches back, the coarsest first and none at last."""
     inner = slice(_MARGIN, -_MARGIN)
+    possible: list[tuple[tuple[int, int], Upsampling]] = []
     for scale, upsampling in _SAMPLINGS:
         total, count = 0.0, 0
         for patch, clipped in patches:
@@ -1241,5 +1276,5 @@ def _sampling_of(patches: Sequence[_Patch]) -> tuple[tuple[int, int], Upsampling
             total += float(error[detail].sum())
             count += int(detail.sum())
         if total <= UPSAMPLING_ERROR * count:
-            return scale, upsampling
-    return (1, 1), "none"
+            possible.append((scale, upsampling))
+    return [*possible, ((1, 1), "none")]

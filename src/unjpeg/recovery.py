@@ -38,6 +38,11 @@ MISFIT = 2.5
 """Mean square error of a block's coefficients, against what is expected, beyond which it does not follow the comb."""
 
 
+MOST_AROUND = 13.0
+"""Of a region in a larger picture: so many of the 24 blocks around one that clips are to follow the comb for it to
+count as one of them. At a region's edge there are fewer: what lies there may be the page around it."""
+
+
 @dataclass(frozen=True)
 class Cells(Component):
     """One component of an earlier JPEG, as far as it is known. Of all of the frame's blocks, also those that hang over.
@@ -139,7 +144,8 @@ def recover(pixels: NDArray[np.uint8], region: Region, jpeg: JpegImage | None = 
         components.append(cells)
         if number == 0:
             misfit[completed.judged] = np.where(completed.good, 0, np.inf)[completed.judged]
-            fits_VU = _fitting(misfit, judged)
+            needed = 0.0 if crop.shape[:2] == pixels.shape[:2] else MOST_AROUND
+            fits_VU = _fitting(misfit, judged, needed)
     assert fits_VU is not None
     return Recovered(region, pad_top, pad_left, tuple(components), fits_VU)
 
@@ -264,15 +270,19 @@ def _cells_of(
     return Cells(lowest.astype(np.int16), table_88, scale, highest_VU88=highest.astype(np.int16)), misfit
 
 
-def _fitting(misfit_VU: NDArray[np.float32], usable_VU: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which blocks follow the comb; what cannot be told is as what lies around it."""
+def _fitting(misfit_VU: NDArray[np.float32], usable_VU: NDArray[np.bool_], needed: float = 0) -> NDArray[np.bool_]:
+    """Which blocks follow the comb; what cannot be told is as what lies around it.
+
+    Args:
+        needed: how many of the 24 blocks around one that cannot be told are to follow it, at least.
+    """
     good = (usable_VU & (misfit_VU <= MISFIT)).astype(np.float32)
     bad = (usable_VU & (misfit_VU > MISFIT)).astype(np.float32)
     out: NDArray[np.bool_] = good > 0
     unknown = ~usable_VU
     if unknown.any():
         for_it, against = (_around(one) for one in (good, bad))
-        out[unknown] = (for_it >= against)[unknown]
+        out[unknown] = ((for_it >= against) & (for_it >= needed))[unknown]
     return out
 
 

@@ -664,7 +664,7 @@ def test_what_is_left_of_a_damaged_file_is_offered(client: TestClient, tiny_mode
     for address in ("/api/restore", "/api/pictures"):
         refused = client.post(address, content=cut)
         assert error_of(refused) == (422, "BadImageError")
-        assert re.search(r"\(--salvage\) restores \d+ of its 120 rows", refused.json()["error"]["message"])
+        assert re.search(r"salvage=True restores \d+ of its 120 rows", refused.json()["error"]["message"])
     expected = expected_file(cut, tiny_model, {"salvage": True}, format="png")
     assert client.post("/api/restore?salvage=true", content=cut).content == expected
     opened_anyway = client.post("/api/pictures?salvage=true", content=cut).json()
