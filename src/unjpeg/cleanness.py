@@ -4,7 +4,7 @@ Else it may have been compressed and then scaled, or by another codec.
 
 There is evidence for the first. Lossy codecs take away the finest detail where there is little of it and leave waves
 beside edges; so noise that reaches down into every corner, or edges with exactly flat areas beside them, are signs that
-nothing was taken. A photograph's statistics of that kind are weighed by a small network, which ``studies/history.py``
+nothing was taken. A photograph's statistics of that kind are weighed by a small network, which ``studies/cleanness.py``
 trains; drawings by a rule.
 """
 
