@@ -69,7 +69,7 @@ PROGRAMS = {
 
 RESTORING = (
     *("dct", "jpeg", "modelfile", "network", "picture", "projection", "restorer", "runtimes", "runtimes.openvino"),
-    *("tables", "tiling"),
+    *("depth", "pngfile", "tables", "tiling"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 
