@@ -63,7 +63,9 @@ def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecisi
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
-    cache = _compiled_graphs(openvino.__version__, *map(str, facts))
+    # What a process compiles that is kept from some instructions is not for others: the runtime does not tell.
+    forced = (os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ)
+    cache = _compiled_graphs(openvino.__version__, *map(str, facts), *forced)
     with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
         model = core.read_model(graph, b"")
         try:
