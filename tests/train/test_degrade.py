@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import synthetic_photo
+from unjpeg.dct import RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import JpegImage
 from unjpeg.tables import standard_table
 from unjpeg.train import degrade
-from unjpeg.train.degrade import Encoding, JpegDegradation, Pixels, compress_jpeg
+from unjpeg.train.degrade import Degraded, Encoding, JpegDegradation, Pixels, compress_jpeg
 from unjpeg.train.quantisation import STYLES
 
 WILD = JpegDegradation(5, 100, real_life=1.0)
@@ -266,3 +268,48 @@ def test_two_compressions_do_more_harm_than_the_second(
 def test_shares_beyond_everything_are_refused(share: float) -> None:
     with pytest.raises(ValueError, match="real_life"):
         JpegDegradation(real_life=share)
+
+
+# Looking back
+
+
+def pairs_of(degradation: JpegDegradation, count: int) -> list[Degraded]:
+    pixels = synthetic_photo(96, 96, seed=4)
+    return [degradation.apply(pixels, np.random.default_rng(number)) for number in range(count)]
+
+
+def test_looking_back_changes_nothing_unless_asked() -> None:
+    plain, asked = (pairs_of(JpegDegradation(5, 100, real_life=1.0, look_back=share), 40) for share in (0.0, 1.0))
+    before = pairs_of(JpegDegradation(5, 100, real_life=1.0), 40)
+    for one, other in zip(plain, before, strict=True):
+        np.testing.assert_array_equal(one.compressed, other.compressed)
+    assert any(not np.array_equal(one.compressed, other.compressed) for one, other in zip(plain, asked, strict=True))
+
+
+def test_what_is_looked_back_on_starts_on_the_first_grid_and_states_the_first_tables() -> None:
+    """On its first grid the coefficients lie nearer to multiples of the stated steps than anywhere else."""
+    found = 0
+    for pair in pairs_of(JpegDegradation(5, 60, real_life=1.0, look_back=1.0), 60):
+        if not pair.stated.any():
+            continue
+        steps = np.rint(2 ** (4 * (pair.stated[:64].astype(np.float64) + 1))).reshape(8, 8)
+        luma = pair.compressed.astype(np.float32) @ RGB_TO_YCC[0] - 128
+
+        def off(top: int, left: int, luma: Any = luma, steps: Any = steps) -> float:
+            blocks = dct_blocks(blocks_from_plane(np.ascontiguousarray(luma[top : top + 80, left : left + 80])))
+            return float(np.abs(blocks / steps - np.rint(blocks / steps))[:, :, :3, :3].mean())
+
+        found += off(0, 0) < min(off(4, 4), off(3, 5))
+    assert found > 30
+
+
+def test_a_scaled_picture_states_nothing() -> None:
+    pairs = pairs_of(JpegDegradation(5, 60, real_life=1.0, look_back=1.0), 80)
+    blind = [pair for pair in pairs if not pair.stated.any()]
+    assert 2 <= len(blind) <= 25
+    assert all(pair.compressed.shape == pair.original.shape for pair in blind)
+
+
+def test_a_share_beyond_1_is_refused() -> None:
+    with pytest.raises(ValueError, match="look_back is a share"):
+        JpegDegradation(look_back=1.5)

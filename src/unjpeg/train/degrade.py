@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unjpeg.tables import QualityEstimate, standard_table, stated_features
+from unjpeg.tables import STATED_FEATURES, QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
 __all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels", "compress_jpeg", "standard_stated"]
@@ -139,20 +139,25 @@ class JpegDegradation:
         real_life: the share of pairs that are degraded as files in the wild are: any chroma sampling, grey, tables of
             other encoders, compressed once or twice, then on the same grid, on a shifted one, or with the picture made
             smaller in between. The other pairs are 4:2:0 with libjpeg's tables.
+        look_back: of these, the share that comes as a restorer that has read the picture's history shows it. Compressed
+            twice, the second time less: on the first grid, told the first tables, with the second's noise on top,
+            wherever its grid lies. Made smaller: as a picture that no file tells of.
     """
 
     min_quality: int = 10
     max_quality: int = 95
     skew: float = 1.0
     real_life: float = 0.0
+    look_back: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ValueError(f"quality range must lie in 1..100, got {self.min_quality}..{self.max_quality}")
         if not 0 < self.skew < float("inf"):
             raise ValueError(f"skew must be a positive number, got {self.skew}")
-        if not 0 <= self.real_life <= 1:
-            raise ValueError(f"real_life is a share, 0 to 1, got {self.real_life}")
+        for name in ("real_life", "look_back"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
 
     def apply(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
         """A pure function of the pixels, ``(H, W, 3)``, and the random numbers."""
@@ -175,6 +180,15 @@ class JpegDegradation:
         if history == "once":
             return Degraded(last.apply(pixels), pixels, last.quality, last.halves_chroma, last.stated)
         first = Encoding.draw(self._draw_quality(rng), rng, grey=grey)
+        # Drawn only where it is asked for: samples stay those of earlier trainings.
+        if self.look_back and rng.random() < self.look_back:
+            if history == "resized":
+                before, pixels = _compressed_larger(pixels, first, rng)
+                return Degraded(before, pixels, first.quality, False, np.zeros(STATED_FEATURES, np.float32))
+            if first.quality < last.quality:
+                place = int(rng.integers(1, _GRID**2)) if history == "shifted" else 0
+                after = _compressed_on_grid(first.apply(pixels), last, *divmod(place, _GRID))
+                return Degraded(after, pixels, first.quality, False, first.stated)
         if history == "resized":
             before, pixels = _compressed_larger(pixels, first, rng)
         else:
