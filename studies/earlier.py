@@ -28,32 +28,33 @@ __all__ = ["list_cases", "main"]
 PAIRS = ((10, 30), (30, 50), (20, 90), (10, 75), (30, 90), (60, 90), (75, 90))
 SCALES = (0.5, 0.75, 1.25, 1.5)
 
-Case = tuple[str, bytes, Pixels8]
-"""Its name, the file, and what its pixels should have been."""
+Case = tuple[str, bytes, Pixels8, bytes | None]
+"""Its name, the file, what its pixels should have been, and where asked the JPEG that a screenshot was made of."""
 
 
 def list_cases(original: Pixels8) -> Iterator[Case]:
     """Every way that an original, ``(H, W, 3)``, comes to us."""
     for quality in (10, 20, 40, 75, 90):
         for top, left in ((0, 0), (3, 5), (4, 4), (8, 8)):
-            pixels = _cut(decode(_compress(original, quality)), top, left)
-            yield f"png of {quality}, cut {top},{left}", _save(pixels, "PNG"), _cut(original, top, left)
+            data = _compress(original, quality)
+            name, shot = f"png of {quality}, cut {top},{left}", _save(_cut(decode(data), top, left), "PNG")
+            yield name, shot, _cut(original, top, left), data if top == left == 0 else None
     for subsampling, sampling in ((2, "4:2:0"), (0, "4:4:4")):
         for first, second in PAIRS:
             for top, left in ((0, 0), (4, 4), (1, 6)):
                 pixels = _cut(decode(_compress(original, first, subsampling)), top, left)
                 name = f"{first} then {second}, cut {top},{left}, {sampling}"
-                yield name, _compress(pixels, second, subsampling), _cut(original, top, left)
+                yield name, _compress(pixels, second, subsampling), _cut(original, top, left), None
     height, width = original.shape[:2]
     for scale in SCALES:
         size = round(width * scale), round(height * scale)
         small = np.asarray(Image.fromarray(decode(_compress(original, 30))).resize(size, Image.Resampling.BICUBIC))
         truth = np.asarray(Image.fromarray(original).resize(size, Image.Resampling.BICUBIC))
-        yield f"png of 30, scaled by {scale}", _save(small, "PNG"), truth
+        yield f"png of 30, scaled by {scale}", _save(small, "PNG"), truth, None
     for format, quality in (("WEBP", 20), ("AVIF", 30)):
         pixels = decode(_save(original, format, quality=quality))
-        yield f"png of {format} {quality}", _save(pixels, "PNG"), original
-    yield "png of the original", _save(original, "PNG"), original
+        yield f"png of {format} {quality}", _save(pixels, "PNG"), original, None
+    yield "png of the original", _save(original, "PNG"), original, None
 
 
 def _cut(pixels: Pixels8, top: int, left: int) -> Pixels8:
@@ -86,8 +87,8 @@ def main(
         with progress_bar(len(pictures), doing=name) as show:
             for number, original in enumerate(pictures):
                 looked_at = bool(perceptual) and number % perceptual == 0
-                for case, data, truth in list_cases(original):
-                    gains.setdefault(case, []).append(_measure(restorer, data, truth, looked_at))
+                for case, data, truth, jpeg in list_cases(original):
+                    gains.setdefault(case, []).append(_measure(restorer, data, truth, jpeg, looked_at))
                 show(number + 1)
         for case, figures in gains.items():
             row = _summarise(name, case, np.array(figures))
@@ -100,8 +101,8 @@ def main(
     put_results(out, {"pictures": len(pictures), "models": list(model), **describe_origin(), "rows": rows})
 
 
-def _measure(restorer: Restorer, data: bytes, truth: Pixels8, looked_at: bool) -> list[float]:
-    """Gains by the file and by the history; 1 if an earlier JPEG was found, 1 if nothing was touched; SSIMULACRA2's."""
+def _measure(restorer: Restorer, data: bytes, truth: Pixels8, jpeg: bytes | None, looked_at: bool) -> list[float]:
+    """Figures of one file: ``_summarise`` names them."""
     decoded = read_picture(data).pixels
     by_file = restorer.restore(data, consistency="strict").pixels
     by_history = restorer.restore(data)
@@ -118,13 +119,14 @@ def _measure(restorer: Restorer, data: bytes, truth: Pixels8, looked_at: bool) -
         float(by_history.report.history == "compressed"),
         float(by_history.report.model is None),
         *scores,
+        float("nan") if jpeg is None else measure(restorer.restore(jpeg).pixels.astype(np.uint8)) - start,
     ]
 
 
 def _summarise(model: str, case: str, figures: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
     def mean_score(column: int) -> float | None:
         found = figures[:, column][~np.isnan(figures[:, column])]
-        return round(float(found.mean()), 2) if found.size else None
+        return round(float(found.mean()), 3) if found.size else None
 
     return {
         "model": model,
@@ -135,6 +137,7 @@ def _summarise(model: str, case: str, figures: np.ndarray[Any, np.dtype[np.float
         "worst_db": round(float(figures[:, 1].min()), 3),
         "found": int(figures[:, 2].sum()),
         "untouched": int(figures[:, 3].sum()),
+        "jpeg_itself_db": mean_score(6),
         "file_ssimulacra2": mean_score(4),
         "history_ssimulacra2": mean_score(5),
     }

@@ -148,3 +148,13 @@ def test_strict_looks_at_the_file_alone(photo: NDArray[np.uint8], tiny_restorer:
     output = tiny_restorer.run_network(read_picture(twice))
     with pytest.raises(ValueError, match="anew"):
         tiny_restorer.finish(output, consistency="strict")
+
+
+def test_verify_says_why_the_file_s_own_cells_are_left(photo: NDArray[np.uint8], lively_restorer: Restorer) -> None:
+    twice = encoded(cut(decoded(encoded(photo, quality=15)), 4, 4), quality=90)
+    verification = unjpeg.verify(twice, lively_restorer.restore(twice).pixels)
+    assert not verification.is_consistent
+    assert [earlier.quality for earlier in verification.earlier] == [15]
+    once = encoded(photo, quality=40)
+    assert unjpeg.verify(once, lively_restorer.restore(once).pixels).earlier == ()
+    assert unjpeg.verify(once, np.zeros_like(photo)).earlier == ()

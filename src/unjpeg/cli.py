@@ -730,6 +730,12 @@ def _verdict(verification: Verification) -> str:
         if part.worst_block:
             line += f"; worst: {part.worst_excess:.2f} steps beyond, block {part.worst_block}"
         lines.append(line)
+    if verification.earlier:
+        quality = verification.earlier[0].quality
+        lines.append(
+            f"  the file's picture was a JPEG of quality {quality} before: a restoration is held to that one's cells, "
+            "and leaves the file's own"
+        )
     return "\n".join(lines)
 
 

@@ -69,11 +69,14 @@ class Verification:
 
     Attributes:
         consistency: per component; blocks that clip or hang over the edge are counted apart.
+        earlier: the JPEGs that the file's picture was before, where the picture is not consistent with the file: what
+            ``unjpeg restore`` makes of such a file is held to their cells, and leaves the file's own.
     """
 
     original: str
     restored: str
     consistency: Consistency
+    earlier: tuple[EarlierJpeg, ...] = ()
 
     @property
     def is_consistent(self) -> bool:
@@ -168,7 +171,10 @@ def verify(
         reason = "it was turned upright, and is compared unturned only" if turned else "not the same picture"
         raise BadImageError(f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: {reason}")
     consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
-    return Verification(name, restored_name, consistency)
+    earlier: tuple[EarlierJpeg, ...] = ()
+    if not consistency.is_consistent and consistency.can_tell:
+        earlier = tuple(map(EarlierJpeg.of, read_history(jpeg.pixels, jpeg).regions))
+    return Verification(name, restored_name, consistency, earlier)
 
 
 def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:

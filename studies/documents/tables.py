@@ -56,6 +56,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "bsds500-halved": _make_from(results / "bsds500-halved.json", _make_methods),
         "tta-live1": _make_from(results / "live1-tta.json", _make_methods),
         "mozjpeg-live1": _make_from(results / "live1-mozjpeg.json", _make_methods),
+        "earlier-live1": _make_from(results / "earlier.json", _make_earlier),
         "mixes-live1": _make_from(results / "live1-mixes.json", _make_methods),
         "twice-live1": _make_from(results / "live1-twice.json", _make_methods),
         "grey": _make_from(results / "grey.json", _make_sets),
@@ -258,6 +259,28 @@ def _make_faults(record: Mapping[str, Any]) -> str:
         "what came of it",
     ]
     return format_markdown(head, rows)
+
+
+def _make_earlier(record: Mapping[str, Any]) -> str:
+    """Gains by the file alone and by the picture's history; SSIMULACRA2's gains behind them where measured."""
+
+    def gain(row: Mapping[str, Any], what: str) -> str:
+        seen = row[f"{what}_ssimulacra2"]
+        return f"{row[f'{what}_db']:+.2f}" + ("" if seen is None else f" ({seen:+.1f})")
+
+    rows = {(row["model"], row["case"]): row for row in record["rows"]}
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in record["rows"]):
+        line = [case]
+        for model in record["models"]:
+            row = rows[model, case]
+            itself = row["jpeg_itself_db"]
+            line += [gain(row, "file"), gain(row, "history"), f"{row['worst_db']:+.2f}"]
+            line.append("" if itself is None else f"{itself:+.2f}")
+            line.append(f"{row['found']} of {row['pictures']}")
+        lines.append(line)
+    parts = ("by the file", "by its history", "worst picture", "the JPEG itself", "found")
+    return format_markdown(["", *(f"`{model}`, {part}" for model in record["models"] for part in parts)], lines)
 
 
 def _make_memory(record: Mapping[str, Any]) -> str:
