@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.evaluate.results import put_results
 from unjpeg.history import History, read_history
 from unjpeg.jpeg import JpegImage
 
@@ -159,8 +160,7 @@ def main() -> None:
         stored["seconds"] = seconds(pictures[0])
     else:
         stored[" ".join(folder.name for folder in arguments.folders)] = confusion(pictures)
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(stored, indent=None).replace("}, ", "},\n") + "\n")
+    put_results(arguments.out, stored)
 
 
 if __name__ == "__main__":
