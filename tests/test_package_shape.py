@@ -132,3 +132,8 @@ def test_documents_name_modules_that_exist() -> None:
         for name in re.findall(r"[\w/]+\.py\b", text):
             found = any(file.as_posix().endswith(f"/{name}") for file in files)
             assert found, f"{document.name}: {name}"
+
+
+def test_no_test_file_is_too_long_to_read() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
+    assert [file.name for file, lines in lengths.items() if lines > 700] == []
