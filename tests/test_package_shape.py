@@ -137,3 +137,16 @@ def test_documents_name_modules_that_exist() -> None:
 def test_no_test_file_is_too_long_to_read() -> None:
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
     assert [file.name for file, lines in lengths.items() if lines > 700] == []
+
+
+def test_one_name_of_a_kind_of_pixels_means_one_kind() -> None:
+    kinds: dict[str, set[str]] = {}
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")]:
+        for name, kind in re.findall(r"^(Pixels\w*) = (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE):
+            kinds.setdefault(name, set()).add(kind)
+    assert {"Pixels", "Pixels8"} <= kinds.keys()
+    assert all(len(kind) == 1 for kind in kinds.values())
+
+
+def test_results_stay_small() -> None:
+    assert sum(file.stat().st_size for file in (ROOT / "results").iterdir()) < 1_500_000
