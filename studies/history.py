@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.evaluate.pairs import Pixels8
+from unjpeg.evaluate.results import put_results
 from unjpeg.history import History, read_history
 from unjpeg.jpeg import JpegImage
-
-Pixels = NDArray[np.uint8]
 
 QUALITIES = (10, 20, 40, 75, 90)
 CROPS = ((0, 0), (3, 5), (4, 4), (8, 8))
@@ -60,7 +59,7 @@ MOZJPEG += (40, 53, 74, 106, 156, 25, 34, 43, 53, 69, 94, 131, 189, 37, 40, 62, 
 MOZJPEG += (131, 169, 226, 255, 85, 75, 135, 156, 189, 238, 255, 255)
 
 
-def encode(pixels: Pixels, quality: int, subsampling: int, tables: tuple[int, ...] | None = None) -> bytes:
+def encode(pixels: Pixels8, quality: int, subsampling: int, tables: tuple[int, ...] | None = None) -> bytes:
     """A JPEG; own tables are scaled by the quality."""
     stream = io.BytesIO()
     options = {"qtables": [list(tables)] * (1 if pixels.ndim == 2 else 2)} if tables else {}
@@ -74,7 +73,7 @@ def of_file(data: bytes) -> History:
     return read_history(image.pixels, image)
 
 
-def cases(pixels: Pixels) -> Iterator[tuple[str, History, tuple[int, int, int] | None]]:
+def cases(pixels: Pixels8) -> Iterator[tuple[str, History, tuple[int, int, int] | None]]:
     """Name, what was read, and the truth: row and column of the grid modulo 8, and the quality; None without one."""
     yield "clean", read_history(pixels), None
     for subsampling, name in ((2, "420"), (0, "444")):
@@ -159,8 +158,7 @@ def main() -> None:
         stored["seconds"] = seconds(pictures[0])
     else:
         stored[" ".join(folder.name for folder in arguments.folders)] = confusion(pictures)
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(stored, indent=None).replace("}, ", "},\n") + "\n")
+    put_results(arguments.out, stored)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.modelfile import ModelFile
-from unjpeg.network import Guidance
+from unjpeg.network import Guidance, Model
 from unjpeg.restorer import Restorer
 
 if TYPE_CHECKING:
@@ -238,3 +238,23 @@ def stage2(train_stage2: Train, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from trainings import small_recipe
 
     return train_stage2(small_recipe(), tmp_path_factory.mktemp("stage2"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which a test fails that runs the network."""
+
+    def called(*args: object) -> None:
+        raise AssertionError("the network ran")
+
+    for name in ("__init__", "guide", "restore"):
+        monkeypatch.setattr(Model, name, called)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place

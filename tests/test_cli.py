@@ -2,42 +2,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import unjpeg
+from commands import JPEG, PNG, files_below, only_line, put, real, run, told
 from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved, with_segment
 from unjpeg.batch import JOURNAL
-from unjpeg.cli import app
-from unjpeg.errors import BadImageError, ModelError, OutputError, TrainingError
-
-JPEG = encoded(picture(24, 40), quality=20)
-PNG = saved(picture(24, 40, 1), "PNG")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    place = tmp_path / "work"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
-
-
-def run(*arguments: str | Path, code: int = 0, stdin: bytes | None = None) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result
+from unjpeg.errors import BadImageError, ModelError
 
 
 @pytest.fixture
@@ -48,29 +25,6 @@ def decode(tiny_model: Path) -> Any:
         return run("restore", "--model", tiny_model, "--strength", "0", *arguments, code=code, stdin=stdin)
 
     return command
-
-
-def files_below(folder: Path) -> list[str]:
-    """All but the batch's journal."""
-    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != JOURNAL)
-    return sorted(path.relative_to(folder).as_posix() for path in files)
-
-
-def put(path: str, data: bytes = JPEG) -> Path:
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data)
-    return file
-
-
-def told(text: str) -> list[str]:
-    """What is said of each picture: all but the summary."""
-    return [line for line in text.splitlines() if " done earlier, " not in line]
-
-
-def only_line(text: str) -> str:
-    (line,) = text.splitlines()
-    return line
 
 
 # Where the result goes
@@ -676,91 +630,3 @@ def test_version_and_help() -> None:
         assert "--json" in run(command, "-h").stdout
     run("nonsense", code=2)
     run("restore", code=2)
-
-
-# Real processes
-
-
-def real(
-    *arguments: str, environment: dict[str, str], command: list[str], stdin: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "unjpeg", *command, *arguments],
-        env=environment,
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=300,
-    )
-
-
-def test_a_pipe_sees_nothing_but_the_summary(
-    folder: Path, tiny_model: Path, child_environment: dict[str, str], kitten: Path
-) -> None:
-    put("exif.jpg", JPEG[:2] + b"\xff\xe1\x00\x10Exif\0\0II*\0\xff\xff\xff\xff" + JPEG[2:])
-    put("stray.jpg", JPEG[:-2] + b"\0\0\0" + JPEG[-2:])
-    put("bad.jpg", JPEG[:-60])
-    inputs = ["exif.jpg", "stray.jpg", "bad.jpg", str(kitten)]
-    ran = real(*inputs, "--model", str(tiny_model), "-o", "out", environment=child_environment, command=["restore"])
-    assert ran.returncode == 1
-    assert ran.stdout == b""
-    lines = told(ran.stderr.decode())
-    assert [line.split(" -> ")[0].split(": ")[:2][-1] for line in lines] == inputs
-    assert "held to the file's cells" in lines[-1]
-    assert files_below(folder / "out") == ["exif.png", "kitten.png", "stray.png"]
-
-
-def test_a_terminal_s_progress_bar_takes_any_name(
-    folder: Path, tiny_model: Path, child_environment: dict[str, str]
-) -> None:
-    put("[/red] x.jpg")
-    environment = {**child_environment, "FORCE_COLOR": "1", "TERM": "xterm"}
-    options = ["--model", str(tiny_model), "--strength", "0"]
-    ran = real("[/red] x.jpg", *options, environment=environment, command=["restore"])
-    assert ran.returncode == 0, ran.stderr
-    assert files_below(folder) == ["[/red] x.jpg", "[/red] x.restored.png"]
-
-
-def test_pictures_through_real_pipes(folder: Path, tiny_model: Path, child_environment: dict[str, str]) -> None:
-    options = ["--model", str(tiny_model), "--strength", "0"]
-    ran = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG)
-    assert (ran.returncode, ran.stderr) == (0, b"")
-    np.testing.assert_array_equal(decoded(ran.stdout), decoded(JPEG))
-    bad = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG[:50])
-    assert (bad.returncode, bad.stdout) == (1, b"")
-    assert only_line(bad.stderr.decode()).startswith("unjpeg: standard input: ")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--precision", "13-bit"], "no precision '13-bit'"),
-        (["--accelerator", "abacus"], "'abacus'"),
-        ([], "no images in this folder"),
-    ],
-)
-def test_a_training_that_cannot_start(folder: Path, options: list[str], words: str) -> None:
-    pytest.importorskip("lightning.fabric")
-    with pytest.raises(TrainingError, match=words):
-        CliRunner().invoke(
-            app,
-            ["train", "tiny", "--data", str(folder), "--out", str(folder / "run"), *options],
-            catch_exceptions=False,
-        )
-    assert not (folder / "run").exists()
-
-
-def test_exporting_to_a_folder_fails_before_the_work(folder: Path) -> None:
-    pytest.importorskip("lightning.fabric")
-    with pytest.raises(OutputError, match="Is a directory"):
-        CliRunner().invoke(
-            app, ["export", "none.safetensors", "--data", "nowhere", "--out", str(folder)], catch_exceptions=False
-        )
-
-
-def test_training_without_its_extra(folder: Path, child_environment: dict[str, str]) -> None:
-    put("torch.py", b"raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    environment = {**child_environment, "PYTHONPATH": f"{folder}{os.pathsep}{child_environment['PYTHONPATH']}"}
-    ran = real("smoke", "--data", ".", "--out", "run", environment=environment, command=["train"])
-    assert ran.returncode == 1
-    assert only_line(ran.stderr.decode()) == "unjpeg: this command needs torch: pip install 'unjpeg[train]'"

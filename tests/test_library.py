@@ -7,6 +7,8 @@ import io
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from jpegs import decoded, encoded, opened, picture, saved
 from unjpeg.console import in_options
 from unjpeg.errors import OutputError, UnjpegError
 from unjpeg.modelfile import ModelFile
-from unjpeg.restorer import Restorer
+from unjpeg.restorer import Restorer, shared_restorer
 
 JPEG = encoded(picture(40, 56), quality=30)
 
@@ -192,3 +194,58 @@ def test_messages_speak_the_language_of_who_reads_them(tiny_restorer: Restorer, 
         with pytest.raises(UnjpegError) as refused:
             unjpeg.verify(original, other)
         assert "--" not in str(refused.value)
+
+
+# The package
+
+
+def test_all_is_exact() -> None:
+    assert unjpeg.__all__ == sorted(unjpeg.__all__)
+    assert len(set(unjpeg.__all__)) == len(unjpeg.__all__)
+    for name in unjpeg.__all__:
+        assert getattr(unjpeg, name) is not None
+    public = {
+        name for name, value in vars(unjpeg).items() if not name.startswith("_") and not isinstance(value, type(sys))
+    }
+    assert public | {"__version__"} == set(unjpeg.__all__)
+    from unjpeg import errors
+
+    assert set(errors.__all__) <= set(unjpeg.__all__)
+
+
+def test_the_function_keeps_its_model(tiny_model: Path) -> None:
+    data = encoded(picture(24, 24), quality=20)
+    first = unjpeg.restore(data, model=tiny_model, strength=0.5, quality=30, consistency="strict", bit_depth=16)
+    assert (first.report.strength, first.report.guided_quality, first.report.projected) == (0.5, 30, True)
+    assert first.pixels.dtype == np.uint16
+    assert shared_restorer(str(tiny_model)) is shared_restorer(str(tiny_model))
+    expected = Restorer(tiny_model).restore(data, strength=0.5, quality=30, consistency="strict", bit_depth=16)
+    np.testing.assert_array_equal(first.pixels, expected.pixels)
+
+
+def test_the_command_starts_without_what_restores(child_environment: dict[str, str]) -> None:
+    program = (
+        "import sys\n"
+        "import unjpeg.cli\n"
+        "heavy = {'numpy', 'PIL', 'jpeglib', 'simplejpeg', 'openvino', 'rich', 'ray', 'fsspec', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import unjpeg.restorer\n"
+        "print(callable(unjpeg.restore), unjpeg.restore is unjpeg.restorer.restore)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == ["[]", "True True"]
+
+
+def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[str, str], kitten: Path) -> None:
+    program = (
+        "import sys, unjpeg\n"
+        f"unjpeg.Restorer({str(tiny_model)!r}).restore({str(kitten)!r}, consistency='strict')\n"
+        f"unjpeg.inspect({str(kitten)!r}, model={str(tiny_model)!r})\n"
+        "import unjpeg.cli\n"
+        "heavy = {'torch', 'lightning', 'onnx', 'onnxruntime', 'scipy', 'skimage', 'fastapi', 'uvicorn', 'pebble'}\n"
+        "print(sorted(heavy & sys.modules.keys()))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], env=child_environment, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"[]\n", b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,49 @@ def test_what_restores_imports_no_lab() -> None:
             reached.add(name)
             waiting += graph[name]
     assert not {name for name in reached if name.split(".")[1:2] in (["train"], ["adapt"], ["evaluate"])}
+
+
+def test_no_function_takes_or_is_given_nine_arguments_by_position() -> None:
+    """Commands are called by their options alone."""
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            place = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.FunctionDef) and "typer.Option" not in ast.unparse(node.args):
+                named = any("command" in ast.unparse(decorator) for decorator in node.decorator_list)
+                assert named or len(node.args.args) < 9, place
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id[:1].islower():
+                plain = [
+                    one for one in node.args if not isinstance(one, ast.Constant)
+                ]  # a list of names is no settings
+                assert len(plain) < 9, place
+
+
+def test_documents_name_modules_that_exist() -> None:
+    documents = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    files = [file for folder in ("src", "studies", "tests", "examples") for file in (ROOT / folder).rglob("*.py")]
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for name in re.findall(r"python -m ((?:unjpeg|studies)[.\w]*\w)", text):
+            path = ROOT / ("src" if name.startswith("unjpeg") else ".") / name.replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{document.name}: {name}"
+        for name in re.findall(r"[\w/]+\.py\b", text):
+            found = any(file.as_posix().endswith(f"/{name}") for file in files)
+            assert found, f"{document.name}: {name}"
+
+
+def test_no_test_file_is_too_long_to_read() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
+    assert [file.name for file, lines in lengths.items() if lines > 700] == []
+
+
+def test_one_name_of_a_kind_of_pixels_means_one_kind() -> None:
+    kinds: dict[str, set[str]] = {}
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")]:
+        for name, kind in re.findall(r"^(Pixels\w*) = (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE):
+            kinds.setdefault(name, set()).add(kind)
+    assert {"Pixels", "Pixels8"} <= kinds.keys()
+    assert all(len(kind) == 1 for kind in kinds.values())
+
+
+def test_results_stay_small() -> None:
+    assert sum(file.stat().st_size for file in (ROOT / "results").iterdir()) < 1_500_000

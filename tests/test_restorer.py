@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import copy
 import io
-import struct
-import subprocess
-import sys
 import threading
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,44 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import unjpeg
-from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved, with_segment
-from unjpeg.errors import BadImageError, ModelError, OutputError, TooLargeError, UnsupportedImageError
-from unjpeg.jpeg import Limits
-from unjpeg.modelfile import MAX_GUIDE_WINDOWS, ModelFile, shipped_models
+from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved
+from restorers import Pixels, difference, network_of, with_tiling
+from unjpeg.errors import BadImageError, OutputError
+from unjpeg.modelfile import MAX_GUIDE_WINDOWS
 from unjpeg.network import Guidance, Model
 from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, Trust, project
-from unjpeg.restorer import Restored, Restorer, shared_restorer
-from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, processor_features
+from unjpeg.restorer import Restored, Restorer
 from unjpeg.tables import standard_table, stated_features
-from unjpeg.tiling import CORE_IN_HALOS, HALOS, MAX_CORE, TiledNetwork, Tiling, ahead_by_one
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-def difference(a: Pixels, b: Pixels) -> float:
-    """The largest, in levels of 255."""
-    assert a.shape == b.shape
-    assert a.dtype == b.dtype
-    return float(np.abs(a.astype(float) - b.astype(float)).max() * 255 / np.iinfo(a.dtype).max)
-
-
-def with_tiling(restorer: Restorer, core: int, halo: int | None = None) -> Restorer:
-    """The same restorer with other tiles: of a core, and of the halo that its precision needs if none is given."""
-    other = copy.copy(restorer)
-    halo = restorer.network.tiling.halo if halo is None else halo
-    other._network = TiledNetwork(restorer.model, Tiling(core, halo))
-    return other
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def called(*args: object) -> None:
-        raise AssertionError("the network ran")
-
-    for name in ("__init__", "guide", "restore"):
-        monkeypatch.setattr(Model, name, called)
-
 
 # Strength
 
@@ -112,71 +79,22 @@ def test_strength_mixes(lively_restorer: Restorer) -> None:
     assert np.abs(half - (start + full) / 2)[inside].max() <= 1
 
 
-# Tiles
-
-
-def whole_and_tiled(
-    restorer: Restorer,
-    source: Any,
-    core: int,
-    halo: int | None = None,
-    *,
-    tta: bool = False,
-) -> tuple[Pixels, Pixels]:
-    options: dict[str, Any] = {"consistency": "off", "bit_depth": 16, "tta": tta}
-    tiled = with_tiling(restorer, core, halo)
-    return with_tiling(restorer, 1 << 20).restore(source, **options).pixels, tiled.restore(source, **options).pixels
-
-
-@pytest.mark.parametrize("core", [32, 96])
-@pytest.mark.parametrize("size", [(150, 203), (96, 65), (33, 300)])
-def test_tiles_give_what_the_whole_picture_gives(
-    lively_restorer: Restorer, core: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encoded(picture(*size), quality=10)
-    whole, tiled = whole_and_tiled(lively_restorer, data, core)
-    assert difference(whole, tiled) <= 1
-    assert difference(whole, decoded(data).astype(np.uint16) * np.uint16(257)) > 5
-
-
-def test_without_a_halo_tiles_would_show(lively_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encoded(picture(150, 203), quality=10)
-    whole, tiled = whole_and_tiled(lively_restorer, data, 32, halo=0)
-    assert difference(whole, tiled) > 1
-
-
-def test_tiles_start_on_the_grid_and_fit_the_network(tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-    plain = Model.restore
-
-    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
-        shapes.append(tile.shape)
-        return plain(self, tile, guidance)
-
-    monkeypatch.setattr(Model, "restore", recorded)
-    tiny_restorer = with_tiling(tiny_restorer, 96)
-    tiny_restorer.restore(picture(150, 203))
-    assert len(shapes) == 2 * 3
-    assert all(side % tiny_restorer.model.total_stride == 0 for shape in shapes for side in shape[2:])
-    assert max(max(shape) for shape in shapes) <= 96 + 2 * HALOS["full"]
-    for side in (MAX_CORE, *HALOS.values()):
-        assert side % 16 == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(shipped_models()) or [pytest.param(None, marks=pytest.mark.skip("no models"))])
-@pytest.mark.parametrize("quality", [1, 5])
-@pytest.mark.parametrize("precision", ["full", "bf16", "int8"])
-def test_tiles_of_every_shipped_model(name: str, precision: ChosenPrecision, quality: int, kitten: Path) -> None:
-    """Where the network changes most, with many seams."""
-    if precision == "int8" and ModelFile.read(name).restore_int8 is None:
-        pytest.skip("has no such graph")
-    if precision == "bf16" and not processor_features() & BF16_FEATURES:
-        pytest.skip("this processor does not multiply them")
-    original = np.asarray(Image.open(kitten.with_name("kitten-original.webp")).convert("RGB"))
-    restorer = Restorer(name, precision=precision)
-    whole, tiled = whole_and_tiled(restorer, encoded(original, quality=quality), 128)
-    assert difference(whole, tiled) <= 1
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strength": -0.1},
+        {"strength": 1.1},
+        {"strength": float("nan")},
+        {"quality": 0},
+        {"quality": 101},
+        {"quality": 50.5},
+        {"consistency": "maybe"},
+        {"bit_depth": 10},
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], tiny_restorer: Restorer, no_network: None) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
+        tiny_restorer.restore(picture(8, 8), **options)
 
 
 # Calibration
@@ -225,114 +143,6 @@ def test_without_cells_a_calibration_says_nothing(calibrated: Restorer, lively_r
         one, other = (r.restore(source, **options).pixels for r in (calibrated, lively_restorer))
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(calibrated.restore(data, strength=0).pixels, decoded(data))
-
-
-# Self-ensemble
-
-TURNS: tuple[tuple[int, bool], ...] = tuple((turns, flipped) for turns in range(4) for flipped in (False, True))
-
-
-def turn(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
-    """Turned, then flipped. Rows and columns first."""
-    turned = np.rot90(pixels, turns)
-    return turned[:, ::-1] if flipped else turned
-
-
-def turn_back(pixels: NDArray[Any], turns: int, flipped: bool) -> NDArray[Any]:
-    return np.rot90(pixels[:, ::-1] if flipped else pixels, -turns)
-
-
-def test_the_eight_turns_are_eight_and_come_back() -> None:
-    sample = picture(3, 5)
-    assert len({turn(sample, *how).tobytes() + bytes(turn(sample, *how).shape) for how in TURNS}) == 8
-    assert all(np.array_equal(turn_back(turn(sample, *how), *how), sample) for how in TURNS)
-
-
-def network_of(restorer: Restorer, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
-    """A restorer whose network is a function of the tile alone, ``(1, 3, H, W)``."""
-    other = Restorer.__new__(Restorer)
-    other.__dict__.update(restorer.__dict__)
-    model = Model.__new__(Model)
-    model.__dict__.update(restorer.model.__dict__)
-    model.restore = lambda tile, guidance: function(tile)  # type: ignore[method-assign]
-    other._network = TiledNetwork(model)
-    return other
-
-
-def blurred(tile: NDArray[np.float32], down: tuple[float, ...], across: tuple[float, ...]) -> NDArray[np.float32]:
-    """Filtered with three taps each way, the border repeated."""
-    for axis, taps in ((2, down), (3, across)):
-        pad = [(0, 0)] * 4
-        pad[axis] = (1, 1)
-        wide, size = np.pad(tile, pad, mode="edge"), tile.shape[axis]
-        shifted = [np.float32(tap) * wide.take(range(i, i + size), axis) for i, tap in enumerate(taps)]
-        tile = np.sum(shifted, axis=0)
-    return tile
-
-
-@given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)), sampling=st.sampled_from(SAMPLINGS))
-@settings(max_examples=20, deadline=None)
-def test_the_ensemble_of_a_network_that_turns_with_its_picture_is_the_network(
-    tiny_restorer: Restorer, size: tuple[int, int], sampling: str
-) -> None:
-    symmetric = network_of(tiny_restorer, lambda tile: blurred(tile, (0.25, 0.5, 0.25), (0.25, 0.5, 0.25)))
-    data = encoded(picture(*size), sampling, quality=20)
-    plain, ensemble = (symmetric.restore(data, bit_depth=16, consistency="off", tta=t).pixels for t in (False, True))
-    assert difference(plain, ensemble) <= 0.01
-
-
-@pytest.mark.parametrize("core", [96, 1 << 20])
-@pytest.mark.parametrize("size", [(96, 160), (101, 203)])
-def test_the_ensemble_is_the_mean_of_eight_passes(
-    tiny_restorer: Restorer, size: tuple[int, int], core: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_restorer = with_tiling(tiny_restorer, core)
-    skewed = network_of(tiny_restorer, lambda tile: blurred(tile, (0.1, 0.7, 0.2), (0, 0.6, 0.4)))
-    pixels = picture(*size)
-    ensemble = skewed.restore(pixels, bit_depth=16, tta=True).pixels
-    # Pass by pass over the whole picture: blocks that hang over its edge do not matter to so small a filter.
-    passes = [turn_back(skewed.restore(turn(pixels, *how), bit_depth=16).pixels, *how) for how in TURNS]
-    assert difference(ensemble, np.rint(np.mean(passes, axis=0)).astype(np.uint16)) <= 0.01
-    assert difference(ensemble, passes[0]) > 1
-
-
-@pytest.mark.parametrize("core", [32, 96])
-@pytest.mark.parametrize("size", [(150, 203), (33, 300)])
-def test_the_ensemble_of_tiles_is_that_of_the_whole_picture(
-    lively_restorer: Restorer, core: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encoded(picture(*size), quality=10)
-    whole, tiled = whole_and_tiled(lively_restorer, data, core, tta=True)
-    assert difference(whole, tiled) <= 1
-    assert difference(whole, decoded(data).astype(np.uint16) * np.uint16(257)) > 5
-
-
-def test_the_ensemble_sees_whole_blocks_and_one_guidance(
-    tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[tuple[int, ...], bytes]] = []
-    guided = []
-    plain, guide = Model.restore, Model.guide
-
-    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
-        seen.append((tile.shape[2:], guidance.sensitive.tobytes()))
-        return plain(self, tile, guidance)
-
-    def counted(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
-        guided.append(len(windows))
-        return guide(self, windows, stated)
-
-    monkeypatch.setattr(Model, "restore", recorded)
-    monkeypatch.setattr(Model, "guide", counted)
-    tiny_restorer = with_tiling(tiny_restorer, 96)
-    tiny_restorer.restore(encoded(picture(150, 203), quality=30), tta=True)
-    assert len(guided) == 1
-    assert len({guidance for _, guidance in seen}) == 1
-    assert len(seen) == 8 * 2 * 3
-    assert all(side % 32 == 0 for shape, _ in seen for side in shape)
-    assert max(max(shape) for shape, _ in seen) <= 96 + 2 * HALOS["full"]
-    for shape, _ in seen:
-        assert sum(other == shape for other, _ in seen) == sum(other == shape[::-1] for other, _ in seen)
 
 
 # What comes out
@@ -572,173 +382,6 @@ def test_progress_ends_at_one(tiny_restorer: Restorer, monkeypatch: pytest.Monke
     assert shares[-1] == 1.0
 
 
-# What goes in
-
-
-def test_every_kind_of_file_source_gives_the_same(lively_restorer: Restorer, tmp_path: Path) -> None:
-    data = encoded(picture(40, 60), quality=15)
-    path = tmp_path / "holiday photo.png"  # the content decides what it is
-    path.write_bytes(data)
-    named = path.open("rb")
-    sources: list[tuple[Any, str]] = [
-        (path, str(path)),
-        (str(path), str(path)),
-        (data, "image"),
-        (io.BytesIO(data), "stream"),
-        (named, str(path)),
-    ]
-    results = [lively_restorer.restore(source) for source, _ in sources]
-    named.close()
-    for result, (_, name) in zip(results, sources, strict=True):
-        np.testing.assert_array_equal(result.pixels, results[0].pixels)
-        assert result.report.name == name
-        assert result.report.projected
-
-
-def test_every_kind_of_blind_source_gives_the_same(lively_restorer: Restorer) -> None:
-    pixels = decoded(encoded(picture(40, 60), quality=15))
-    files = [saved(pixels, format) for format in ("PNG", "BMP", "TIFF", "PPM")]
-    sources: list[Any] = [pixels, Image.fromarray(pixels), *files, saved(pixels, "WEBP", lossless=True)]
-    results = [lively_restorer.restore(source) for source in sources]
-    for result in results:
-        np.testing.assert_array_equal(result.pixels, results[0].pixels)
-        assert not result.report.projected
-        assert result.report.stated_quality is None
-    blind = lively_restorer.restore(encoded(picture(40, 60), quality=15), consistency="off")
-    np.testing.assert_array_equal(blind.pixels, results[0].pixels)
-
-
-def test_sources_are_left_as_they_were(lively_restorer: Restorer) -> None:
-    pixels = picture(40, 40)
-    before = pixels.copy()
-    lively_restorer.restore(pixels)
-    np.testing.assert_array_equal(pixels, before)
-    view = picture(80, 80)[::-2, ::2]
-    np.testing.assert_array_equal(
-        lively_restorer.restore(view).pixels, lively_restorer.restore(np.ascontiguousarray(view)).pixels
-    )
-
-
-def test_a_phone_s_pictures_behind_the_first_are_no_animation(tiny_restorer: Restorer) -> None:
-    buffer = io.BytesIO()
-    first, second = (Image.fromarray(picture(24, 24, seed)) for seed in (0, 1))
-    first.save(buffer, "MPO", save_all=True, append_images=[second])
-    image = opened(buffer.getvalue())
-    assert getattr(image, "n_frames", 1) == 2
-    from_file = tiny_restorer.restore(buffer.getvalue())
-    assert from_file.report.stated_quality == 75
-    np.testing.assert_array_equal(tiny_restorer.restore(image, strength=0).pixels, decoded(buffer.getvalue()))
-
-
-def test_progressive_gives_what_baseline_gives(lively_restorer: Restorer) -> None:
-    files = [encoded(picture(50, 50), quality=30, progressive=progressive) for progressive in (False, True)]
-    baseline, progressive = (lively_restorer.restore(data).pixels for data in files)
-    np.testing.assert_array_equal(baseline, progressive)
-
-
-def no_pictures() -> Iterator[tuple[Any, type[BadImageError], str]]:
-    frames = [Image.fromarray(picture(8, 8, seed)) for seed in (0, 1)]
-    png = saved(picture(50, 50), "PNG")
-    yield b"", BadImageError, "empty"
-    yield b"hello, world", BadImageError, "not a picture"
-    yield b"\xff\xd8\xff", BadImageError, "damaged"
-    yield saved(picture(8, 8), "EPS"), BadImageError, "not a picture"
-    yield png[:-200], BadImageError, "damaged"
-    yield png[:20], BadImageError, "picture"
-    yield saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), UnsupportedImageError, "animation"
-    yield saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), UnsupportedImageError, "pages"
-    yield saved(Image.new("CMYK", (8, 8))), UnsupportedImageError, "CMYK"
-    yield saved(Image.new("CMYK", (8, 8)), "TIFF"), UnsupportedImageError, "CMYK"
-    yield Image.open(io.BytesIO(saved(Image.new("I;16", (8, 8)), "PNG"))), UnsupportedImageError, "16 bits"
-    yield Image.new("F", (8, 8)), UnsupportedImageError, "'F'"
-    yield np.zeros((8, 8), np.float32), UnsupportedImageError, "float32"
-    yield np.zeros((8, 8, 5), np.uint8), UnsupportedImageError, "(8, 8, 5)"
-    yield np.zeros((8,), np.uint8), UnsupportedImageError, "(8,)"
-    yield np.zeros((0, 8, 3), np.uint8), UnsupportedImageError, "(0, 8, 3)"
-
-
-@pytest.mark.parametrize(("source", "error", "words"), [*no_pictures()])
-def test_what_is_no_picture(
-    source: Any, error: type[BadImageError], words: str, tiny_restorer: Restorer, no_network: None
-) -> None:
-    with pytest.raises(BadImageError) as caught:
-        tiny_restorer.restore(source)
-    assert type(caught.value) is error
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_paths_that_lead_nowhere(tiny_restorer: Restorer, tmp_path: Path) -> None:
-    loop = tmp_path / "loop.jpg"
-    loop.symlink_to(loop)
-    for path, words in (
-        (tmp_path / "missing.jpg", "no such file"),
-        (tmp_path, "is a folder"),
-        (loop, "cannot be read"),
-        (tmp_path / ("x" * 300), "cannot be read"),
-        (loop.parent / "loop.jpg" / "below.jpg", "cannot be read"),
-    ):
-        with pytest.raises(BadImageError) as caught:
-            tiny_restorer.restore(path)
-        assert str(caught.value).startswith(f"{path}: {words}")
-
-
-def test_what_is_no_source_at_all(tiny_restorer: Restorer) -> None:
-    with pytest.raises(TypeError, match="NoneType"):
-        tiny_restorer.restore(None)  # type: ignore[arg-type]
-
-
-def test_the_limit_on_pixels_holds_for_every_source(tiny_model: Path, no_network: None) -> None:
-    restorer = Restorer(tiny_model, limits=Limits(pixels=20 * 20))
-    for size in ((20, 20), (20, 21)):
-        pixels = picture(*size)
-        for source in (pixels, Image.fromarray(pixels), saved(pixels), saved(pixels, "PNG")):
-            if size == (20, 20):
-                restorer.restore(source, strength=0)
-            else:
-                with pytest.raises(TooLargeError):
-                    restorer.restore(source, strength=0)
-
-
-def test_a_picture_beyond_what_pillow_opens_is_refused_in_our_own_words() -> None:
-    header = bytearray(saved(picture(8, 8), "PNG"))
-    header[16:24] = struct.pack(">II", 20_000, 20_000)
-    header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
-    with pytest.raises(TooLargeError, match=r"^image: has more than the \d+ pixels .*; make it smaller, or cut it$"):
-        read_picture(bytes(header))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"strength": -0.1},
-        {"strength": 1.1},
-        {"strength": float("nan")},
-        {"quality": 0},
-        {"quality": 101},
-        {"quality": 50.5},
-        {"consistency": "maybe"},
-        {"bit_depth": 10},
-    ],
-)
-def test_options_out_of_range(options: dict[str, Any], tiny_restorer: Restorer, no_network: None) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
-        tiny_restorer.restore(picture(8, 8), **options)
-
-
-def test_a_stream_of_text_is_a_mistake_in_the_program(tiny_restorer: Restorer) -> None:
-    with pytest.raises(TypeError, match="binary mode"):
-        tiny_restorer.restore(io.StringIO("text"))  # type: ignore[arg-type]
-
-
-def test_a_stride_that_tiles_cannot_keep_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    file = ModelFile.read(tiny_model)
-    path = tmp_path / "wide.unjpeg"
-    replace(file, description=replace(file.description, total_stride=64)).write(path)
-    with pytest.raises(ModelError, match="total stride of 64"):
-        Restorer(path, precision="full").restore(picture(8, 8))
-
-
 # Threads and runtimes
 
 
@@ -835,173 +478,6 @@ def test_a_saved_file_has_the_pixels(lively_restorer: Restorer, tmp_path: Path) 
     assert unjpeg.verify(data, tmp_path / "deep.png").consistency == unjpeg.verify(data, deep.pixels).consistency
 
 
-# Inspection
-
-
-def test_inspect(tiny_model: Path, kitten: Path) -> None:
-    facts = unjpeg.inspect(kitten, model=None)
-    assert (facts.width, facts.height, facts.components) == (720, 560, 3)
-    assert (facts.colour_space, facts.subsampling, facts.progressive) == ("YCbCr", "4:2:0", False)
-    assert (facts.stated_quality, facts.table_distance, facts.orientation) == (12, 0.0, 1)
-    assert (facts.read_quality, facts.looks_compressed_twice) == (None, None)
-    assert (facts.has_exif, facts.has_icc_profile, facts.has_xmp) == (False, False, False)
-    assert len(facts.tables) == 2
-    assert facts.tables[0][0][:2] == (67, 46)
-    read = unjpeg.inspect(encoded(picture(64, 64), quality=50), model=tiny_model)
-    assert read.read_quality is not None
-    assert read.looks_compressed_twice is not None
-    other = unjpeg.inspect(saved(picture(8, 8), "PNG"), model=None)
-    assert (other.kind, other.width, other.stated_quality, other.subsampling) == ("PNG", 8, None, None)
-    assert (other.history, other.earlier, other.tables) == ("undecided", (), ())
-
-
-def test_inspect_sees_metadata() -> None:
-    data = with_segment(encoded(picture(8, 8)), 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
-    facts = unjpeg.inspect(data, model=None)
-    assert (facts.has_exif, facts.has_xmp, facts.has_photoshop, facts.has_comment) == (False, True, False, False)
-    iptc = with_segment(
-        encoded(picture(8, 8)), 0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x05\x1c\x02\x78\0\0\0"
-    )
-    facts = unjpeg.inspect(with_segment(iptc, 0xFE, b"a word"), model=None)
-    assert (facts.has_photoshop, facts.has_comment) == (True, True)
-
-
-def test_verify_reads_every_format(tmp_path: Path) -> None:
-    pixels = picture(32, 32, low=60, high=190)
-    colour, grey = encoded(pixels, "4:4:4", quality=70), encoded(pixels, "grey", quality=70)
-    for data in (colour, grey):
-        for format, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
-            assert unjpeg.verify(data, saved(decoded(data), format, **options)).is_consistent
-        assert unjpeg.verify(data, data).is_consistent
-    with_alpha = saved(Image.fromarray(decoded(colour)).convert("RGBA"), "PNG")
-    assert unjpeg.verify(colour, with_alpha).is_consistent
-    assert not unjpeg.verify(colour, saved(picture(32, 32, 1, low=60, high=190), "PNG")).is_consistent
-
-
-def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
-    data = encoded(picture(32, 32))
-    png = saved(picture(32, 32), "PNG")
-    for restored, words in (
-        (b"", "not a picture"),
-        (b"nothing", "not a picture"),
-        (png[: len(png) // 2], "not a picture"),
-        (png[:-30], "not a picture"),
-        (saved(picture(32, 33), "PNG"), "not the same picture"),
-        (saved(picture(32, 32)[..., 0], "PNG"), "not the same picture"),
-        (tmp_path / "missing.png", "no such file"),
-    ):
-        with pytest.raises(BadImageError, match=words) as caught:
-            unjpeg.verify(data, restored)
-        assert "\n" not in str(caught.value)
-        assert "  " not in str(caught.value)
-    with pytest.raises(BadImageError, match="type float64"):
-        unjpeg.verify(data, np.zeros((32, 32, 3)))  # type: ignore[arg-type]
-    with pytest.raises(BadImageError, match="not a JPEG"):
-        unjpeg.verify(png, png)
-    with pytest.raises(TooLargeError):
-        unjpeg.verify(encoded(picture(8, 8)), png, limits=Limits(pixels=100))
-
-
-# Overlapping
-
-
-def test_the_next_is_made_while_one_is_in_use() -> None:
-    second_made = threading.Event()
-
-    def items() -> Iterator[int]:
-        yield 1
-        second_made.set()
-        yield 2
-
-    got = []
-    for item in ahead_by_one(items()):
-        assert second_made.wait(10)
-        got.append(item)
-    assert got == [1, 2]
-
-
-def test_what_fails_ahead_is_raised_in_its_place() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise BadImageError("the second")
-
-    ahead = ahead_by_one(items())
-    assert next(ahead) == 1
-    with pytest.raises(BadImageError, match="the second"):
-        next(ahead)
-
-
-def test_nothing_is_made_any_more_once_nobody_asks() -> None:
-    made = []
-
-    def items() -> Iterator[int]:
-        for number in range(100):
-            made.append(number)
-            yield number
-
-    before = threading.active_count()
-    ahead = ahead_by_one(items())
-    assert next(ahead) == 0
-    ahead.close()
-    assert made == [0, 1]
-    assert threading.active_count() == before
-
-
-# The package
-
-
-def test_all_is_exact() -> None:
-    assert unjpeg.__all__ == sorted(unjpeg.__all__)
-    assert len(set(unjpeg.__all__)) == len(unjpeg.__all__)
-    for name in unjpeg.__all__:
-        assert getattr(unjpeg, name) is not None
-    public = {
-        name for name, value in vars(unjpeg).items() if not name.startswith("_") and not isinstance(value, type(sys))
-    }
-    assert public | {"__version__"} == set(unjpeg.__all__)
-    from unjpeg import errors
-
-    assert set(errors.__all__) <= set(unjpeg.__all__)
-
-
-def test_the_function_keeps_its_model(tiny_model: Path) -> None:
-    data = encoded(picture(24, 24), quality=20)
-    first = unjpeg.restore(data, model=tiny_model, strength=0.5, quality=30, consistency="strict", bit_depth=16)
-    assert (first.report.strength, first.report.guided_quality, first.report.projected) == (0.5, 30, True)
-    assert first.pixels.dtype == np.uint16
-    assert shared_restorer(str(tiny_model)) is shared_restorer(str(tiny_model))
-    expected = Restorer(tiny_model).restore(data, strength=0.5, quality=30, consistency="strict", bit_depth=16)
-    np.testing.assert_array_equal(first.pixels, expected.pixels)
-
-
-def test_the_command_starts_without_what_restores(child_environment: dict[str, str]) -> None:
-    program = (
-        "import sys\n"
-        "import unjpeg.cli\n"
-        "heavy = {'numpy', 'PIL', 'jpeglib', 'simplejpeg', 'openvino', 'rich', 'ray', 'fsspec', 'pyarrow'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-        "import unjpeg.restorer\n"
-        "print(callable(unjpeg.restore), unjpeg.restore is unjpeg.restorer.restore)\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.splitlines() == ["[]", "True True"]
-
-
-def test_restoring_imports_no_torch(tiny_model: Path, child_environment: dict[str, str], kitten: Path) -> None:
-    program = (
-        "import sys, unjpeg\n"
-        f"unjpeg.Restorer({str(tiny_model)!r}).restore({str(kitten)!r}, consistency='strict')\n"
-        f"unjpeg.inspect({str(kitten)!r}, model={str(tiny_model)!r})\n"
-        "import unjpeg.cli\n"
-        "heavy = {'torch', 'lightning', 'onnx', 'onnxruntime', 'scipy', 'skimage', 'fastapi', 'uvicorn', 'pebble'}\n"
-        "print(sorted(heavy & sys.modules.keys()))\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], env=child_environment, capture_output=True, check=False)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"[]\n", b"")
-
-
 # Damaged files
 
 
@@ -1070,26 +546,3 @@ def test_a_failure_half_way_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
     assert len(seen) > 6
     assert not any(seen)
-
-
-@pytest.mark.parametrize("precision", ["full", "bf16", "int8"])
-def test_wide_networks_get_smaller_tiles(tiny_model: Path, precision: ChosenPrecision) -> None:
-    plain = ModelFile.read(tiny_model).description
-    networks: tuple[dict[str, Any], ...] = (
-        {"width": 8, "stem": 2},
-        {"width": 32, "stem": 1},
-        {"width": 64, "stem": 1},
-        {"width": 512},
-        {},
-    )
-    tilings = [Tiling.suited_to(replace(plain, network=network), precision) for network in networks]
-    cores = [tiling.core for tiling in tilings]
-    assert cores[0] == MAX_CORE
-    assert cores[:4] == sorted(cores[:4], reverse=True)
-    assert cores[2] == cores[4] <= cores[1] < cores[0]
-    assert precision != "full" or cores[2] < cores[1]  # with the halos of others both are the smallest
-    assert all(core % 96 == 0 for core in cores)
-    halo = HALOS[precision]
-    assert {tiling.halo for tiling in tilings} == {halo}
-    assert cores[3] == CORE_IN_HALOS * halo // 96 * 96
-    assert ((cores[3] + 2 * halo) / cores[3]) ** 2 < 2.1

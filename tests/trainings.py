@@ -35,7 +35,7 @@ from unjpeg.models import (
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import Recipe
 from unjpeg.train.dagn import train_dagn
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 from unjpeg.train.encoders import (
     DecoupledEncoders,
     select_encoders,
@@ -147,7 +147,7 @@ def a_network(name: str = "rdn") -> Backbone:
     return network
 
 
-def grey_photo(side: int, seed: int) -> Pixels:
+def grey_photo(side: int, seed: int) -> Pixels8:
     return np.asarray(Image.fromarray(synthetic_photo(side, side, seed)).convert("L"))
 
 

@@ -103,7 +103,9 @@ SalvageOption = Annotated[
 ]
 TtaOption = Annotated[
     bool,
-    typer.Option("--tta", help="Self-ensemble: the mean over eight flips and rotations. Eight times the work."),
+    typer.Option(
+        "--tta", help="Deprecated, see --model best: the mean over eight flips and rotations, eight times the work."
+    ),
 ]
 PrecisionOption = Annotated[
     Precision,

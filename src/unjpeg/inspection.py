@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import BadImageError, TooLargeError
-from unjpeg.history import History, Verdict, read_history
+from unjpeg.history import Verdict, read_history
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.layers import EarlierJpeg, describe_history
 from unjpeg.picture import FileSource, Picture, Source, read_bytes, read_picture
@@ -102,16 +102,14 @@ def inspect(
     return inspect_picture(picture, read)
 
 
-def inspect_picture(picture: Picture, read: int | None, history: History | None = None) -> Inspection:
+def inspect_picture(picture: Picture, read: int | None) -> Inspection:
     """Facts about a picture that is decoded already.
 
     Args:
         read: the quality that the network read from it, if any.
-        history: of the picture, where it has been read already.
     """
     jpeg, metadata = picture.jpeg, picture.metadata
-    if history is None:
-        history = read_history(picture.pixels, jpeg)
+    history = read_history(picture.pixels, jpeg)
     height, width = picture.pixels.shape[:2]
     earlier = tuple(map(EarlierJpeg.of, history.regions))
     twice = None if read is None or jpeg is None else bool(earlier)

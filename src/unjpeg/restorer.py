@@ -215,7 +215,16 @@ class Restored:
             OutputError: it cannot be written there, or not in that format.
         """
         rows = Rows.of(self.pixels)
-        _save(rows, self.metadata, target, format, quality, overwrite, strip, None, self.may_round)
+        _save(
+            rows,
+            self.metadata,
+            target,
+            format=format,
+            quality=quality,
+            overwrite=overwrite,
+            strip=strip,
+            may_round=self.may_round,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +291,17 @@ class Restoration:
             about_to_place: called when the file is complete, before it appears under its name.
         """
         rows = self._taken()
-        _save(rows, self.metadata, target, format, quality, overwrite, strip, about_to_place, self._may_round)
+        _save(
+            rows,
+            self.metadata,
+            target,
+            format=format,
+            quality=quality,
+            overwrite=overwrite,
+            strip=strip,
+            may_round=self._may_round,
+            about_to_place=about_to_place,
+        )
 
     def _taken(self) -> Rows:
         if self._rows is None:
@@ -295,12 +314,13 @@ def _save(
     rows: Rows,
     metadata: Metadata,
     target: str | os.PathLike[str] | BinaryIO,
+    *,
     format: str | None,
     quality: int | None,
     overwrite: bool,
     strip: bool,
-    about_to_place: Callable[[], None] | None,
     may_round: bool,
+    about_to_place: Callable[[], None] | None = None,
 ) -> None:
     if isinstance(target, str | os.PathLike):
         target = Path(target)

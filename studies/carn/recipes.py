@@ -31,7 +31,7 @@ from unjpeg.models import (
 )
 from unjpeg.train.config import LearningRate, require_at_least
 from unjpeg.train.data import ImageStore
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 from unjpeg.train.run import TrainingImages
 
 __all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "find_carn_recipe", "freeze_denoiser"]
@@ -160,8 +160,8 @@ class CarnPictures:
         manifest: of what was opened.
     """
 
-    training: list[Pixels]
-    held_out: list[Pixels]
+    training: list[Pixels8]
+    held_out: list[Pixels8]
     manifest: dict[str, Any]
 
     @classmethod
@@ -199,13 +199,13 @@ class Scenarios:
     _done: dict[str, Backbone] = field(default_factory=dict)
 
     @property
-    def supervised(self) -> list[Pixels]:
+    def supervised(self) -> list[Pixels8]:
         """The pictures that every denoiser of Table 1 learns from: one half if the target takes the other."""
         everything = self.pictures.training
         return everything if self.recipe.target_pictures == "same" else everything[: len(everything) // 2]
 
     @property
-    def unlabelled(self) -> list[Pixels]:
+    def unlabelled(self) -> list[Pixels8]:
         """The originals of the target's pictures: compressed at once, and never seen by a training."""
         everything = self.pictures.training
         return everything if self.recipe.target_pictures == "same" else everything[len(everything) // 2 :]
@@ -219,7 +219,7 @@ class Scenarios:
         half = len(self.supervised) // 2
         return self.trained({self.recipe.low: self.supervised[:half], self.recipe.high: self.supervised[half:]})
 
-    def trained(self, originals: dict[int, list[Pixels]]) -> Backbone:
+    def trained(self, originals: dict[int, list[Pixels8]]) -> Backbone:
         """Supervised: the given originals at each quality factor."""
         recipe = self.recipe
         everything = [picture for pictures in originals.values() for picture in pictures]
@@ -241,7 +241,7 @@ class Scenarios:
         return self._once(name, identity, manifest, train)
 
     def adapted(
-        self, source: int, target: int, originals: list[Pixels] | None = None, unlabelled: list[Pixels] | None = None
+        self, source: int, target: int, originals: list[Pixels8] | None = None, unlabelled: list[Pixels8] | None = None
     ) -> Backbone:
         """Ours: trained at quality ``source``, adapted to ``target`` (section 3)."""
         recipe, config = self.recipe, self.recipe.adaptation
@@ -325,7 +325,7 @@ class Scenarios:
             self._done[label] = train(self.work / label / "network.safetensors").eval()
         return self._done[label]
 
-    def _manifest(self, parts: dict[str, list[Pixels]]) -> dict[str, Any]:
+    def _manifest(self, parts: dict[str, list[Pixels8]]) -> dict[str, Any]:
         return {
             **{name: {"pictures": len(pictures), "sha256": checksum(pictures)} for name, pictures in parts.items()},
             "validation_sha256": checksum(self.pictures.held_out),

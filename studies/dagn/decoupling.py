@@ -57,6 +57,8 @@ ORIGINAL = 0
 
 QUALITIES = tuple(range(10, 100, 5))
 SHOWN_QUALITY = 10
+RIDGE = 1e-2
+"""Keeps the linear fit to features stable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
     }
 
 
-def measure_probe_error(observations: Sequence[Observation], kind: str, ridge: float = 1e-2) -> float | None:
+def measure_probe_error(observations: Sequence[Observation], kind: str) -> float | None:
     """Mean absolute error of the quality as a linear function of the averaged features, fitted on other pictures.
 
     The pictures are divided by their order into two halves, and each is predicted from the other. ``None`` for fewer
@@ -237,7 +239,7 @@ def measure_probe_error(observations: Sequence[Observation], kind: str, ridge: f
         mean, scale = features.mean(0), features.std(0) + 1e-6
         centred = (features - mean) / scale
         middle = qualities.mean()
-        gram = centred.T @ centred / len(centred) + ridge * np.eye(centred.shape[1])
+        gram = centred.T @ centred / len(centred) + RIDGE * np.eye(centred.shape[1])
         weights = np.linalg.solve(gram, centred.T @ (qualities - middle) / len(centred))
         others, truth = _stack_features(tested, kind)
         read = np.clip(((others - mean) / scale) @ weights + middle, 1, 100)

@@ -62,6 +62,9 @@ PRODUCT_SIDE = 4096
 TILE_SIDE = 512
 """Of the tile whose multiply-adds a second are compared with that."""
 
+HALO_QUALITY = 10
+"""Of the files on which halos are compared."""
+
 
 def main(
     photo: Annotated[Path, typer.Option(help="A picture; it is repeated to the sizes measured.")],
@@ -299,7 +302,7 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
 
 
 def measure_halos(
-    model: str, precision: Precision, folder: Path, halos: list[int], quality: int = 10, limit: int | None = None
+    model: str, precision: Precision, folder: Path, halos: list[int], limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Largest and mean difference between tiled and whole-image output, in levels of 255, per halo.
 
@@ -308,7 +311,7 @@ def measure_halos(
     """
     restorer = Restorer(model, precision=precision)
     images = [np.asarray(Image.fromarray(pixels).convert("RGB")) for _, pixels in islice(load_images(folder), limit)]
-    pictures = [read_picture(encode_jpeg(image, quality)) for image in images]
+    pictures = [read_picture(encode_jpeg(image, HALO_QUALITY)) for image in images]
     guided = [(picture.pixels, restorer.guide(picture)) for picture in pictures]
     whole = TiledNetwork(restorer.model, Tiling(core=WHOLE, halo=0))
     wholes = [whole.restore_whole(pixels, guidance) for pixels, guidance in guided]

@@ -35,15 +35,15 @@ from unjpeg.models import (
     RdnConfig,
     make_backbone,
 )
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 from unjpeg.train.run import TrainingImages
 
 
 @pytest.fixture
-def scenarios(tmp_path: Path) -> Callable[[str, list[Pixels]], Scenarios]:
+def scenarios(tmp_path: Path) -> Callable[[str, list[Pixels8]], Scenarios]:
     """Of the tiny recipe, with the given originals of the target."""
 
-    def make(name: str, unlabelled: list[Pixels]) -> Scenarios:
+    def make(name: str, unlabelled: list[Pixels8]) -> Scenarios:
         pictures = CarnPictures([*PICTURES[:4], *unlabelled], PICTURES[:2], {})
         return Scenarios(Fabric(accelerator="cpu", devices=1), find_carn_recipe("tiny"), pictures, 0, tmp_path / name)
 
@@ -51,7 +51,7 @@ def scenarios(tmp_path: Path) -> Callable[[str, list[Pixels]], Scenarios]:
 
 
 def test_poisoned_ground_truth_of_the_target_changes_nothing(
-    scenarios: Callable[[str, list[Pixels]], Scenarios], monkeypatch: pytest.MonkeyPatch
+    scenarios: Callable[[str, list[Pixels8]], Scenarios], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once compressed, the target's originals are overwritten with noise: bit for bit the same network comes out."""
     honest = scenarios("honest", [picture.copy() for picture in PICTURES[4:]]).adapted(70, 10)
@@ -61,7 +61,7 @@ def test_poisoned_ground_truth_of_the_target_changes_nothing(
     poisoned.single(70)  # the start of the adaptation, from the source's pictures
     compress, poisonings = compress_all, 0
 
-    def compress_then_poison(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
+    def compress_then_poison(pictures: Sequence[Pixels8], quality: int) -> list[Pixels8]:
         nonlocal poisonings
         out = compress(pictures, quality)
         if quality == 10:
@@ -80,7 +80,7 @@ def test_poisoned_ground_truth_of_the_target_changes_nothing(
 
 
 def test_poisoned_ground_truth_of_the_source_is_noticed(
-    scenarios: Callable[[str, list[Pixels]], Scenarios], monkeypatch: pytest.MonkeyPatch
+    scenarios: Callable[[str, list[Pixels8]], Scenarios], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same poison in the source's originals gives another network: the comparison above can fail."""
     honest = scenarios("honest", PICTURES[4:]).adapted(70, 10)
@@ -89,7 +89,7 @@ def test_poisoned_ground_truth_of_the_source_is_noticed(
     victims = [picture.copy() for picture in poisoned.supervised]
     calls = 0
 
-    def compress_then_poison(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
+    def compress_then_poison(pictures: Sequence[Pixels8], quality: int) -> list[Pixels8]:
         nonlocal calls
         out = compress_all(pictures, quality)
         if pictures is victims:
@@ -108,7 +108,7 @@ def test_poisoned_ground_truth_of_the_source_is_noticed(
 
 
 def test_scenarios_are_trained_once(
-    scenarios: Callable[[str, list[Pixels]], Scenarios], monkeypatch: pytest.MonkeyPatch
+    scenarios: Callable[[str, list[Pixels8]], Scenarios], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = scenarios("shared", PICTURES[4:])
     networks = [first.single(10), first.single(70), first.both(), first.adapted(10, 70), first.adapted(70, 10)]
@@ -143,7 +143,7 @@ def test_only_the_extractor_is_left_to_train(name: str) -> None:
     assert not free & denoiser
 
 
-def test_the_bound_moves_the_extractor_alone(scenarios: Callable[[str, list[Pixels]], Scenarios]) -> None:
+def test_the_bound_moves_the_extractor_alone(scenarios: Callable[[str, list[Pixels8]], Scenarios]) -> None:
     some = scenarios("bound", PICTURES[4:])
     start, shown = some.single(10).state_dict(), some.bound(10, 70).state_dict()
     moved = {key.split(".")[0] for key, value in shown.items() if not torch.equal(value, start[key])}
@@ -151,7 +151,7 @@ def test_the_bound_moves_the_extractor_alone(scenarios: Callable[[str, list[Pixe
 
 
 def test_the_bound_of_a_network_with_batch_norm_keeps_its_statistics(
-    scenarios: Callable[[str, list[Pixels]], Scenarios],
+    scenarios: Callable[[str, list[Pixels8]], Scenarios],
 ) -> None:
     some = scenarios("norm", PICTURES[4:])
     some = replace(some, recipe=replace(some.recipe, backbone=DnCnnConfig(width=6, depth=5)), _done={})
@@ -161,7 +161,7 @@ def test_the_bound_of_a_network_with_batch_norm_keeps_its_statistics(
     assert not [key for key in moved if "running" in key]
 
 
-def test_source_and_target_pictures_are_other_or_the_same(scenarios: Callable[[str, list[Pixels]], Scenarios]) -> None:
+def test_source_and_target_pictures_are_other_or_the_same(scenarios: Callable[[str, list[Pixels8]], Scenarios]) -> None:
     other = scenarios("x", PICTURES[4:])
     assert checksum(other.supervised) == checksum(PICTURES[:4])
     assert checksum(other.unlabelled) == checksum(PICTURES[4:])

@@ -23,7 +23,7 @@ from unjpeg.datasets import ImageFolder
 from unjpeg.errors import SettingError, TrainingDataError
 from unjpeg.files import placed
 from unjpeg.train.data import ImageStore, PairedPatches, PatchPair, Sample, is_validation, make_sample_loader
-from unjpeg.train.degrade import JpegDegradation, Pixels, compress_jpeg, standard_stated
+from unjpeg.train.degrade import JpegDegradation, Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
 from unjpeg.train.run import TrainingImages
 
@@ -62,14 +62,14 @@ def same(a: PatchPair, b: PatchPair) -> bool:
     return numbers and all(np.array_equal(one, other) for one, other in arrays)
 
 
-def fill(folder: Path, pixels: Pixels, *names: str) -> Path:
+def fill(folder: Path, pixels: Pixels8, *names: str) -> Path:
     folder.mkdir(exist_ok=True)
     for name in names:
         Image.fromarray(pixels).save(folder / name)
     return folder
 
 
-def flat(value: int, side: int = 16) -> Pixels:
+def flat(value: int, side: int = 16) -> Pixels8:
     return np.full((side, side, 3), value, np.uint8)
 
 
@@ -146,7 +146,7 @@ def test_batch_shapes(image_folder: Path) -> None:
     assert sample.quality.dtype == torch.int64
 
 
-def test_original_is_a_patch_of_a_picture(image_folder: Path, pictures: list[Pixels]) -> None:
+def test_original_is_a_patch_of_a_picture(image_folder: Path, pictures: list[Pixels8]) -> None:
     patches = open_patches(image_folder, patch=40)
     turned = [
         view for picture in pictures for k in range(4) for view in (np.rot90(picture, k), np.rot90(picture, k)[:, ::-1])
@@ -182,7 +182,7 @@ def test_pictures_smaller_than_the_patch(tmp_path: Path, height: int, width: int
         assert {tuple(pixel) for pixel in original.reshape(-1, 3).tolist()} <= known
 
 
-def test_resize_scales_the_whole_picture_before_compression(tmp_path: Path, photo: Pixels) -> None:
+def test_resize_scales_the_whole_picture_before_compression(tmp_path: Path, photo: Pixels8) -> None:
     patches = open_patches(fill(tmp_path / "one", photo, "one.png"), patch=48, resize=True)
     scaled = np.asarray(Image.fromarray(photo).resize((48, 48), Image.Resampling.BICUBIC))
     turned = [view for k in range(4) for view in (np.rot90(scaled, k), np.rot90(scaled, k)[:, ::-1])]
@@ -202,7 +202,7 @@ def test_last_picture_is_drawn_even_if_the_weights_do_not_add_up(image_folder: P
 # --- degradation ------------------------------------------------------------------------------------------------
 
 
-def pillow_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> Pixels:
+def pillow_jpeg(pixels: Pixels8, quality: int, subsampling: str = "4:2:0") -> Pixels8:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
     buffer.seek(0)
@@ -219,18 +219,18 @@ def test_compressed_patch_is_pillows(image_folder: Path) -> None:
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("quality", [1, 10, 50, 95, 100])
-def test_compress_jpeg_is_pillows(photo: Pixels, quality: int, subsampling: str) -> None:
+def test_compress_jpeg_is_pillows(photo: Pixels8, quality: int, subsampling: str) -> None:
     assert np.array_equal(compress_jpeg(photo, quality, subsampling), pillow_jpeg(photo, quality, subsampling))
 
 
-def test_compress_jpeg_takes_grey(photo: Pixels) -> None:
+def test_compress_jpeg_takes_grey(photo: Pixels8) -> None:
     grey = np.ascontiguousarray(photo[:, :, 1])
     out = compress_jpeg(grey, 30)
     assert out.shape == grey.shape
     assert np.array_equal(out, pillow_jpeg(grey, 30))
 
 
-def test_lower_quality_is_worse(photo: Pixels) -> None:
+def test_lower_quality_is_worse(photo: Pixels8) -> None:
     errors = [np.square(compress_jpeg(photo, q).astype(float) - photo).mean() for q in (5, 10, 20, 40, 80, 100)]
     assert errors == sorted(errors, reverse=True)
 
@@ -248,7 +248,7 @@ def test_quality_takes_every_value_of_its_range(image_folder: Path) -> None:
     assert {patches[number][2] for number in range(100)} == {30, 31, 32, 33, 34}
 
 
-def test_skew_draws_low_qualities_more_often(photo: Pixels) -> None:
+def test_skew_draws_low_qualities_more_often(photo: Pixels8) -> None:
     rng = np.random.default_rng(0)
     drawn = [JpegDegradation(1, 100, skew=2.0).apply(photo[:8, :8], rng).quality for _ in range(400)]
     assert 0.44 < np.mean(np.array(drawn) <= 25) < 0.56  # half of them in the lowest quarter
@@ -266,7 +266,7 @@ def test_bad_quality_range_is_refused(low: int, high: int) -> None:
 # --- the store --------------------------------------------------------------------------------------------------
 
 
-def test_store_holds_the_decoded_pixels(image_folder: Path, pictures: list[Pixels], tmp_path: Path) -> None:
+def test_store_holds_the_decoded_pixels(image_folder: Path, pictures: list[Pixels8], tmp_path: Path) -> None:
     store = ImageStore(ImageFolder(image_folder).files(), tmp_path / "cache")
     assert len(store) == len(pictures)
     for i, picture in enumerate(pictures):
@@ -275,7 +275,7 @@ def test_store_holds_the_decoded_pixels(image_folder: Path, pictures: list[Pixel
         assert not store[i].flags.writeable
 
 
-def test_store_turns_and_converts_pictures(tmp_path: Path, photo: Pixels) -> None:
+def test_store_turns_and_converts_pictures(tmp_path: Path, photo: Pixels8) -> None:
     folder = tmp_path / "kinds"
     folder.mkdir()
     exif = Image.Exif()
@@ -500,13 +500,13 @@ def test_validation_fraction_is_met_on_average() -> None:
     assert 0.05 < np.mean([is_validation(name, 0.06) for name in names]) < 0.07
 
 
-def test_one_picture_serves_for_both(tmp_path: Path, photo: Pixels) -> None:
+def test_one_picture_serves_for_both(tmp_path: Path, photo: Pixels8) -> None:
     folder = fill(tmp_path / "one", photo, "one.png")
     images = TrainingImages.open([ImageFolder(folder)], validation_fraction=0.0, cache_dir=tmp_path / "cache")
     assert len(images.training) == len(images.validation) == 1
 
 
-def test_no_training_picture_left_is_an_error(tmp_path: Path, photo: Pixels) -> None:
+def test_no_training_picture_left_is_an_error(tmp_path: Path, photo: Pixels8) -> None:
     folder = fill(tmp_path / "one", photo, "one.png")
     with pytest.raises(TrainingDataError, match="no training images are left"):
         TrainingImages.open([ImageFolder(folder)], validation_fraction=1.0, cache_dir=tmp_path / "cache")
@@ -577,7 +577,7 @@ def test_the_most_detailed_of_the_candidates_is_taken(image_folder: Path) -> Non
     assert np.mean(chosen) > 1.1 * np.mean(plain)
 
 
-def test_a_halved_patch_is_twice_the_side_scaled_down(image_folder: Path, pictures: list[Pixels]) -> None:
+def test_a_halved_patch_is_twice_the_side_scaled_down(image_folder: Path, pictures: list[Pixels8]) -> None:
     _, original, _, number, _ = open_patches(image_folder, patch=16, shrink=1.0)[5]
     picture = pictures[number]
     height, width = (n - 32 + 1 for n in picture.shape[:2])
@@ -628,7 +628,7 @@ def test_patterns_come_as_often_as_asked_and_half_of_them_alone(image_folder: Pa
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
-def test_patterns_are_pictures_that_differ_from_draw_to_draw(kind: str, photo: Pixels) -> None:
+def test_patterns_are_pictures_that_differ_from_draw_to_draw(kind: str, photo: Pixels8) -> None:
     patch = photo[:40, :56]
     drawn = [PATTERNS[kind](patch, np.random.default_rng(n)) for n in range(12)]
     assert all(p.shape == patch.shape and p.dtype == np.uint8 for p in drawn)
@@ -636,11 +636,11 @@ def test_patterns_are_pictures_that_differ_from_draw_to_draw(kind: str, photo: P
     assert np.array_equal(drawn[3], PATTERNS[kind](patch, np.random.default_rng(3)))
 
 
-def test_every_kind_of_pattern_is_drawn(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_pattern_is_drawn(photo: Pixels8, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
 
-    def noting(kind: str) -> Callable[[Pixels, np.random.Generator], Pixels]:
-        def draw(patch: Pixels, _: np.random.Generator) -> Pixels:
+    def noting(kind: str) -> Callable[[Pixels8, np.random.Generator], Pixels8]:
+        def draw(patch: Pixels8, _: np.random.Generator) -> Pixels8:
             seen.add(kind)
             return patch
 

@@ -18,14 +18,14 @@ from unjpeg.dct import RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import JpegImage
 from unjpeg.tables import standard_table
 from unjpeg.train import degrade
-from unjpeg.train.degrade import Degraded, Encoding, JpegDegradation, Pixels, compress_jpeg
+from unjpeg.train.degrade import Degraded, Encoding, JpegDegradation, Pixels8, compress_jpeg
 from unjpeg.train.quantisation import STYLES
 
 WILD = JpegDegradation(5, 100, real_life=1.0)
 
 
 @pytest.fixture(scope="module")
-def patch() -> Pixels:
+def patch() -> Pixels8:
     return synthetic_photo(64, 64, seed=3)
 
 
@@ -33,7 +33,7 @@ def encoding(style: str, quality: int, sampling: str = "4:2:0") -> Encoding:
     return Encoding(STYLES[style](quality, sampling, np.random.default_rng(0)), sampling)
 
 
-def difference(a: Pixels, b: Pixels) -> float:
+def difference(a: Pixels8, b: Pixels8) -> float:
     """Root mean square, in levels."""
     return float(np.sqrt(np.square(a.astype(float) - b).mean()))
 
@@ -42,12 +42,12 @@ def difference(a: Pixels, b: Pixels) -> float:
 
 
 @pytest.mark.parametrize("sampling", ["4:2:0", "4:2:2", "4:4:4", "grey"])
-def test_an_encoding_states_what_its_file_states(patch: Pixels, sampling: str) -> None:
+def test_an_encoding_states_what_its_file_states(patch: Pixels8, sampling: str) -> None:
     made = encoding("mozjpeg", 40, sampling)
     np.testing.assert_array_equal(made.stated, JpegImage.decode(made.encode(patch)).stated)
 
 
-def test_of_two_files_the_last_one_speaks(patch: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_files_the_last_one_speaks(patch: Pixels8, monkeypatch: pytest.MonkeyPatch) -> None:
     last, first = encoding("jpegli", 80, "4:4:4"), encoding("standard", 20)
     waiting = iter([last, first])
     monkeypatch.setattr(Encoding, "draw", lambda *_args, **_options: next(waiting))
@@ -136,7 +136,7 @@ def test_a_file_is_what_its_encoding_says(style: str, quality: int, sampling: st
 
 @pytest.mark.parametrize("quality", [5, 50, 100])
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
-def test_the_standard_encoding_is_libjpeg_s(patch: Pixels, quality: int, sampling: str) -> None:
+def test_the_standard_encoding_is_libjpeg_s(patch: Pixels8, quality: int, sampling: str) -> None:
     drawn = encoding("standard", quality, sampling)
     assert np.array_equal(drawn.apply(patch), compress_jpeg(patch, quality, sampling))
     assert drawn.quality == quality
@@ -176,7 +176,7 @@ def test_pairs_are_decided_by_the_random_numbers(seed: int) -> None:
     assert type(one.quality) is int
 
 
-def test_every_kind_of_file_is_drawn_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch, patch: Pixels) -> None:
+def test_every_kind_of_file_is_drawn_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch, patch: Pixels8) -> None:
     drawn: list[Encoding] = []
     names: Counter[str] = Counter()
     plain, apply = degrade._draw, Encoding.apply
@@ -186,7 +186,7 @@ def test_every_kind_of_file_is_drawn_as_often_as_it_should(monkeypatch: pytest.M
         names[name] += 1
         return name
 
-    def recorded(self: Encoding, pixels: Pixels) -> Pixels:
+    def recorded(self: Encoding, pixels: Pixels8) -> Pixels8:
         drawn.append(self)
         return apply(self, pixels)
 
@@ -212,7 +212,7 @@ def test_shares_add_up() -> None:
     assert degrade.STYLE_SHARES.keys() == STYLES.keys()
 
 
-def test_the_share_of_real_life_is_met(patch: Pixels) -> None:
+def test_the_share_of_real_life_is_met(patch: Pixels8) -> None:
     half = JpegDegradation(20, 60, real_life=0.5)
     plain = 0
     for number in range(200):
@@ -231,7 +231,7 @@ def test_at_the_best_quality_little_is_lost_whatever_the_history(seed: int) -> N
     assert difference(degraded.compressed, degraded.original) < 1.5
 
 
-def test_the_original_of_a_grey_file_is_grey(patch: Pixels) -> None:
+def test_the_original_of_a_grey_file_is_grey(patch: Pixels8) -> None:
     pairs = [WILD.apply(patch, np.random.default_rng(n)) for n in range(60)]
     grey = [pair for pair in pairs if (pair.compressed == pair.compressed[..., :1]).all()]
     assert 0 < len(grey) < 20
@@ -240,7 +240,7 @@ def test_the_original_of_a_grey_file_is_grey(patch: Pixels) -> None:
     assert any(np.array_equal(pair.original[..., 0], luma) for pair in grey)
 
 
-def test_a_shifted_grid_is_that_of_a_larger_picture(patch: Pixels) -> None:
+def test_a_shifted_grid_is_that_of_a_larger_picture(patch: Pixels8) -> None:
     drawn = encoding("standard", 20)
     larger = np.pad(patch, ((3, 0), (10, 0), (0, 0)), mode="symmetric")
     expected = compress_jpeg(larger, 20)[3:, 10:]
@@ -250,7 +250,7 @@ def test_a_shifted_grid_is_that_of_a_larger_picture(patch: Pixels) -> None:
 
 @pytest.mark.parametrize("history", ["aligned", "shifted", "resized"])
 def test_two_compressions_do_more_harm_than_the_second(
-    history: str, monkeypatch: pytest.MonkeyPatch, patch: Pixels
+    history: str, monkeypatch: pytest.MonkeyPatch, patch: Pixels8
 ) -> None:
     encodings = [encoding("standard", 95, "4:4:4"), encoding("standard", 10)]  # last, first
     monkeypatch.setattr(degrade, "GREY_SHARE", 0.0)

@@ -29,7 +29,7 @@ from unjpeg.models import Backbone, DiscriminatorConfig, QualityDiscriminator, r
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import LearningRate, require_at_least
 from unjpeg.train.dagn import patch_rms_loss
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 from unjpeg.train.optimizer import NamedOptimizer, make_optimizers, set_learning_rate
 from unjpeg.train.run import RunLog, find_resume_point, to_pixels, to_unit_range
 
@@ -362,7 +362,7 @@ def _keep_last_good(path: Path, network: Backbone, stopped_at: int) -> None:
 
 
 @torch.no_grad()
-def restore_pixels(network: Backbone, pixels: Pixels) -> Pixels:
+def restore_pixels(network: Backbone, pixels: Pixels8) -> Pixels8:
     """A whole picture through the network, rounded. ``(H, W)`` or ``(H, W, 3)`` uint8 to the same."""
     network.eval()
     height, width = pixels.shape[:2]

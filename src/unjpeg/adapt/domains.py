@@ -22,7 +22,7 @@ from torch import Tensor
 from unjpeg.errors import TrainingDataError
 from unjpeg.tables import transposed_stated
 from unjpeg.train.data import ImageStore
-from unjpeg.train.degrade import Pixels, compress_jpeg
+from unjpeg.train.degrade import Pixels8, compress_jpeg
 
 __all__ = [
     "Cutting",
@@ -117,7 +117,7 @@ class SourceDomain:
         compressed, originals: picture by picture, ``(H, W)`` or ``(H, W, 3)``, at least a patch wide and high.
     """
 
-    def __init__(self, compressed: Sequence[Pixels], originals: Sequence[Pixels], cutting: Cutting) -> None:
+    def __init__(self, compressed: Sequence[Pixels8], originals: Sequence[Pixels8], cutting: Cutting) -> None:
         shapes = [x.shape for x in compressed]
         if shapes != [x.shape for x in originals]:
             raise ValueError("each compressed picture needs an original of its own shape")
@@ -137,7 +137,7 @@ class TargetDomain:
         stated: by picture, ``(STATED_FEATURES,)``, what its file states; None if no network asks for it.
     """
 
-    def __init__(self, compressed: Sequence[Pixels], cutting: Cutting, stated: Sequence[Stated] | None = None) -> None:
+    def __init__(self, compressed: Sequence[Pixels8], cutting: Cutting, stated: Sequence[Stated] | None = None) -> None:
         if stated is not None and len(stated) != len(compressed):
             raise ValueError("each compressed picture needs what its file states")
         self._compressed, self._stated = compressed, stated
@@ -152,7 +152,7 @@ class TargetDomain:
         return Patches(pixels, torch.from_numpy(np.stack(stated)))
 
 
-def load_grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
+def load_grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels8]:
     """Grey pictures with each side divided, ``(H, W)``; those that end up smaller than ``min_side`` are left out."""
     pictures = []
     for number in range(len(store)):
@@ -165,12 +165,12 @@ def load_grey(store: ImageStore, *, divide: int, min_side: int) -> list[Pixels]:
     return pictures
 
 
-def compress_all(pictures: Sequence[Pixels], quality: int) -> list[Pixels]:
+def compress_all(pictures: Sequence[Pixels8], quality: int) -> list[Pixels8]:
     """Each picture as a whole through libjpeg at that quality factor."""
     return [compress_jpeg(picture, quality) for picture in pictures]
 
 
-def checksum(pictures: Sequence[Pixels]) -> str:
+def checksum(pictures: Sequence[Pixels8]) -> str:
     """SHA-256 over shapes and pixels, in order."""
     digest = hashlib.sha256()
     for picture in pictures:
@@ -184,7 +184,7 @@ def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
     return int(rng.integers(4)), bool(rng.integers(2))
 
 
-def turn(pixels: Pixels, turns: int, flip: bool) -> Pixels:
+def turn(pixels: Pixels8, turns: int, flip: bool) -> Pixels8:
     """``(H, W, ...)`` turned counterclockwise by quarters, then mirrored left to right."""
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if flip else pixels
@@ -229,7 +229,7 @@ class _Draws:
         return places
 
 
-def _cut(pictures: Sequence[Pixels], places: Sequence[_Place]) -> Tensor:
+def _cut(pictures: Sequence[Pixels8], places: Sequence[_Place]) -> Tensor:
     patches = []
     for place in places:
         rows, columns = (slice(n, n + place.side) for n in (place.top, place.left))

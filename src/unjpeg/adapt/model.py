@@ -46,7 +46,7 @@ from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings
 from unjpeg.train.dagn import measure_psnr_db
 from unjpeg.train.data import PairedPatches
-from unjpeg.train.degrade import JpegDegradation, Pixels
+from unjpeg.train.degrade import JpegDegradation, Pixels8
 from unjpeg.train.export import export_network
 from unjpeg.train.pipeline import make_fabric, open_images
 from unjpeg.train.run import TrainingImages, find_resume_point
@@ -149,8 +149,8 @@ class TargetPictures:
         left_out: a line for each picture that could not be used.
     """
 
-    training: list[Pixels]
-    held_out: list[Pixels]
+    training: list[Pixels8]
+    held_out: list[Pixels8]
     training_stated: list[Stated]
     held_out_stated: list[Stated]
     counts: tuple[int, int]
@@ -165,7 +165,7 @@ class TargetPictures:
         """
         files = ImageFolder(folder).files()
         most = max(1, min(PATCHES_PER_PICTURE, MOST_PATCHES // len(files)))
-        readable: list[list[tuple[Pixels, Stated]]] = []
+        readable: list[list[tuple[Pixels8, Stated]]] = []
         left_out = []
         for file in files:
             try:
@@ -197,7 +197,7 @@ class TargetPictures:
         )
 
 
-def _some_patches(pixels: Pixels, patch: int, most: int, seed: int) -> list[Pixels]:
+def _some_patches(pixels: Pixels8, patch: int, most: int, seed: int) -> list[Pixels8]:
     """Up to ``most`` different places on the 16-pixel grid."""
     colour = pixels if pixels.ndim == 3 else np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
     down, across = ((n - patch) // 16 + 1 for n in colour.shape[:2])

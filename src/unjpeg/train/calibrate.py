@@ -23,7 +23,7 @@ from unjpeg.picture import read_picture
 from unjpeg.projection import Calibration, OffsetSums, measure_offsets
 from unjpeg.restorer import Restorer
 from unjpeg.train.config import VALIDATION_FRACTION
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 from unjpeg.train.run import open_images
 
 __all__ = [
@@ -57,7 +57,7 @@ _DIAGONALS: Final = np.add.outer(np.arange(8), np.arange(8))
 
 def measure_calibration(
     restorer: Restorer,
-    originals: Sequence[Pixels],
+    originals: Sequence[Pixels8],
     qualities: Sequence[int] = CALIBRATED_QUALITIES,
 ) -> Calibration:
     """Compress pictures, run the network on them and compare the coefficients with the originals'.
@@ -74,7 +74,7 @@ def measure_calibration(
     return Calibration(tuple(qualities), np.array(shares, np.float32))
 
 
-def _shares(restorer: Restorer, originals: Sequence[Pixels], quality: int, sampling: str) -> NDArray[np.float64]:
+def _shares(restorer: Restorer, originals: Sequence[Pixels8], quality: int, sampling: str) -> NDArray[np.float64]:
     """Of luma and chroma, in the inner and the outer half of the cell, ``(2, 2, 8, 8)``."""
     total = OffsetSums(np.zeros((2, 2, 8, 8)), np.zeros((2, 2, 2, 8, 8)))
     for original in originals:
@@ -108,7 +108,7 @@ def _fitted(products: NDArray[np.float64], squares: NDArray[np.float64], steepes
     return np.array([np.clip(inner, 0, min(steepest, 2 - outer)), outer])
 
 
-def calibrate_file(path: Path, originals: Sequence[Pixels]) -> ModelFile:
+def calibrate_file(path: Path, originals: Sequence[Pixels8]) -> ModelFile:
     """A model file with a fresh calibration, not written yet.
 
     Args:
@@ -123,7 +123,7 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="The mode
 
 
 def rewrite(
-    model: Path, data: list[str], out: Path, side: int, change: Callable[[Path, list[Pixels]], ModelFile]
+    model: Path, data: list[str], out: Path, side: int, change: Callable[[Path, list[Pixels8]], ModelFile]
 ) -> ModelFile:
     """Write what ``change`` makes of a model file and of the validation split's crops of that side."""
     check_target(out, overwrite=True)

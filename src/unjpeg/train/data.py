@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unjpeg.console import progress_bar
 from unjpeg.errors import SettingError, TrainingDataError
 from unjpeg.files import placed, put_json
-from unjpeg.train.degrade import JpegDegradation, Pixels
+from unjpeg.train.degrade import JpegDegradation, Pixels8
 from unjpeg.train.patterns import draw_pattern
 
 __all__ = [
@@ -68,7 +68,7 @@ class ImageStore:
         self.shapes: list[tuple[int, int]] = [(height, width) for height, width in index["shapes"]]
         self.checksum: str = index["sha256"]
         self._offsets = np.concatenate([[0], np.cumsum([3 * h * w for h, w in self.shapes])])
-        self._data: Pixels | None = None
+        self._data: Pixels8 | None = None
 
     def _write(self, files: Sequence[Path], index_path: Path) -> None:
         shapes, digest = [], hashlib.sha256()
@@ -86,7 +86,7 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(self, index: int) -> Pixels:
+    def __getitem__(self, index: int) -> Pixels8:
         """One image, ``(H, W, 3)``, a read-only view of the file."""
         if self._data is None:  # mapped on first use: each worker process maps for itself
             self._data = np.memmap(self._path, np.uint8, "r")
@@ -103,7 +103,7 @@ def _remove_abandoned(cache_dir: Path) -> None:
                 partial.unlink()
 
 
-def _decode(file: Path) -> Pixels:
+def _decode(file: Path) -> Pixels8:
     try:
         with Image.open(file) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -132,8 +132,8 @@ class Sample:
 class PatchPair(NamedTuple):
     """One training pair: ``Sample``'s fields without the first dimension, pixels ``(H, W, 3)``."""
 
-    compressed: Pixels
-    original: Pixels
+    compressed: Pixels8
+    original: Pixels8
     quality: int
     picture: int
     stated: NDArray[np.float32]
@@ -208,7 +208,7 @@ class PairedPatches(Dataset[PatchPair]):
         picture = picture if degraded.like_picture else -1
         return PatchPair(degraded.compressed, degraded.original, degraded.quality, picture, stated)
 
-    def _cut(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+    def _cut(self, image: Pixels8, rng: np.random.Generator) -> Pixels8:
         # With nothing to shrink no number is drawn: samples stay those of earlier trainings.
         halved = self._shrink > 0 and rng.random() < self._shrink
         side = 2 * self._patch if halved else self._patch
@@ -219,11 +219,11 @@ class PairedPatches(Dataset[PatchPair]):
         cut = image[top : top + side, left : left + side]
         return self._scaled(cut) if halved else cut
 
-    def _scaled(self, image: Pixels) -> Pixels:
+    def _scaled(self, image: Pixels8) -> Pixels8:
         return np.asarray(Image.fromarray(image).resize((self._patch, self._patch), Image.Resampling.BICUBIC))
 
 
-def _detail(pixels: Pixels) -> float:
+def _detail(pixels: Pixels8) -> float:
     """Mean difference between neighbouring pixels of the green channel."""
     green = pixels[:, :, 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
@@ -248,7 +248,7 @@ class _Numbers(Sampler[int]):
 def _collate(items: list[PatchPair]) -> Sample:
     compressed, original, quality, picture, stated = zip(*items, strict=True)
 
-    def stack(images: tuple[Pixels, ...]) -> Tensor:
+    def stack(images: tuple[Pixels8, ...]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.stack(images))).permute(0, 3, 1, 2)
 
     numbers = torch.tensor(quality), torch.tensor(picture), torch.from_numpy(np.stack(stated))

@@ -14,9 +14,9 @@ from PIL import Image
 from unjpeg.tables import STATED_FEATURES, QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
-__all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels", "compress_jpeg", "standard_stated"]
+__all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels8", "compress_jpeg", "standard_stated"]
 
-Pixels = NDArray[np.uint8]
+Pixels8 = NDArray[np.uint8]
 
 SAMPLINGS: Final = {"4:2:0": 0.5, "4:4:4": 0.35, "4:2:2": 0.15}
 CHROMA_SCALES: Final = {"4:2:0": (2, 2), "4:4:4": (1, 1), "4:2:2": (1, 2)}
@@ -32,7 +32,7 @@ _GRID: Final = 16
 """Period in pixels of what an encoder does at 4:2:0: where an earlier one's grid can lie."""
 
 
-def compress_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> Pixels:
+def compress_jpeg(pixels: Pixels8, quality: int, subsampling: str = "4:2:0") -> Pixels8:
     """Encode and decode once.
 
     Args:
@@ -86,7 +86,7 @@ class Encoding:
         """Whether its chroma is at half the resolution, at least across."""
         return self.sampling in ("4:2:0", "4:2:2")
 
-    def encode(self, pixels: Pixels) -> bytes:
+    def encode(self, pixels: Pixels8) -> bytes:
         """The file. Shape: ``(H, W, 3)``."""
         buffer, image = io.BytesIO(), Image.fromarray(pixels)
         luma, chroma = (table.ravel().tolist() for table in self.tables)
@@ -96,7 +96,7 @@ class Encoding:
             image.save(buffer, "JPEG", qtables=[luma, chroma], subsampling=self.sampling)
         return buffer.getvalue()
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def apply(self, pixels: Pixels8) -> Pixels8:
         """Encode and decode. Shape: ``(H, W, 3)`` to the same; of a grey file all channels are its luma."""
         decoded = Image.open(io.BytesIO(self.encode(pixels)))
         return _in_three_channels(decoded) if self.sampling == "grey" else np.asarray(decoded)
@@ -121,8 +121,8 @@ class Degraded(NamedTuple):
         stated: what the file states of itself: see ``stated_features``.
     """
 
-    compressed: Pixels
-    original: Pixels
+    compressed: Pixels8
+    original: Pixels8
     quality: int
     like_picture: bool
     stated: NDArray[np.float32]
@@ -159,7 +159,7 @@ class JpegDegradation:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
 
-    def apply(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
+    def apply(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
         """A pure function of the pixels, ``(H, W, 3)``, and the random numbers."""
         # Without real life no number is drawn: samples stay those of earlier trainings.
         if self.real_life and rng.random() < self.real_life:
@@ -171,7 +171,7 @@ class JpegDegradation:
         place = float(rng.random() ** self.skew)
         return self.min_quality + int((self.max_quality + 1 - self.min_quality) * place)
 
-    def _from_real_life(self, pixels: Pixels, rng: np.random.Generator) -> Degraded:
+    def _from_real_life(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
         grey = rng.random() < GREY_SHARE
         if grey:
             pixels = _in_three_channels(Image.fromarray(pixels).convert("L"))
@@ -198,13 +198,13 @@ class JpegDegradation:
         return Degraded(last.apply(before), pixels, min(first.quality, last.quality), like_picture, last.stated)
 
 
-def _compressed_on_grid(pixels: Pixels, encoding: Encoding, down: int, right: int) -> Pixels:
+def _compressed_on_grid(pixels: Pixels8, encoding: Encoding, down: int, right: int) -> Pixels8:
     """Compressed as if so many rows and columns had been cut off since; those are mirrored."""
     grown = np.pad(pixels, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
     return encoding.apply(grown)[down:, right:]
 
 
-def _compressed_larger(pixels: Pixels, encoding: Encoding, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+def _compressed_larger(pixels: Pixels8, encoding: Encoding, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
     """Compressed as a larger picture and made smaller since; and what it would be, had it not been compressed."""
     factor = rng.uniform(1.1, MOST_SHRINKING)
     size = pixels.shape[1::-1]
@@ -217,7 +217,7 @@ def _compressed_larger(pixels: Pixels, encoding: Encoding, rng: np.random.Genera
     return np.asarray(compressed.resize(size, kind)), np.asarray(larger.resize(size, kind))
 
 
-def _in_three_channels(image: Image.Image) -> Pixels:
+def _in_three_channels(image: Image.Image) -> Pixels8:
     """A grey picture ``(H, W)`` as ``(H, W, 3)``."""
     return np.repeat(np.asarray(image)[..., None], 3, axis=2)
 

@@ -27,7 +27,7 @@ from unjpeg.models.exported import Guide, Restore
 from unjpeg.network import Model
 from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
-from unjpeg.train.degrade import Pixels, compress_jpeg, standard_stated
+from unjpeg.train.degrade import Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.guidance import QUALITY_LEVELS
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
@@ -184,7 +184,7 @@ def _store_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def cut_window_crops(images: TrainingImages, window: int) -> list[Pixels]:
+def cut_window_crops(images: TrainingImages, window: int) -> list[Pixels8]:
     """The centres of the validation pictures, as large as the guide's window. Raises TrainingError if none is."""
     crops = [crop for crop in images.cut_validation_crops(window) if crop.shape[:2] == (window, window)]
     if not crops:

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 
 __all__ = ["PATTERNS", "draw_pattern"]
 
 _BAYER: Final = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) * 16 + 8
 
 
-def draw_pattern(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def draw_pattern(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """One of ``PATTERNS``, drawn afresh or made from a patch of a photograph. Shape: ``(H, W, 3)`` to the same."""
     kinds = list(PATTERNS.values())
     return kinds[int(rng.integers(len(kinds)))](photo, rng)
 
 
-def _noise(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _noise(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """Independent cells of 1 to 4 pixels, grey or coloured, at any contrast; some with two values only."""
     height, width = photo.shape[:2]
     cell = int(rng.integers(1, 5))
@@ -38,13 +38,13 @@ def _noise(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return _between(values.repeat(cell, 0).repeat(cell, 1)[:height, :width], rng)
 
 
-def _noisy(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _noisy(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """The photograph under strong noise of a sensor."""
     noise = rng.standard_normal((*photo.shape[:2], int(rng.choice([1, 3])))) * rng.uniform(5, 60)
     return (photo + noise).round().clip(0, 255).astype(np.uint8)
 
 
-def _waves(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _waves(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """Stripes or checks, straight or oblique, soft or hard, 2 to 24 pixels from one to the next."""
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
     angle = rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
@@ -58,7 +58,7 @@ def _waves(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return _between((wave[..., None] + 1) / 2, rng)
 
 
-def _checks(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _checks(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """Checkerboards and bars that lie on the pixels, one period per channel or the same for all."""
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
     planes = []
@@ -68,7 +68,7 @@ def _checks(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return _between(np.stack(planes, axis=2).astype(np.float64), rng)
 
 
-def _halftone(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _halftone(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """The photograph in two values per channel: random, ordered or diffused dither, or a screen of dots."""
     grey = rng.random() < 0.5
     tones = photo.mean(axis=2, keepdims=True) if grey else photo.astype(np.float64)
@@ -97,7 +97,7 @@ def _halftone(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return (dots * 255).astype(np.uint8) if not grey and rng.random() < 0.7 else _between(dots, rng)
 
 
-def _text(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _text(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """Lines of letters on a plain colour or on the photograph."""
     paper, ink = rng.integers(0, 256, (2, 3)).tolist()
     if rng.random() < 0.5:
@@ -112,7 +112,7 @@ def _text(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(canvas)
 
 
-def _pixel_art(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def _pixel_art(photo: Pixels8, rng: np.random.Generator) -> Pixels8:
     """The photograph in few colours, as squares of 1 to 6 pixels."""
     side, small = photo.shape[1::-1], Image.fromarray(photo)
     scale = int(rng.integers(1, 7))
@@ -124,13 +124,13 @@ def _pixel_art(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(large)[: side[1], : side[0]]
 
 
-def _between(values: NDArray[np.float64], rng: np.random.Generator) -> Pixels:
+def _between(values: NDArray[np.float64], rng: np.random.Generator) -> Pixels8:
     """Values 0..1, ``(H, W, 1 or 3)``, as colours between two random ones, black and white among them."""
     low, high = (0.0, 255.0) if rng.random() < 0.5 else rng.uniform(0, 255, (2, 3))
     return np.broadcast_to(low + values * (np.asarray(high) - low), (*values.shape[:2], 3)).round().astype(np.uint8)
 
 
-PATTERNS: Final[dict[str, Callable[[Pixels, np.random.Generator], Pixels]]] = {
+PATTERNS: Final[dict[str, Callable[[Pixels8, np.random.Generator], Pixels8]]] = {
     "noise": _noise,
     "noisy photograph": _noisy,
     "waves": _waves,

@@ -25,7 +25,7 @@ from unjpeg.errors import OtherTrainingError, TrainingDataError
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import DagnTraining, EncoderTraining, complete_config
 from unjpeg.train.data import ImageStore, PairedPatches, Sample, is_validation, make_sample_loader
-from unjpeg.train.degrade import Pixels
+from unjpeg.train.degrade import Pixels8
 
 __all__ = [
     "AveragedModel",
@@ -285,8 +285,8 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
 
-def to_pixels(image: Tensor) -> Pixels:
+def to_pixels(image: Tensor) -> Pixels8:
     """The way back for one picture: ``(C, H, W)``, range 0..1, to ``(H, W, C)``, rounded and clipped to uint8."""
     levels = (image.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
-    pixels: Pixels = levels.permute(1, 2, 0).cpu().numpy()
+    pixels: Pixels8 = levels.permute(1, 2, 0).cpu().numpy()
     return pixels
