@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from unjpeg.restorer import ConsistencyPolicy
 from unjpeg.tables import standard_table
 from unjpeg.tiling import Tiling
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "kitten-original.webp"
 ORIGINAL = picture(88, 120, 3, low=60, high=190)
 BASE = encoded(ORIGINAL, quality=60)
 PROGRESSIVE = encoded(ORIGINAL, quality=60, progressive=True)
@@ -262,6 +264,17 @@ def test_what_ended_early_is_restored_and_verified_alike(lively_restorer: Restor
             assert unjpeg.verify(early, result.pixels).is_consistent
             assert unjpeg.verify(early, ORIGINAL).is_consistent
             assert not unjpeg.verify(early, ORIGINAL[::-1]).is_consistent
+
+
+def test_bits_that_were_not_sent_are_no_earlier_compression(lively_restorer: Restorer) -> None:
+    photo = np.asarray(Image.open(EXAMPLE).convert("RGB").reduce(2))[:256, :320]
+    for quality in (20, 75, 90):
+        whole = encoded(photo, quality=quality, progressive=True)
+        for end in scan_ends(whole)[:-1]:
+            early = whole[:end] + b"\xff\xd9"
+            result = lively_restorer.restore(early)
+            assert (result.report.history, result.report.projected) == ("undecided", True)
+            assert unjpeg.verify(early, result.pixels).is_consistent
 
 
 def test_a_component_without_a_scan_is_unbounded() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jpegs import encoded, picture
@@ -117,6 +118,13 @@ def test_an_engine_that_fails_while_it_runs_is_one_clear_line(
     with pytest.raises(ModelError, match="bad combination") as caught:
         restorer.restore(picture(16, 16))
     assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_gives_nothing_is_one_clear_line(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer(tiny_model)
+    monkeypatch.setattr(restorer.model, "_restore", lambda _: [np.empty((1, 3, 0, 0), np.float32)])
+    with pytest.raises(ModelError, match="cannot run the model"):
+        restorer.restore(picture(16, 16))
 
 
 @linux_only

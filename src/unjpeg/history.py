@@ -177,6 +177,8 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
         return History("undecided")
     if jpeg is not None and jpeg.header.colour_space == "RGB":
         return History("undecided")
+    if jpeg is not None and jpeg.components[0].unsent_bits_88 is not None:
+        return History("undecided")  # bits that were never sent leave a comb of their own
     if jpeg is not None:
         same_grid = _same_grid(jpeg)
         if same_grid is not None:

@@ -112,11 +112,11 @@ class Model:
         except (MemoryError, ModelError):
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
-            name = self.file.description.name
-            hint = '; runtime="onnxruntime" may' if self.runtime == "openvino" else ""
-            raise ModelError(
-                f"{self.runtime} cannot run the model {name} here ({shorten_reason(error)}){hint}"
-            ) from error
+            raise self._failure(shorten_reason(error)) from error
+
+    def _failure(self, reason: str) -> ModelError:
+        hint = '; runtime="onnxruntime" may' if self.runtime == "openvino" else ""
+        return ModelError(f"{self.runtime} cannot run the model {self.file.description.name} here ({reason}){hint}")
 
     @property
     def guide_window(self) -> int:
@@ -179,4 +179,7 @@ class Model:
             "fusion": guidance.fusion,
             "stated": guidance.stated,
         }
-        return self._run(self._restore, named)[0]
+        restored = self._run(self._restore, named)[0]
+        if restored.shape != tile.shape:  # OpenVINO, kept from instructions, may give nothing and say nothing
+            raise self._failure(f"it gave a tile of {restored.shape} for one of {tile.shape}")
+        return restored
