@@ -112,6 +112,15 @@ def test_twice_on_shifted_grids(first: int, second: int) -> None:
     assert not region.earlier.is_same_grid
 
 
+@pytest.mark.parametrize("crop", [(1, 6), (7, 7), (1, 0), (0, 3)])
+@pytest.mark.parametrize(("first", "second"), [(10, 30), (10, 75), (20, 90)])
+def test_twice_on_grids_beside_each_other(crop: tuple[int, int], first: int, second: int) -> None:
+    (region,) = of_file(jpeg(decoded(photograph(), first)[crop[0] :, crop[1] :], second)).regions
+    assert (region.earlier.top % 8, region.earlier.left % 8) == (-crop[0] % 8, -crop[1] % 8)
+    assert region.earlier.quality == first
+    assert not region.earlier.is_same_grid
+
+
 @pytest.mark.parametrize(("first", "second"), [(10, 30), (30, 50), (20, 90), (75, 90)])
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_twice_on_one_grid(first: int, second: int, subsampling: int) -> None:

@@ -82,6 +82,9 @@ _EARLIER_SHARE = 0.6
 FOUND = 0.12
 """Nats per window by which the best place must beat all others; and ``FOUND_NATS`` in total."""
 
+FOUND_IN_JPEG = 0.25
+"""The same without proof: screenshots' letters stand on rows and columns that look like a grid, up to 0.21."""
+
 FOUND_NATS = 40.0
 
 TRIED = 300
@@ -290,7 +293,7 @@ class _View:
         far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
         far[0] &= self.jpeg is None
         lead = float(scores_O[best] - scores_O[far].max())
-        if self.jpeg is not None and (lead < FOUND or lead * len(windows_NSS) < FOUND_NATS):
+        if self.jpeg is not None and (lead < FOUND_IN_JPEG or lead * len(windows_NSS) < FOUND_NATS):
             return None
         # Through a second quantisation own tables cannot be told from a misjudged noise.
         own = self.jpeg is None and places.may_be_own(best)
@@ -303,7 +306,7 @@ class _View:
 
     def _region_on(self, grid: _Grid, known: Sequence[Region]) -> Region | None:
         """The region around the blocks that fit, and what its tables are; None if a closer look finds none."""
-        lattice = _Lattice(self.pixels, grid, known)
+        lattice = _Lattice(self.pixels, grid, known, self.jpeg is not None)
         noise_88 = self.noise(grid.row, grid.column)
         if not lattice.free.any():
             return None
@@ -317,12 +320,18 @@ class _View:
             return None
         if inside.sum() < lattice.free.sum():
             reading = lattice.read_table(inside, noise_88)
-        if reading.evidence < EVIDENCE or reading.evidence * inside.sum() < EVIDENCE_NATS:
+        # Of strong compression few frequencies are left to speak; where the place itself leads so far, they need not.
+        least_evidence, least_breadth = EVIDENCE, LEAST_BREADTH
+        if self.jpeg is not None:
+            least_evidence, least_breadth = (
+                (0, CLEAR_BREADTH) if grid.lead >= CLEAR_LEAD else (EVIDENCE_IN_JPEG, LEAST_BREADTH)
+            )
+        if reading.evidence < least_evidence or reading.evidence * inside.sum() < EVIDENCE_NATS:
             return None
         if self.jpeg is not None and (
             reading.quality < LEAST_QUALITY
             or reading.levels < min(LEAST_LEVELS, 0.8 * inside.sum())
-            or reading.breadth < LEAST_BREADTH
+            or reading.breadth < least_breadth
             or inside.mean() < LEAST_SHARE
         ):
             return None
@@ -373,9 +382,10 @@ class _Reading:
 class _Lattice:
     """Blocks of a grid, all of a small picture or an even sample of a large one, and their neighbours off the grid."""
 
-    def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region]) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region], is_jpeg: bool) -> None:
         self._height, self._width = pixels.shape[:2]
         self._grid = grid
+        self._off_grid = _off_grid_of(grid.row, grid.column) if is_jpeg else _OFF_GRID
         rows, columns = (self._height - grid.row) // BLOCK, (self._width - grid.column) // BLOCK
         stride = max(1, round((rows * columns / _BLOCKS) ** 0.5))
         self._pitch = stride * BLOCK
@@ -387,7 +397,7 @@ class _Lattice:
         self.coefficients_N6 = dct_blocks(luma).reshape(-1, BLOCK * BLOCK)
         self._bins_N6 = _bins_of(self.coefficients_N6)
         off = []
-        for down, across in _OFF_GRID:
+        for down, across in self._off_grid:
             off_tops = np.minimum(self._tops + down, self._height - BLOCK)
             off_lefts = np.minimum(self._lefts + across, self._width - BLOCK)
             off.append(dct_blocks(_luma_at(pixels, off_tops, off_lefts, BLOCK)[0]).reshape(-1, BLOCK * BLOCK))
@@ -496,6 +506,16 @@ class _Lattice:
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
+
+
+def _off_grid_of(row: int, column: int) -> Sequence[tuple[int, int]]:
+    """Off a grid that shares rows or columns with the last file's own, these stay shared: they show its comb, too."""
+    if row and column:
+        return _OFF_GRID
+    along = [shift for shift in (4, 3, 5, 2) if (row + column + shift) % BLOCK][:3]
+    return [(shift, 0) if row else (0, shift) for shift in along]
+
+
 NEAR_EDGE = 0.08
 """Of a picture's side: as far from its edge what tells nothing counts as part of a region that reaches that far."""
 
@@ -504,8 +524,10 @@ FEW = 0.02
 
 OWN_TABLE_GAIN = 0.9
 EVIDENCE = 1.5
+EVIDENCE_IN_JPEG = 2.2
 EVIDENCE_NATS = 60.0
-"""Nats per block, and in all, by which a region's table must fit better than it does off the grid."""
+"""Nats per block (the second: without proof), and in all, by which a region's table must fit better than it does off
+the grid."""
 
 LEAST_QUALITY = 5
 """Of a table that is found without proof: patterns of large squares can look like coarser ones."""
@@ -515,6 +537,10 @@ LEAST_SHARE = 0.2
 
 LEAST_BREADTH = 14.0
 """Frequencies, in effect, that speak for a table; of a gradient few do."""
+
+CLEAR_LEAD, CLEAR_BREADTH = 0.8, 5.0
+"""Where a place leads by so many nats per window, so many frequencies are enough. Of single JPEGs of photographs none
+leads by more than 0.3."""
 
 LEAST_LEVELS = 1000
 """Pairs of frequency and magnitude that occur in a region, or 0.8 a block: of patterns that repeat there are few."""
@@ -844,6 +870,12 @@ def _log_ratios(
             for row, middle in enumerate(middle_S):
                 mass[row, :middle] = share * sums[number, whole_cell_S[row]] / max(sums[number, middle], 1e-12)
         mass += np.float32(1 - share)
+        if noise_F[number] > 1.5 * PIXEL_NOISE:
+            # Where the last grid is near in one direction, smooth blocks are still exactly zero: not against a comb.
+            # (Steps that are hardly wider than the noise have no comb to speak for.)
+            near = np.arange(_BINS) <= np.minimum(whole_cell_S, 2 * noise_F[number])[:, None]
+            near &= (steps_S > 3 * noise_F[number])[:, None]
+            np.maximum(mass, 1, out=mass, where=near)
         mass[partial] = 1
         np.log(mass, out=out[number])
     out[..., -1] = 0
