@@ -45,6 +45,9 @@ def source_hash(*modules: str) -> str:
         file = folder.joinpath(f"{name}.py")
         source = file if file.is_file() else folder.joinpath(name, "__init__.py")
         digest.update(f"{module}\n".encode() + source.read_bytes())
+        data = folder.joinpath(f"{name}.npz")  # numbers that a module computes with
+        if data.is_file():
+            digest.update(data.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -158,7 +158,10 @@ def test_source_hashes_are_of_what_the_modules_hold(tmp_path: Path, monkeypatch:
     for text in ("1", "2", "1"):
         (tmp_path / "evaluate" / "metrics.py").write_text(text)
         hashes.append(source_hash("evaluate.metrics"))
+    (tmp_path / "evaluate" / "metrics.npz").write_bytes(b"numbers that it computes with")
+    hashes.append(source_hash("evaluate.metrics"))
     assert hashes[0] == hashes[2] != hashes[1]
+    assert hashes[3] not in hashes[:3]
 
 
 def test_every_module_that_decides_pixels_is_known(child_environment: dict[str, str]) -> None:

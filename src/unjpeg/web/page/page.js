@@ -14,7 +14,7 @@ const MAX_SCALE = 32; // screen pixels for one of the picture's
 const PIXELATED_FROM = 2;
 
 const CONSISTENCY_HINTS = {
-  auto: "The result could have produced your file, unless the file was compressed twice.",
+  auto: "The result could have produced your file, unless an earlier JPEG did the damage.",
   strict: "The result could have produced your file, whatever the file looks like.",
   off: "Smoother at times, but it may contradict your file.",
 };
