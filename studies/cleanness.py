@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.cleanness import features
-from unjpeg.files import placed
+from unjpeg.files import place_file
 
 LOSSLESS = ("cid22", "clic2025")
 SCALED = {"photos": 0.5, "cameras": 0.6, "drone": 0.5, "odm": 0.5, "gb82": 0.6, "xubuntu": 0.5}
@@ -109,7 +109,7 @@ def main() -> None:
         lossy = odds_N[(clean_N == 0) & ~easy] > threshold
         print(f"{threshold:5.1f}: clean called so {kept:.3f}, lossy called clean {lossy.mean():.4f}")
     state = {name: value.detach().numpy() for name, value in train(inputs_NF, clean_N, weights_N).state_dict().items()}
-    with placed(OUT, overwrite=True) as file:
+    with place_file(OUT, overwrite=True) as file:
         np.savez_compressed(
             file,
             mean=mean.astype(np.float32),

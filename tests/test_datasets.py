@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from unjpeg.cli import app
 from unjpeg.console import run_safely
-from unjpeg.datasets import DATA_SETS, data_set, image_files, problem_of, resolved
+from unjpeg.datasets import DATA_SETS, data_set, find_problem, image_files, resolved
 from unjpeg.errors import SettingError, TrainingDataError
 
 MANIFESTS = Path(__file__).parents[1] / "src" / "unjpeg" / "manifests"
@@ -43,24 +43,24 @@ def test_the_papers_counts() -> None:
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     wanted = data_set("kodak")
-    absent = problem_of(wanted, tmp_path / "absent")
+    absent = find_problem(wanted, tmp_path / "absent")
     assert absent is not None
     assert "no folder" in absent
     assert wanted.obtain in absent
-    half = problem_of(wanted, kodak(tmp_path / "half", range(1, 20)))
+    half = find_problem(wanted, kodak(tmp_path / "half", range(1, 20)))
     assert half is not None
     assert "19 of 24 pictures (no kodim20, kodim21, kodim22 and 2 more)" in half
     whole = kodak(tmp_path / "whole", range(1, 25))
-    assert problem_of(wanted, whole) is None
+    assert find_problem(wanted, whole) is None
     kodak(whole / "deeper", range(25, 27))
-    more = problem_of(wanted, whole)
+    more = find_problem(wanted, whole)
     assert more is not None
     assert "26 pictures instead of 24, such as kodim25, kodim26" in more
     assert not any("\n" in line for line in (absent, half, more))
 
 
 def test_a_set_whose_names_are_not_known_is_counted(tmp_path: Path) -> None:
-    problem = problem_of(data_set("urban100"), kodak(tmp_path / "few", range(3)))
+    problem = find_problem(data_set("urban100"), kodak(tmp_path / "few", range(3)))
     assert problem is not None
     assert "3 of 100 pictures; obtain it" in problem
 
@@ -83,8 +83,8 @@ def test_checksums_notice_other_pixels_but_not_another_format(tmp_path: Path, da
     else:
         first.unlink()
         Image.fromarray(pixels).save(folder / "01.bmp")
-    assert problem_of(wanted, folder) is None
-    problem = problem_of(wanted, folder, checksums=True)
+    assert find_problem(wanted, folder) is None
+    problem = find_problem(wanted, folder, checksums=True)
     if change == "format":
         assert problem is None
     else:
@@ -99,8 +99,8 @@ def test_empty_files_are_not_pictures(tmp_path: Path, monkeypatch: pytest.Monkey
     for number in (3, 7):
         (folder / f"kodim{number:02d}.png").write_bytes(b"")
     says = f"kodak: 2 of 24 pictures in {folder} are empty files: kodim03, kodim07"
-    assert problem_of(data_set("kodak"), folder) == says
-    assert problem_of(data_set("kodak"), folder, checksums=True) == says
+    assert find_problem(data_set("kodak"), folder) == says
+    assert find_problem(data_set("kodak"), folder, checksums=True) == says
     monkeypatch.setenv("UNJPEG_DATA", str(tmp_path))
     with pytest.raises(TrainingDataError, match="are empty files"):
         resolved("kodak")
@@ -110,7 +110,7 @@ def test_two_files_of_one_picture_are_noticed(tmp_path: Path) -> None:
     folder = kodak(tmp_path / "kodak", range(1, 25))
     kodak(folder / "again", range(5, 6))
     Image.new("RGB", (2, 2)).save(folder / "kodim06.bmp")
-    problem = problem_of(data_set("kodak"), folder)
+    problem = find_problem(data_set("kodak"), folder)
     assert problem == f"kodak: {folder} holds more than one file of kodim05, kodim06; move the others out"
 
 
@@ -120,10 +120,10 @@ def test_truncated_files_are_noticed_where_no_checksums_are_known(tmp_path: Path
     (folder / "kodim09.png").unlink()
     broken = folder / f"kodim09.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(broken)
-    assert problem_of(data_set("kodak"), folder, checksums=True) is None
+    assert find_problem(data_set("kodak"), folder, checksums=True) is None
     broken.write_bytes(broken.read_bytes()[:-2000])
-    assert problem_of(data_set("kodak"), folder) is None
-    problem = problem_of(data_set("kodak"), folder, checksums=True)
+    assert find_problem(data_set("kodak"), folder) is None
+    problem = find_problem(data_set("kodak"), folder, checksums=True)
     assert problem == f"kodak: 1 of 24 pictures in {folder} are not decodable: kodim09"
 
 

@@ -17,7 +17,7 @@ import pytest
 from jpegs import encoded, picture
 from unjpeg.batch import Job, plan
 from unjpeg.errors import OutputError
-from unjpeg.files import ignores_case, is_same_file, same_file_key
+from unjpeg.files import ignores_case, is_same_file, make_file_key
 
 JPEG = encoded(picture(16, 24))
 
@@ -110,7 +110,7 @@ def test_a_folder_that_tells_cases_apart_has_two_files(tmp_path: Path) -> None:
     assert ignores_case(str(tmp_path)) is False
     assert ignores_case(str(tmp_path / "not" / "there")) is False
     assert not is_same_file(tmp_path / "photo.jpg", tmp_path / "Photo.jpg")
-    assert same_file_key(tmp_path / "photo.jpg") != same_file_key(tmp_path / "Photo.jpg")
+    assert make_file_key(tmp_path / "photo.jpg") != make_file_key(tmp_path / "Photo.jpg")
     (tmp_path / "Photo.jpg").write_bytes(JPEG)  # equal content under such a name: rather one too many
     assert is_same_file(tmp_path / "photo.jpg", tmp_path / "Photo.jpg")
     assert not is_same_file(tmp_path / "photo.jpg", tmp_path / "missing.jpg")
@@ -122,9 +122,9 @@ def test_where_it_cannot_be_told_names_that_differ_in_case_are_one(
     folder = tmp_path / "0"
     put(folder / "1.2", folder / "3.4")
     assert ignores_case(str(folder)) is None
-    assert same_file_key(folder / "a.jpg") == same_file_key(folder / "A.jpg")
+    assert make_file_key(folder / "a.jpg") == make_file_key(folder / "A.jpg")
     composed, apart = (unicodedata.normalize(form, "Grüße") for form in ("NFC", "NFD"))
-    assert same_file_key(folder / composed) == same_file_key(folder / apart)
+    assert make_file_key(folder / composed) == make_file_key(folder / apart)
 
 
 def test_another_input_by_a_link_is_no_output(tmp_path: Path) -> None:

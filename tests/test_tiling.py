@@ -20,7 +20,7 @@ from unjpeg.modelfile import ModelFile, shipped_models
 from unjpeg.network import Guidance, Model
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, processor_features
-from unjpeg.tiling import CORE_IN_HALOS, HALOS, MAX_CORE, Tiling, ahead_by_one
+from unjpeg.tiling import CORE_IN_HALOS, HALOS, MAX_CORE, Tiling, work_ahead
 
 # Tiles
 
@@ -208,7 +208,7 @@ def test_the_next_is_made_while_one_is_in_use() -> None:
         yield 2
 
     got = []
-    for item in ahead_by_one(items()):
+    for item in work_ahead(items()):
         assert second_made.wait(10)
         got.append(item)
     assert got == [1, 2]
@@ -219,7 +219,7 @@ def test_what_fails_ahead_is_raised_in_its_place() -> None:
         yield 1
         raise BadImageError("the second")
 
-    ahead = ahead_by_one(items())
+    ahead = work_ahead(items())
     assert next(ahead) == 1
     with pytest.raises(BadImageError, match="the second"):
         next(ahead)
@@ -234,7 +234,7 @@ def test_nothing_is_made_any_more_once_nobody_asks() -> None:
             yield number
 
     before = threading.active_count()
-    ahead = ahead_by_one(items())
+    ahead = work_ahead(items())
     assert next(ahead) == 0
     ahead.close()
     assert made == [0, 1]

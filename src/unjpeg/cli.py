@@ -175,7 +175,7 @@ def restore(
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
     # Started here, not at import: help and usage errors stay fast.
-    from unjpeg.batch import plan, restore_batch, resumed
+    from unjpeg.batch import find_done, plan, restore_batch
     from unjpeg.jpeg import Limits
     from unjpeg.output import FORMATS
     from unjpeg.restorer import Options
@@ -220,7 +220,7 @@ def restore(
         _report_failure(failure, as_json, source)
     _report_left_out(todo.left_out, as_json)
     if dry_run:
-        due = resumed(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
+        due = find_done(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
         fine = [_report_plan(job, done, settings.overwrite, as_json) for job, done in due]
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
     failed, skipped = len(todo.failures), 0
@@ -439,14 +439,14 @@ def check_data(
     ] = False,
 ) -> None:
     """Say which of the papers' data sets are whole, and what is missing. Exit code 1 if a named one is not."""
-    from unjpeg.datasets import DATA_SETS, data_root, data_set, problem_of
+    from unjpeg.datasets import DATA_SETS, data_root, data_set, find_problem
 
     failed = False
     for given in sets or DATA_SETS:
         name, _, elsewhere = given.partition("=")
         wanted = data_set(name)
         folder = Path(elsewhere) if elsewhere else data_root() / wanted.folder
-        problem = problem_of(wanted, folder, checksums=checksums)
+        problem = find_problem(wanted, folder, checksums=checksums)
         seen = ", checksums agree" if wanted.checksums else ", all of which decode; no checksums are known"
         whole = f"{name}: {folder} holds all {wanted.count} pictures{seen if checksums else ''}"
         typer.echo(escape_line(problem or whole))

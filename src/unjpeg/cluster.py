@@ -48,7 +48,7 @@ import ray.exceptions
 from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
 from unjpeg.batch.workers import CORES_PER_WORKER
 from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
-from unjpeg.files import placed, same_file_key
+from unjpeg.files import make_file_key, place_file
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
@@ -515,7 +515,7 @@ class _Location:
     @property
     def key(self) -> str:
         """Equal for places that may be one file."""
-        return same_file_key(self.path) if self._is_local else str(self)
+        return make_file_key(self.path) if self._is_local else str(self)
 
     @property
     def _is_local(self) -> bool:
@@ -540,7 +540,7 @@ class _Location:
             if self._is_local:
                 path = Path(self.path)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with placed(path, replacing) as file:
+                with place_file(path, replacing) as file:
                     file.write(data)
                 return
             self.store.makedirs(posixpath.dirname(self.path), exist_ok=True)

@@ -34,8 +34,8 @@ __all__ = [
     "ImageFolder",
     "data_root",
     "data_set",
+    "find_problem",
     "image_files",
-    "problem_of",
     "resolved",
 ]
 
@@ -105,7 +105,7 @@ def image_files(folder: Path) -> list[Path]:
     return found
 
 
-def problem_of(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str | None:
+def find_problem(wanted: DataSet, folder: Path, *, checksums: bool = False) -> str | None:
     """One line that says what a folder lacks of a set, or ``None`` if it is whole.
 
     Args:
@@ -151,7 +151,7 @@ def resolved(given: str) -> Path:
         return folder
     wanted = data_set(given)
     place = data_root() / wanted.folder
-    problem = problem_of(wanted, place)
+    problem = find_problem(wanted, place)
     if problem:
         raise TrainingDataError(problem)
     return place

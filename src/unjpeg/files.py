@@ -23,14 +23,14 @@ from unjpeg.errors import OutputError
 
 __all__ = [
     "check_target",
-    "folded",
+    "fold_case",
     "ignores_case",
     "is_same_file",
-    "placed",
+    "make_file_key",
+    "place_file",
     "put_in_place",
     "put_json",
-    "reported",
-    "same_file_key",
+    "report_errors",
 ]
 
 _NAMES_PROBED = 1000
@@ -75,10 +75,10 @@ def _is_spelled_also(path: str, other: str) -> bool:
     return os.path.basename(other) not in os.listdir(os.path.dirname(other))
 
 
-def same_file_key(path: str | os.PathLike[str]) -> str:
+def make_file_key(path: str | os.PathLike[str]) -> str:
     """Equal for paths that may be one file by their names: links followed, case ignored unless the folder tells it."""
     real = os.path.realpath(path)
-    return real if ignores_case(os.path.dirname(real)) is False else folded(real)
+    return real if ignores_case(os.path.dirname(real)) is False else fold_case(real)
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
@@ -86,14 +86,14 @@ def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) 
     try:
         if os.path.samefile(first, second):
             return True
-        if folded(os.path.realpath(first)) != folded(os.path.realpath(second)):
+        if fold_case(os.path.realpath(first)) != fold_case(os.path.realpath(second)):
             return False
-        return same_file_key(first) == same_file_key(second) or _holds_the_same(first, second)
+        return make_file_key(first) == make_file_key(second) or _holds_the_same(first, second)
     except OSError:  # one is not there
         return False
 
 
-def folded(path: str) -> str:
+def fold_case(path: str) -> str:
     """Equal for spellings that some file system takes for one: in case, in how an accent is composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
@@ -103,7 +103,7 @@ def _holds_the_same(first: str | os.PathLike[str], second: str | os.PathLike[str
 
 
 @contextmanager
-def reported(name: str) -> Iterator[None]:
+def report_errors(name: str) -> Iterator[None]:
     """Turn what the operating system refuses into OutputError, in whose line the name comes first."""
     try:
         yield
@@ -115,7 +115,7 @@ def reported(name: str) -> Iterator[None]:
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Raises OutputError if a file cannot be put there for a reason that is known before it is made."""
-    with reported(str(path)):
+    with report_errors(str(path)):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if os.path.lexists(path) and not overwrite:
@@ -127,7 +127,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 def put_in_place(path: Path, data: bytes, overwrite: bool) -> None:
     """Write a file whole or not at all: a kill or a full disk at any time leaves what was there. Raises OutputError."""
-    with placed(path, overwrite) as file:
+    with place_file(path, overwrite) as file:
         file.write(data)
 
 
@@ -137,7 +137,7 @@ def put_json(path: Path, record: Any) -> None:
 
 
 @contextmanager
-def placed(path: Path, overwrite: bool, about_to_place: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+def place_file(path: Path, overwrite: bool, about_to_place: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
     """A file to write to that appears under its name, whole, when the block ends, and never if the block fails.
 
     Args:
@@ -151,7 +151,7 @@ def placed(path: Path, overwrite: bool, about_to_place: Callable[[], None] | Non
     # Without the target's name, which may be as long as names can be.
     temporary = path.with_name(f".unjpeg-{secrets.token_hex(8)}.partial")
     try:
-        with reported(str(path)):
+        with report_errors(str(path)):
             file = _nameless(path.parent) or _new_file(temporary)
             with file:
                 yield file

@@ -1187,7 +1187,7 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
         return _Chroma((grid.row, grid.column), (2, 2), "triangle", standard_table(quality, chroma=True))
     likely_88 = standard_table(quality, chroma=True)
 
-    def placed(scale: tuple[int, int], upsampling: Upsampling) -> tuple[float, dict[tuple[int, int], Any], Any]:
+    def try_sampling(scale: tuple[int, int], upsampling: Upsampling) -> tuple[float, dict[tuple[int, int], Any], Any]:
         """The least misfit of the likely table, the blocks at each place that the grid can have, and the best place."""
         high, wide = BLOCK * scale[0], BLOCK * scale[1]
         places = [(down, across) for down in range(0, high, BLOCK) for across in range(0, wide, BLOCK)]
@@ -1198,9 +1198,9 @@ def _read_chroma(pixels: NDArray[np.uint8], rectangle: tuple[int, int, int, int]
 
     # Where colours are smooth, several samplings give them back: the coarsest, unless the comb is clearer on another.
     possible = _samplings_of(patches[:8])
-    (scale, upsampling), (misfit, blocks, phase) = possible[0], placed(*possible[0])
+    (scale, upsampling), (misfit, blocks, phase) = possible[0], try_sampling(*possible[0])
     for other in possible[1:] if misfit > CLEAR_MISFIT else ():
-        found = placed(*other)
+        found = try_sampling(*other)
         if found[0] < CLEARER * misfit:
             (scale, upsampling), (misfit, blocks, phase) = other, found
     noise_88, phases = chroma_noise(scale, upsampling), list(blocks)

@@ -54,7 +54,7 @@ __all__ = [
     "Restorer",
     "restore",
     "shared_restorer",
-    "upright",
+    "turn_upright",
 ]
 
 ConsistencyPolicy = Literal["auto", "strict", "off"]
@@ -332,7 +332,7 @@ def _save(
         rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips))
     if strip:
         if metadata.orientation != 1:
-            rows = Rows.of(upright(rows.whole(), metadata.orientation))
+            rows = Rows.of(turn_upright(rows.whole(), metadata.orientation))
         metadata = Metadata()
     if not profile_fits(metadata, format, rows.channels):
         metadata = replace(metadata, icc_profile=None)
@@ -343,7 +343,7 @@ def _save(
     )
 
 
-def upright(pixels: Pixels, orientation: int) -> Pixels:
+def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """The picture as EXIF's orientation, 1..8, says that it is to be seen. Shape: ``(H, W)`` or ``(H, W, C)``."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[:, ::-1]

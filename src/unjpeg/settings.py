@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.modelfile import ModelFile
-from unjpeg.output import FORMATS, without_place
+from unjpeg.output import FORMATS, list_without_place
 from unjpeg.restorer import DEFAULTS, Options, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
 from unjpeg.version import __version__
@@ -100,7 +100,7 @@ class Settings:
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report
-        lost = without_place(work.metadata, format, work.channels)
+        lost = list_without_place(work.metadata, format, work.channels)
         if not lost:
             return report
         return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))

@@ -34,9 +34,9 @@ __all__ = [
     "TiledNetwork",
     "Tiles",
     "Tiling",
-    "ahead_by_one",
     "guide_windows",
     "to_network",
+    "work_ahead",
 ]
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class TiledNetwork:
         strips = self.strips(height)
         tiles: Tiles = (tile for rows in strips for tile in self._restore_strip(pixels, guidance, rows, passes))
         if max(height, width) > core:
-            tiles = ahead_by_one(tiles)
+            tiles = work_ahead(tiles)
         return lambda rows: islice(tiles, -(-width // core))  # noqa: ARG005 (it is the next one's rows)
 
     def _restore_strip(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, passes: int) -> Tiles:
@@ -198,7 +198,7 @@ def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return planes
 
 
-def ahead_by_one(items: Iterator[T]) -> Generator[T]:
+def work_ahead(items: Iterator[T]) -> Generator[T]:
     """The same items, none of them None; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(next, items, None)

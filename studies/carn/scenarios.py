@@ -39,7 +39,7 @@ from unjpeg.evaluate.metrics import psnr_b_db, psnr_db, ssim
 from unjpeg.evaluate.pairs import Pixels8, load_images
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.evaluate.sheets import draw_crops, draw_residuals
-from unjpeg.files import placed
+from unjpeg.files import place_file
 from unjpeg.models import Backbone, make_backbone
 from unjpeg.models.quality_discriminator import DiscriminatorInput
 from unjpeg.train.config import apply_settings
@@ -295,7 +295,7 @@ def figures(
             stem = f"carn-{session.recipe.name}-{name}-q{test}"
             sheets = {"crops": draw_crops(original, shown, side), "residuals": draw_residuals(original, shown)}
             for kind, sheet in sheets.items():
-                with placed(out / f"{stem}-{kind}.png", overwrite=True) as file:
+                with place_file(out / f"{stem}-{kind}.png", overwrite=True) as file:
                     sheet.save(file, "PNG")
             typer.echo(f"wrote {out / stem}-crops.png and -residuals.png")
 

@@ -30,7 +30,7 @@ from unjpeg.evaluate.methods import Decoder, UnjpegModel
 from unjpeg.evaluate.pairs import Degradation, TestSet
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.evaluate.statistics import Interval, estimate_mean
-from unjpeg.files import placed
+from unjpeg.files import place_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import SEEDS, Recipe
 from unjpeg.train.dagn import cut_validation_crops, train_dagn
@@ -300,7 +300,7 @@ def plot_lambdas(record: Mapping[str, Any], path: Path) -> None:
         row[0].legend(fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with placed(path, overwrite=True) as file:
+    with place_file(path, overwrite=True) as file:
         figure.savefig(file, format="png", dpi=120)
 
 

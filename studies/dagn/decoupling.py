@@ -29,7 +29,7 @@ from unjpeg.datasets import resolved
 from unjpeg.errors import TrainingError
 from unjpeg.evaluate.pairs import load_image, load_images
 from unjpeg.evaluate.results import describe_origin, put_results
-from unjpeg.files import placed
+from unjpeg.files import place_file
 from unjpeg.models import AutoEncoderConfig, Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select
@@ -359,7 +359,7 @@ def main(
 
 
 def _put_figure(file: Path, figure: Figure) -> None:
-    with placed(file, overwrite=True) as out:
+    with place_file(file, overwrite=True) as out:
         figure.savefig(out, format="png", dpi=120)
 
 

@@ -30,7 +30,7 @@ from unjpeg.evaluate.methods import Printed, find_installed_methods
 from unjpeg.evaluate.pairs import Degradation
 from unjpeg.evaluate.processes import interrupting_on_signals
 from unjpeg.evaluate.results import describe_origin, put_results
-from unjpeg.files import placed
+from unjpeg.files import place_file
 
 __all__ = ["app"]
 
@@ -164,7 +164,7 @@ def _measure(
     typer.echo(f"wrote {path}")
     shown = list(show) or choose_pictures(record, task.figures[0], degradations[0].name)
     sheet = work / f"{task.name}.png"
-    with placed(sheet, overwrite=True) as file:
+    with place_file(sheet, overwrite=True) as file:
         draw_sheet(task, shown, degradations[0], methods).save(file, "PNG")
     typer.echo(f"wrote {sheet}")
     if missing or record["errors"]:

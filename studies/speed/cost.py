@@ -275,8 +275,8 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
     loaded.guide = watch.time_calls("guide", loaded.guide)  # type: ignore[method-assign]
     loaded.restore = watch.time_calls("tiles", loaded.restore)  # type: ignore[method-assign]
     restorer._finished_strips = watch.time_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
-    untimed = module.read_picture, module.project, tiling.ahead_by_one
-    tiling.ahead_by_one = watch.time_items("waiting", tiling.ahead_by_one)
+    untimed = module.read_picture, module.project, tiling.work_ahead
+    tiling.work_ahead = watch.time_items("waiting", tiling.work_ahead)
     module.read_picture = watch.time_calls("decode", module.read_picture)
     module.project = watch.time_calls("projection", module.project)
     try:
@@ -287,7 +287,7 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
             work.save(file.with_suffix(".png"), overwrite=True)
         total = time.perf_counter() - start
     finally:
-        module.read_picture, module.project, tiling.ahead_by_one = untimed
+        module.read_picture, module.project, tiling.work_ahead = untimed
     megapixels = work.report.width * work.report.height / 1e6
     return {
         "megapixels": megapixels,

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin
 from exif_blocks import MAKER_SECRET, exif_block, thumbnail_jpeg
 from unjpeg.errors import OutputError
 from unjpeg.metadata import ExifBlock, Metadata
-from unjpeg.output import FORMATS, Pixels, format_of, without_place, write_image
+from unjpeg.output import FORMATS, Pixels, format_of, list_without_place, write_image
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/">Grüße</x:xmpmeta>'.encode()
@@ -498,5 +498,5 @@ def test_a_stream_gets_everything_at_once_or_the_reason() -> None:
 
 
 def test_exif_that_is_none_is_said_to_be_lost_in_a_tiff() -> None:
-    assert without_place(Metadata(exif=b"no EXIF"), "tiff") == ("its EXIF, which is damaged,",)
-    assert without_place(Metadata(exif=b"no EXIF"), "png") == ()
+    assert list_without_place(Metadata(exif=b"no EXIF"), "tiff") == ("its EXIF, which is damaged,",)
+    assert list_without_place(Metadata(exif=b"no EXIF"), "png") == ()

@@ -21,7 +21,7 @@ from PIL import Image
 
 from unjpeg.datasets import ImageFolder
 from unjpeg.errors import SettingError, TrainingDataError
-from unjpeg.files import placed
+from unjpeg.files import place_file
 from unjpeg.train.data import ImageStore, PairedPatches, PatchPair, Sample, is_validation, make_sample_loader
 from unjpeg.train.degrade import JpegDegradation, Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.patterns import PATTERNS, draw_pattern
@@ -328,7 +328,7 @@ def test_store_survives_a_kill_while_its_index_is_written(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(path: Path, record: object) -> None:
-        with placed(path, overwrite=True) as file:
+        with place_file(path, overwrite=True) as file:
             file.write(json.dumps(record).encode()[:20])
             raise KeyboardInterrupt
 

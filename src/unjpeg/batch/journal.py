@@ -65,7 +65,7 @@ class Journal:
         self._entries: dict[Path, dict[str, JournalEntry]] = {}
         self._read: dict[Job, str] = {}
 
-    def resumed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bool]]:
+    def find_done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, bool]]:
         """The jobs, and whether each is done already; what an earlier batch was cut off at is marked as such."""
         for job in jobs:
             done = self._is_done(job)

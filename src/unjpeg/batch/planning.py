@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from unjpeg.errors import BadImageError, OutputError, UnjpegError
-from unjpeg.files import folded, ignores_case, is_same_file
+from unjpeg.files import fold_case, ignores_case, is_same_file
 from unjpeg.output import FORMATS, format_of
 
 __all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "PICTURE_SUFFIXES", "Job", "Plan", "output_names", "plan"]
@@ -183,7 +183,7 @@ def _same_file_key(path: Path, case: dict[str, bool]) -> str:
     folder = os.path.dirname(real)
     if folder not in case:
         case[folder] = _ignores_case(folder)
-    return folded(real) if case[folder] else real
+    return fold_case(real) if case[folder] else real
 
 
 def _ignores_case(folder: str) -> bool:

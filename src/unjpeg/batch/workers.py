@@ -29,7 +29,7 @@ from unjpeg.restorer import Report
 from unjpeg.runtimes import check_engine, default_runtime
 from unjpeg.settings import Settings, fit_options
 
-__all__ = ["CORES_PER_WORKER", "Outcome", "restore_batch", "resumed", "worker_count"]
+__all__ = ["CORES_PER_WORKER", "Outcome", "find_done", "restore_batch", "worker_count"]
 
 MEMORY_BASE_MIB = 1150
 MEMORY_PER_MEGAPIXEL_MIB = 15
@@ -76,7 +76,7 @@ def restore_batch(
     journal = Journal(settings.fingerprint, beside_inputs=resume)
     check_engine(settings.runtime or default_runtime(settings.device), settings.device)
     waiting = []
-    for job, done in journal.resumed(jobs) if resume else ((job, False) for job in jobs):
+    for job, done in journal.find_done(jobs) if resume else ((job, False) for job in jobs):
         if done:
             yield Outcome(job, skipped=True)
         else:
@@ -112,9 +112,9 @@ def restore_batch(
                 yield outcome
 
 
-def resumed(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool]]:
+def find_done(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool]]:
     """Jobs as a batch that goes on would do them, and whether each is done already. Raises ModelError."""
-    return Journal(settings.fingerprint, beside_inputs=True).resumed(jobs)
+    return Journal(settings.fingerprint, beside_inputs=True).find_done(jobs)
 
 
 def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unjpeg.errors import MeasurementError
-from unjpeg.files import put_in_place, reported
+from unjpeg.files import put_in_place, report_errors
 from unjpeg.version import __version__, machine, source_commit
 
 __all__ = ["describe_origin", "group", "load_results", "make_finite", "put_results"]
@@ -39,7 +39,7 @@ def put_results(path: Path, record: Mapping[str, Any], by: Sequence[str] = ()) -
     record = make_finite(record)
     if by:
         record = {**record, "rows": {"columns": list(_pack(record["rows"], by))}}
-    with reported(str(path.parent)):
+    with report_errors(str(path.parent)):
         path.parent.mkdir(parents=True, exist_ok=True)
     put_in_place(path, f"{_lay_out(record)}\n".encode(), overwrite=True)
 

@@ -19,12 +19,12 @@ from typing import BinaryIO
 import numpy as np
 
 from unjpeg.errors import OutputError
-from unjpeg.files import check_target, placed, reported
+from unjpeg.files import check_target, place_file, report_errors
 from unjpeg.metadata import ExifBlock, Metadata
 from unjpeg.output import jpeg, png, tiff, webp
 from unjpeg.output.rows import Pixels, Rows
 
-__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "profile_fits", "without_place", "write_image"]
+__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "list_without_place", "profile_fits", "write_image"]
 
 
 _DESCRIPTION = 270
@@ -75,7 +75,7 @@ def format_of(path: Path) -> str | None:
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
 
 
-def without_place(metadata: Metadata, format: str, channels: int | None = None) -> tuple[str, ...]:
+def list_without_place(metadata: Metadata, format: str, channels: int | None = None) -> tuple[str, ...]:
     """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said.
 
     Args:
@@ -170,12 +170,12 @@ def write_image(
         raise OutputError(f"{name}: {format} cannot say that the picture is HDR ({metadata.hdr}); choose png")
     if isinstance(target, Path):
         check_target(target, overwrite)  # before the encoding, which may take long
-        with placed(target, overwrite, about_to_place) as file:
+        with place_file(target, overwrite, about_to_place) as file:
             _encode(name, rows, metadata, format, quality, file)
         return
     buffer = io.BytesIO()
     _encode(name, rows, metadata, format, quality, buffer)
-    with reported(name):
+    with report_errors(name):
         target.write(buffer.getbuffer())
         target.flush()
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unjpeg.console import progress_bar
 from unjpeg.errors import SettingError, TrainingDataError
-from unjpeg.files import placed, put_json
+from unjpeg.files import place_file, put_json
 from unjpeg.train.degrade import JpegDegradation, Pixels8
 from unjpeg.train.patterns import draw_pattern
 
@@ -73,7 +73,7 @@ class ImageStore:
     def _write(self, files: Sequence[Path], index_path: Path) -> None:
         shapes, digest = [], hashlib.sha256()
         _remove_abandoned(self._path.parent)
-        with placed(self._path, overwrite=True) as out, progress_bar(len(files), doing="decoding") as show:
+        with place_file(self._path, overwrite=True) as out, progress_bar(len(files), doing="decoding") as show:
             for number, file in enumerate(files, 1):
                 pixels = _decode(file)
                 shapes.append(pixels.shape[:2])

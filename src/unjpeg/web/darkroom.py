@@ -21,10 +21,10 @@ from PIL import Image
 from unjpeg.errors import PictureGoneError
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
-from unjpeg.output import without_place
+from unjpeg.output import list_without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.projection import measure_consistency
-from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, upright
+from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
 from unjpeg.settings import fit_options
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
@@ -133,7 +133,7 @@ class Darkroom:
             pixels = self._render(held, options).pixels
         else:
             pixels, profile = _residual(held.picture.pixels, self._render(held, options).pixels, gain), None
-        image = Image.fromarray(upright(pixels, held.picture.metadata.orientation))
+        image = Image.fromarray(turn_upright(pixels, held.picture.metadata.orientation))
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=_SHOWN_PNG_LEVEL, icc_profile=profile)
         return buffer.getvalue()
@@ -170,7 +170,7 @@ class Darkroom:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
         restored = self._restorer.restore(NamedBytes(data, _THIS), fit_options(options, kind.format))
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
-        lost = without_place(restored.metadata, kind.format, channels)
+        lost = list_without_place(restored.metadata, kind.format, channels)
         facts = dataclasses.asdict(restored.report)
         if lost:
             facts["notes"] += (f"{kind.format} has no place for {' and '.join(lost)}: lost",)
