@@ -287,15 +287,7 @@ class _View:
             possible = [place for place in tried if _is_exact(*shares[place])]
             if scores_O[best] - scores_O[order[1]] > CLEAR_LEAD and best not in possible:
                 possible.insert(0, best)  # of a comic most blocks clip, and are no multiples
-            return [
-                _Grid(
-                    *divmod(place, BLOCK),
-                    0.0,
-                    np.arange(200) if places.may_be_own(place) else places.tables(place),
-                    places.may_be_own(place),
-                )
-                for place in possible
-            ]
+            return [places.grid_at(place) for place in possible]
         # Next to the true grid, strong combs still show.
         rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
         far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
@@ -937,6 +929,13 @@ class _Places(NamedTuple):
             return free_F
         standard_F: NDArray[np.int64] = _standard_tables()[int(self._excess(place).argmax())][_V, _U]
         return standard_F
+
+    def grid_at(self, place: int) -> _Grid:
+        """A grid that is to be proven."""
+        row, column = divmod(place, BLOCK)
+        if self.may_be_own(place):
+            return _Grid(row, column, 0.0, np.arange(200), True)
+        return _Grid(row, column, 0.0, self.tables(place), False)
 
     def _excess(self, place: int) -> NDArray[np.float32]:
         """Of each standard table, over what it has at all places: what is wrong with the model cancels out."""
