@@ -158,6 +158,13 @@ def test_drawings_have_no_history() -> None:
         assert not of_file(jpeg(drawing, 60)).regions
 
 
+def test_a_gradient_that_repeats_has_no_table_of_its_own() -> None:
+    rows, columns = np.mgrid[:256, :256]
+    for across, down in ((7, 6), (8, 6), (5, 4)):
+        sawtooth = (columns * across // 4 + rows * down // 3) % 256
+        assert not read_history(np.stack([sawtooth] * 3, axis=2).astype(np.uint8)).regions
+
+
 def test_a_clean_drawing_is_clean() -> None:
     for drawing in drawings()[1:7]:
         assert read_history(drawing).verdict == "clean"
@@ -200,6 +207,28 @@ def test_small_pictures() -> None:
     assert read_history(photograph()[:63, :200]).verdict == "undecided"
     (region,) = read_history(decoded(photograph(), 30)[100:164, 100:164]).regions
     assert region.earlier.quality == 30
+
+
+def comic(side: int = 160, shapes: int = 14) -> Pixels:
+    """Flat colours between black and white ink: hardly a block that does not clip."""
+    rng = np.random.default_rng(8)
+    rows, columns = np.mgrid[:side, :side]
+    out = np.full((side, side, 3), 255, np.uint8)
+    for row, column, size in rng.integers(10, side - 10, (shapes, 3)):
+        distance = np.hypot(rows - row, columns - column) - size / 4
+        out[distance < 0] = rng.integers(0, 256, 3)
+        out[np.abs(distance) < 2] = 0
+    return out
+
+
+@pytest.mark.parametrize("quality", [10, 40, 75, 95, 98])
+@pytest.mark.parametrize("side", [160, 320])
+def test_a_screenshot_of_a_comic_is_not_clean(side: int, quality: int) -> None:
+    assert read_history(comic(side)).verdict == "clean"
+    history = read_history(decoded(comic(side), quality)[3:, 5:])
+    assert history.verdict != "clean"
+    for region in history.regions:
+        assert (region.earlier.top % 8, region.earlier.left % 8) == (5, 3)
 
 
 def test_the_same_each_time() -> None:

@@ -73,6 +73,7 @@ _BLOCKS = 6000
 """Blocks, at most, that the tables are read from and the map of a region is made of."""
 
 _MIN_WINDOWS = 24
+_FEW_BLOCKS = 8
 
 MAX_STEP = 255
 
@@ -216,7 +217,7 @@ class _Grid:
     """A grid that stands out.
 
     Attributes:
-        lead: nats per window over the next best place.
+        lead: nats per window over the next best place; 0 where there is proof instead.
         tables: which of the standard tables are worth a closer look.
         may_be_own: whether the table may be none of the standard ones.
     """
@@ -264,11 +265,11 @@ class _View:
             return None
         if len(free_at) > _WINDOWS:
             free_at = free_at[np.linspace(0, len(free_at) - 1, _WINDOWS).astype(np.int64)]
-        grid = self._grid_of(self._windows[free_at])
-        return None if grid is None else self._region_on(grid, known)
+        regions = (self._region_on(grid, known) for grid in self._grids_of(self._windows[free_at]))
+        return next((region for region in regions if region is not None), None)
 
-    def _grid_of(self, windows_NSS: NDArray[np.float32]) -> _Grid | None:
-        """The place that stands out, if one does."""
+    def _grids_of(self, windows_NSS: NDArray[np.float32]) -> list[_Grid]:
+        """The place that stands out, if one does; where there is proof, all that may be it, the likeliest first."""
         places = _score_places(windows_NSS, self._mean_noise())
         scores_O = places.scores_O
         if self.jpeg is not None:
@@ -278,26 +279,26 @@ class _View:
         if self.jpeg is None:
             # There is proof. Of strong compression the combs show everywhere, so some places are tried.
             if scores_O[best] - scores_O.min() < FOUND:
-                return None
+                return []
             few_NSS = windows_NSS[:: -(-len(windows_NSS) // TRIED)]
             tried = [place for place in order.tolist() if scores_O[place] > 0]
             first = {place: np.subtract(*_exact_shares(few_NSS, place, places.steps(place))) for place in tried}
             tried = [_edges_at(windows_NSS), *sorted(tried, key=lambda place: -first[place])[:3]]
             shares = {place: _exact_shares(windows_NSS, place, places.steps(place)) for place in tried}
-            best = max(tried, key=lambda place: shares[place][0] - shares[place][1])
-            on, off = shares[best]
-            if on < LEAST_EXACT or off > MOST_EXACT_OFF * on:
-                return None
+            tried = sorted(shares, key=lambda place: shares[place][1] - shares[place][0])
+            possible = [place for place in tried if _is_exact(*shares[place])]
+            if scores_O[best] - scores_O[order[1]] > CLEAR_LEAD and best not in possible:
+                possible.insert(0, best)  # of a comic most blocks clip, and are no multiples
+            return [places.grid_at(place) for place in possible]
         # Next to the true grid, strong combs still show.
         rows, columns = np.divmod(np.arange(BLOCK * BLOCK), BLOCK)
         far = (_ring(rows - best // BLOCK) > 1) | (_ring(columns - best % BLOCK) > 1)
-        far[0] &= self.jpeg is None
+        far[0] = False
         lead = float(scores_O[best] - scores_O[far].max())
-        if self.jpeg is not None and (lead < FOUND_IN_JPEG or lead * len(windows_NSS) < FOUND_NATS):
-            return None
+        if lead < FOUND_IN_JPEG or lead * len(windows_NSS) < FOUND_NATS:
+            return []
         # Through a second quantisation own tables cannot be told from a misjudged noise.
-        own = self.jpeg is None and places.may_be_own(best)
-        return _Grid(*divmod(best, BLOCK), lead, np.arange(200) if own else places.tables(best), own)
+        return [_Grid(*divmod(best, BLOCK), lead, places.tables(best), False)]
 
     def _mean_noise(self) -> NDArray[np.float64]:
         """Noise at the frequencies looked at, ``(F,)``: about the same at all places but the file's own."""
@@ -334,6 +335,9 @@ class _View:
             or reading.breadth < least_breadth
             or inside.mean() < LEAST_SHARE
         ):
+            return None
+        # Whatever repeats is made of multiples of something.
+        if self.jpeg is None and not reading.is_standard and reading.levels < min(LEAST_LEVELS, 0.8 * inside.sum()):
             return None
         is_proven = self.jpeg is None and lattice.proves(reading, inside)
         if self.jpeg is None and not is_proven:
@@ -493,7 +497,9 @@ class _Lattice:
     def proves(self, reading: _Reading, among_N: NDArray[np.bool_]) -> bool:
         """Whether coefficients rounded to the table's multiples give the pixels back, and would not elsewhere."""
         among = among_N & ~self.clipped & (np.square(self.coefficients_N6[:, 1:]).mean(axis=1) > ACTIVE_POWER)
-        if among.sum() < _MIN_WINDOWS:
+        # A few blocks are enough where all are multiples of a standard table, and none is off its grid.
+        few = among.sum() < _MIN_WINDOWS
+        if among.sum() < _FEW_BLOCKS or (few and not reading.is_standard):
             return False
         steps = reading.steps_88.ravel().astype(np.float32)
 
@@ -502,7 +508,8 @@ class _Lattice:
             return float((np.square(off).mean(axis=1) < EXACT_POWER).mean())
 
         exact = share_exact(self.coefficients_N6[among])
-        return exact > 0.6 and share_exact(self._off_N6[0][among]) < 0.6 * exact
+        elsewhere = share_exact(self._off_N6[0][among])
+        return exact > 0.9 and elsewhere == 0 if few else exact > 0.6 and elsewhere < 0.6 * exact
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
@@ -922,13 +929,24 @@ class _Places(NamedTuple):
         if self.may_be_own(place):
             free_F: NDArray[np.int64] = self.free_OF[place]
             return free_F
-        standard_F: NDArray[np.int64] = _standard_tables()[int(self.standard_OQ[place].argmax())][_V, _U]
+        standard_F: NDArray[np.int64] = _standard_tables()[int(self._excess(place).argmax())][_V, _U]
         return standard_F
+
+    def grid_at(self, place: int) -> _Grid:
+        """A grid that is to be proven."""
+        row, column = divmod(place, BLOCK)
+        if self.may_be_own(place):
+            return _Grid(row, column, 0.0, np.arange(200), True)
+        return _Grid(row, column, 0.0, self.tables(place), False)
+
+    def _excess(self, place: int) -> NDArray[np.float32]:
+        """Of each standard table, over what it has at all places: what is wrong with the model cancels out."""
+        out: NDArray[np.float32] = self.standard_OQ[place] - self.standard_OQ.mean(axis=0)
+        return out
 
     def tables(self, place: int) -> NDArray[np.int64]:
         """Indices of the standard tables that are worth a closer look."""
-        excess_Q = self.standard_OQ[place] - self.standard_OQ.mean(axis=0)  # what is wrong with the model cancels out
-        likely = np.argsort(-excess_Q)[:4]
+        likely = np.argsort(-self._excess(place))[:4]
         beside = [min(max(table % 100 + by, 0), 99) + table // 100 * 100 for table in likely for by in (-1, 0, 1)]
         turned = [(table + 100) % 200 for table in likely[:1]]
         return np.unique([*beside, *turned])
@@ -956,6 +974,10 @@ def _exact_shares(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray
     half = BLOCK // 2
     beside = (place // BLOCK + half) % BLOCK * BLOCK + (place + half) % BLOCK
     return _exact_share(windows_NSS, place, steps_F), _exact_share(windows_NSS, beside, steps_F)
+
+
+def _is_exact(on: float, off: float) -> bool:
+    return on >= LEAST_EXACT and off <= MOST_EXACT_OFF * on
 
 
 def _exact_share(windows_NSS: NDArray[np.float32], place: int, steps_F: NDArray[np.int64]) -> float:
