@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks, idct_blocks
-from unjpeg.history import PIXEL_NOISE, Region
+from unjpeg.history import PIXEL_NOISE, Earlier, Region
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import stated_features
 from unjpeg.upsampling import chroma_noise, frame_blocks, plane_at_scale
@@ -37,6 +37,10 @@ TOLERANCE = 3.5
 MISFIT = 2.5
 """Mean square error of a block's coefficients, against what is expected, beyond which it does not follow the comb."""
 
+
+BAND, MARGIN = 512, 128
+"""Rows of a frame that are recovered at once, and how many more are looked at on either side: whole blocks at every
+sampling."""
 
 MOST_AROUND = 13.0
 """Of a region in a larger picture: so many of the 24 blocks around one that clips are to follow the comb for it to
@@ -119,43 +123,82 @@ def recover(pixels: NDArray[np.uint8], region: Region, jpeg: JpegImage | None = 
     unit = (BLOCK * earlier.chroma_scale[0], BLOCK * earlier.chroma_scale[1])
     pad_top, pad_left = (region.top - earlier.top) % unit[0], (region.left - earlier.left) % unit[1]
     crop = pixels[region.top : region.top + region.height, region.left : region.left + region.width]
-    planes = [_luma(crop)] if crop.ndim == 2 else [_luma(crop), _chroma(crop, 1), _chroma(crop, 2)]
-    clipped = (crop == 0) | (crop == 255)
-    if clipped.ndim == 3:
-        clipped = clipped.any(axis=2)
+    rows = pad_top + region.height
+    bands = [
+        _recover_band(crop, earlier, (pad_top, pad_left), slice(top, min(top + BAND, rows)), jpeg is None)
+        for top in range(0, rows, BAND)
+    ]
     components = []
-    fits_VU: NDArray[np.bool_] | None = None
-    for number, plane in enumerate(planes):
+    for number in range(1 if crop.ndim == 2 else 3):
         scale = earlier.chroma_scale if number else (1, 1)
         table_88 = earlier.chroma_88 if number else earlier.luma_88
         assert table_88 is not None
-        if number and jpeg is not None:  # its chroma was resampled with the last file's grid in between
-            components.append(_unbounded(crop.shape, (pad_top, pad_left), table_88, scale))
+        lowest, highest = (np.concatenate([band.cells[number][end] for band in bands]) for end in (0, 1))
+        components.append(Cells(lowest, table_88, scale, highest_VU88=highest))
+    needed = 0.0 if crop.shape[:2] == pixels.shape[:2] else MOST_AROUND
+    misfit, judged = (np.concatenate([getattr(band, name) for band in bands]) for name in ("misfit_VU", "judged_VU"))
+    return Recovered(region, pad_top, pad_left, tuple(components), _fitting(misfit, judged, needed))
+
+
+class _Band(NamedTuple):
+    """Some rows of blocks.
+
+    Attributes:
+        cells: of each component, lowest and highest, ``(V, U, 8, 8)``.
+        misfit_VU, judged_VU: of luma: how badly each block fits the comb, and whether it could be told.
+    """
+
+    cells: list[tuple[NDArray[np.int16], NDArray[np.int16]]]
+    misfit_VU: NDArray[np.float32]
+    judged_VU: NDArray[np.bool_]
+
+
+def _recover_band(
+    crop: NDArray[np.uint8], earlier: Earlier, pad: tuple[int, int], rows: slice, with_chroma: bool
+) -> _Band:
+    """The cells of some rows of a region's frame: what they take in memory does not grow with the picture.
+
+    Args:
+        crop: the region.
+        pad: rows and columns of the frame before it.
+        rows: of the frame, from a multiple of ``BAND`` on.
+        with_chroma: whether its chroma can be told, too.
+    """
+    # Undoing the triangle looks a little further.
+    first, last = max(0, rows.start - MARGIN), rows.stop + MARGIN
+    part = crop[max(0, first - pad[0]) : last - pad[0]]
+    above = pad[0] if first == 0 else 0
+    clipped = (part == 0) | (part == 255)
+    if clipped.ndim == 3:
+        clipped = clipped.any(axis=2)
+    cells: list[tuple[NDArray[np.int16], NDArray[np.int16]]] = []
+    misfit_VU, judged_VU = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.bool_)
+    for number in range(1 if part.ndim == 2 else 3):
+        scale = earlier.chroma_scale if number else (1, 1)
+        table_88 = earlier.chroma_88 if number else earlier.luma_88
+        assert table_88 is not None
+        high = BLOCK * scale[0]
+        kept = slice((rows.start - first) // high, -(-(rows.stop - first) // high))
+        if number and not with_chroma:  # it was resampled with the last file's grid in between
+            shape = frame_blocks(part.shape, (above, pad[1]), scale)
+            unknown = np.full((*shape, BLOCK, BLOCK), ANY)[kept]
+            cells.append((-unknown, unknown))
             continue
         noise_88 = chroma_noise(earlier.chroma_scale, earlier.upsampling) if number else earlier.noise_88
-        samples = plane_at_scale(plane, (pad_top, pad_left), scale, earlier.upsampling)
+        plane = _channel(part, number) - np.float32(0 if number else 128)
+        samples = plane_at_scale(plane, (above, pad[1]), scale, earlier.upsampling)
         coefficients = dct_blocks(blocks_from_plane(samples))
-        usable = _whole_blocks(clipped, (pad_top, pad_left), scale, coefficients.shape[:2])
+        usable = _whole_blocks(clipped, (above, pad[1]), scale, coefficients.shape[:2])
         judged = usable
         if number == 0:
-            completed = _complete(samples, coefficients, table_88, noise_88, crop, (pad_top, pad_left), usable)
+            completed = _complete(samples, coefficients, table_88, noise_88, part, (above, pad[1]), usable)
             usable, judged = usable | completed.sure, usable | completed.judged
-        cells, misfit = _cells_of(coefficients, table_88, noise_88, usable, scale)
-        components.append(cells)
+        lowest, highest, misfit = _cells_of(coefficients, table_88, noise_88, usable)
+        cells.append((lowest[kept], highest[kept]))
         if number == 0:
             misfit[completed.judged] = np.where(completed.good, 0, np.inf)[completed.judged]
-            needed = 0.0 if crop.shape[:2] == pixels.shape[:2] else MOST_AROUND
-            fits_VU = _fitting(misfit, judged, needed)
-    assert fits_VU is not None
-    return Recovered(region, pad_top, pad_left, tuple(components), fits_VU)
-
-
-def _luma(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return _channel(crop, 0) - np.float32(128)
-
-
-def _chroma(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
-    return _channel(crop, number)
+            misfit_VU, judged_VU = misfit[kept], judged[kept]
+    return _Band(cells, misfit_VU, judged_VU)
 
 
 def _channel(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
@@ -164,13 +207,6 @@ def _channel(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
         return crop.astype(np.float32)
     out: NDArray[np.float32] = crop.astype(np.float32) @ RGB_TO_YCC[number]
     return out
-
-
-def _unbounded(
-    size: tuple[int, ...], pad: tuple[int, int], table_88: NDArray[np.uint16], scale: tuple[int, int]
-) -> Cells:
-    shape = (*frame_blocks(size, pad, scale), BLOCK, BLOCK)
-    return Cells(np.full(shape, -ANY), table_88, scale, highest_VU88=np.full(shape, ANY))
 
 
 def _whole_blocks(
@@ -255,9 +291,8 @@ def _cells_of(
     table_88: NDArray[np.uint16],
     noise_88: NDArray[np.float32],
     usable_VU: NDArray[np.bool_],
-    scale: tuple[int, int],
-) -> tuple[Cells, NDArray[np.float32]]:
-    """Whole numbers of steps within the noise of each coefficient, and the blocks' mean square misfit, ``(V, U)``."""
+) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.float32]]:
+    """Lowest and highest whole numbers of steps within each coefficient's noise, and the blocks' mean square misfit."""
     steps = table_88.astype(np.float32)
     nearest = np.rint(coefficients_VU88 / steps)
     off = coefficients_VU88 - nearest * steps
@@ -267,7 +302,7 @@ def _cells_of(
     lowest = np.minimum(np.ceil((coefficients_VU88 - reach) / steps), nearest)
     highest = np.maximum(np.floor((coefficients_VU88 + reach) / steps), nearest)
     lowest[~usable_VU], highest[~usable_VU] = -ANY, ANY
-    return Cells(lowest.astype(np.int16), table_88, scale, highest_VU88=highest.astype(np.int16)), misfit
+    return lowest.astype(np.int16), highest.astype(np.int16), misfit
 
 
 def _fitting(misfit_VU: NDArray[np.float32], usable_VU: NDArray[np.bool_], needed: float = 0) -> NDArray[np.bool_]:
@@ -314,16 +349,19 @@ def _from_coefficients(region: Region, jpeg: JpegImage) -> Recovered:
             continue
         steps = table_88.astype(np.float32)
         own = component.table_88.astype(np.float32)
-        centre = component.coefficients_VU88 * own
         reach = own / 2 + np.float32(TOLERANCE * PIXEL_NOISE)
-        lowest, highest = np.ceil((centre - reach) / steps), np.floor((centre + reach) / steps)
-        fitting = (lowest <= highest).mean(axis=(2, 3))
+        lowest = np.empty(component.coefficients_VU88.shape, np.int16)
+        highest, fitting = np.empty_like(lowest), np.empty(lowest.shape[:2], np.float32)
+        for row in range(0, len(lowest), BAND // BLOCK):
+            rows = slice(row, row + BAND // BLOCK)
+            centre = component.coefficients_VU88[rows] * own
+            low, high = np.ceil((centre - reach) / steps), np.floor((centre + reach) / steps)
+            fitting[rows] = (low <= high).mean(axis=(2, 3))
+            none = low > high
+            low[none], high[none] = -ANY, ANY
+            lowest[rows], highest[rows] = low, high
         if number == 0:
-            fits_VU = np.asarray(fitting > 0.9)
-        none = lowest > highest
-        lowest[none], highest[none] = -ANY, ANY
-        components.append(
-            Cells(lowest.astype(np.int16), table_88, component.scale, highest_VU88=highest.astype(np.int16))
-        )
+            fits_VU = fitting > 0.9
+        components.append(Cells(lowest, table_88, component.scale, highest_VU88=highest))
     assert fits_VU is not None
     return Recovered(region, 0, 0, tuple(components), fits_VU)
