@@ -605,6 +605,22 @@ def test_inspect(folder: Path, tiny_model: Path) -> None:
     assert "is not a picture" in run("inspect", "no.png", "--model", tiny_model, code=1).stderr
 
 
+@pytest.mark.parametrize("what", ["clips", "edge"])
+def test_verify_says_what_cannot_be_told(what: str, folder: Path) -> None:
+    """Nothing contradicts the file: that is no failure."""
+    drawing = np.kron(np.random.default_rng(0).integers(0, 2, (12, 12)) * 255, np.ones((4, 4))).astype(np.uint8)
+    if what == "edge":
+        drawing = drawing[:7]
+    put("drawing.jpg", encoded(drawing, "grey", quality=60))
+    drawing[::8, ::8] = 128  # beyond some cells, in blocks that clip
+    put("drawing.png", saved(drawing, "PNG"))
+    told = run("verify", "drawing.jpg", "drawing.png").stdout
+    assert told.startswith("drawing.png: nothing contradicts drawing.jpg: more cannot be told")
+    assert "100.0000%" not in told
+    report = json.loads(run("verify", "drawing.jpg", "drawing.png", "--json").stdout)
+    assert (report["consistent"], report["contradicts"]) == (None, False)
+
+
 def test_verify(folder: Path) -> None:
     put("photo.jpg")
     put("other.png", saved(picture(24, 40, 5, low=60, high=190), "PNG"))

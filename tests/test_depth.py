@@ -79,6 +79,64 @@ def test_full_depth_comes_through(kind: str, channels: int, lively_restorer: Res
         np.testing.assert_array_equal(result.pixels[..., -1], pixels[..., -1])
 
 
+def avif_of(pixels: NDArray[np.uint16], bits: int) -> bytes:
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16")
+    data: bytes = image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True, effort=0)
+    return data
+
+
+DEEP_FILES = {f"{kind}{channels}": file_of(deep_picture(channels), kind) for kind, channels in KINDS}
+DEEP_FILES |= {f"avif{bits}": avif_of(deep_picture(3), bits) for bits in (10, 12)}
+
+
+@pytest.mark.parametrize("kind", DEEP_FILES)
+@pytest.mark.parametrize("how", ["stream", "path", "loaded path"])
+def test_an_image_of_a_deep_file_is_that_file(kind: str, how: str, lively_restorer: Restorer, tmp_path: Path) -> None:
+    data = DEEP_FILES[kind]
+    (tmp_path / "a").write_bytes(data)
+    image = Image.open(io.BytesIO(data) if how == "stream" else tmp_path / "a")
+    if how == "loaded path":
+        image.load()
+    result, expected = lively_restorer.restore(image), lively_restorer.restore(data)
+    assert result.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(result.pixels, expected.pixels)
+    assert result.report.notes == expected.report.notes
+    assert np.asarray(image).shape[:2] == expected.pixels.shape[:2]  # it can be used on
+
+
+@pytest.mark.parametrize("kind", ["png3", "png4", "png2", "tiff3", "ppm3", "avif10"])
+@pytest.mark.parametrize("how", ["edited", "let go"])
+def test_an_image_that_was_cut_to_eight_bits_says_so(
+    kind: str, how: str, tiny_restorer: Restorer, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(DEEP_FILES[kind])
+    stream = io.BytesIO(DEEP_FILES[kind])
+    image = Image.open(tmp_path / "a" if how == "edited" else stream)
+    image.load()
+    stream.close()
+    if how == "edited":
+        image.paste(0, (0, 0, 3, 3))
+    result = tiny_restorer.restore(image, strength=0)
+    np.testing.assert_array_equal(result.pixels, np.asarray(image))
+    [note] = [note for note in result.report.notes if "give the file itself" in note]
+    known = "10 bits" if kind == "avif10" else "16 bits"
+    assert (known if how == "edited" or kind == "tiff3" else "cannot be seen any more") in note
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "AVIF", "WEBP", "BMP"])
+def test_an_image_of_a_file_of_eight_bits_has_no_such_note(
+    format: str, tiny_restorer: Restorer, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(saved(picture(24, 32), format))
+    for load in (False, True):
+        image = Image.open(tmp_path / "a")
+        if load:
+            image.load()
+        result = tiny_restorer.restore(image)
+        assert result.pixels.dtype == np.uint8
+        assert not [note for note in result.report.notes if "bits" in note]
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_eight_bits_on_request_are_rounded_and_noted(strength: float, lively_restorer: Restorer) -> None:
     data = file_of(deep_picture(3), "png")
@@ -104,8 +162,7 @@ def test_any_largest_value_of_a_ppm(largest: int, tiny_restorer: Restorer) -> No
 @pytest.mark.parametrize("alpha", [False, True])
 def test_deep_avif(bits: int, alpha: bool, tiny_restorer: Restorer) -> None:
     pixels = deep_picture(4 if alpha else 3, 64, 64)
-    image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16")
-    data = image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True, effort=0)
+    data = avif_of(pixels, bits)
     read = read_picture(data)
     assert read.bits == bits
     assert read.deep is not None

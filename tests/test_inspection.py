@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import unjpeg
-from jpegs import decoded, encoded, picture, saved, with_segment
+from jpegs import decoded, encoded, opened, picture, saved, with_segment
 from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.jpeg import Limits
+from unjpeg.restorer import Restorer
 
 
 def test_inspect(tiny_model: Path, kitten: Path) -> None:
@@ -50,6 +51,32 @@ def test_verify_reads_every_format(tmp_path: Path) -> None:
     with_alpha = saved(Image.fromarray(decoded(colour)).convert("RGBA"), "PNG")
     assert unjpeg.verify(colour, with_alpha).is_consistent
     assert not unjpeg.verify(colour, saved(picture(32, 32, 1, low=60, high=190), "PNG")).is_consistent
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "RGBA"])
+def test_verify_takes_what_restore_returns_and_images(mode: str, tiny_restorer: Restorer) -> None:
+    data = encoded(picture(32, 32, low=60, high=190), "grey" if mode in ("L", "LA") else "4:4:4", quality=70)
+    other = Image.fromarray(picture(32, 32, 1, low=60, high=190)).convert(mode)
+    image = Image.fromarray(decoded(data)).convert(mode)
+    for good in (image, np.asarray(image), opened(saved(image, "PNG"))):
+        assert unjpeg.verify(data, good).is_consistent
+    for bad in (other, np.asarray(other)):
+        assert unjpeg.verify(data, bad).contradicts
+    for bits in (8, 16):
+        result = tiny_restorer.restore(data, consistency="strict", bit_depth=bits)
+        assert unjpeg.verify(data, result).is_consistent
+    if mode == "L":
+        assert unjpeg.verify(data, result.to_pil()).is_consistent  # 16 bits
+    with_alpha = tiny_restorer.restore(image, strength=0)
+    assert unjpeg.verify(data, with_alpha).is_consistent
+    assert unjpeg.verify(data, opened(data)).restored == "image"
+
+
+def test_verify_names_what_it_cannot_take() -> None:
+    with pytest.raises(TypeError, match="cannot check a dict"):
+        unjpeg.verify(encoded(picture(8, 8)), {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cannot check against a ndarray"):
+        unjpeg.verify(picture(8, 8), picture(8, 8))  # type: ignore[arg-type]
 
 
 def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:

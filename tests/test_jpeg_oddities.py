@@ -84,6 +84,8 @@ def test_unknown_colour_transforms_are_ycc(transform: int) -> None:
     adobe = b"Adobe\0\x64\0\0\0\0" + bytes((transform,))
     for data in (with_segment(without_segments(BASE, 0xE0), 0xEE, adobe), with_segment(BASE, 0xEE, adobe, at=SCAN)):
         assert_same(data, BASE, "colour transform")
+        [note] = JpegImage.decode(data).notes
+        assert ("four-component" if transform == 2 else "unknown") in note
 
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

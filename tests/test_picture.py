@@ -94,7 +94,9 @@ def no_pictures() -> Iterator[tuple[Any, type[BadImageError], str]]:
     yield saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), UnsupportedImageError, "pages"
     yield saved(Image.new("CMYK", (8, 8))), UnsupportedImageError, "CMYK"
     yield saved(Image.new("CMYK", (8, 8)), "TIFF"), UnsupportedImageError, "CMYK"
-    yield Image.open(io.BytesIO(saved(Image.new("I;16", (8, 8)), "PNG"))), UnsupportedImageError, "16 bits"
+    deep = Image.open(io.BytesIO(saved(Image.new("I;16", (8, 8)), "PNG")))
+    deep.load()  # and its file is out of reach
+    yield deep, UnsupportedImageError, "16 bits"
     yield Image.new("F", (8, 8)), UnsupportedImageError, "'F'"
     yield np.zeros((8, 8), np.float32), UnsupportedImageError, "float32"
     yield np.zeros((8, 8, 5), np.uint8), UnsupportedImageError, "(8, 8, 5)"

@@ -371,6 +371,7 @@ def test_another_picture_is_not_consistent() -> None:
     jpeg = JpegImage.decode(encoded(picture(64, 64, 1, low=60, high=190), "4:2:0", quality=50))
     other = picture(64, 64, 2, low=60, high=190)
     assert not measured(other, jpeg).is_consistent
+    assert measured(other, jpeg).contradicts
     assert measured(other, jpeg).share_inside < 0.99
     flipped = np.ascontiguousarray(jpeg.pixels[:, ::-1])
     assert not measured(flipped, jpeg).is_consistent
@@ -402,6 +403,7 @@ def test_too_small_for_a_whole_block_says_nothing() -> None:
     result = measured(picture(7, 20, 3)[..., 0], jpeg)
     assert not result.can_tell
     assert not result.is_consistent
+    assert not result.contradicts
     assert result.share_inside == 1.0
     assert result.components[0].checked == 0
     assert result.components[0].blocks_at_edge == 3

@@ -359,7 +359,10 @@ def verify(
     restored: Annotated[str, typer.Argument(metavar="RESTORED", help="The picture made from it.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Check whether a picture could have produced a JPEG file. Exit code 1 if it could not."""
+    """Check whether a picture could have produced a JPEG file.
+
+    Exit code 1 if something contradicts the file; 0 also where nothing can be told, which it then says.
+    """
     from unjpeg.inspection import verify as verify_file
 
     try:
@@ -373,6 +376,7 @@ def verify(
                 {
                     "ok": True,
                     "consistent": verification.is_consistent if verification.consistency.can_tell else None,
+                    "contradicts": verification.contradicts,
                     "share_inside": verification.consistency.share_inside,
                     **_plain(verification),
                 }
@@ -380,7 +384,7 @@ def verify(
         )
     else:
         typer.echo(_verdict(verification))
-    if not verification.is_consistent:
+    if verification.contradicts:
         raise typer.Exit(1)
 
 
@@ -716,13 +720,14 @@ def _describe(inspection: Inspection) -> str:
 
 
 def _verdict(verification: Verification) -> str:
-    word = "consistent" if verification.is_consistent else "not consistent"
-    if not verification.consistency.can_tell:
-        word = "cannot be told to be consistent (every block clips or hangs over the edge)"
-    names = f"{verification.restored}: {word} with {verification.original}"
-    lines = [
-        f"{escape_line(names)}: {verification.consistency.share_inside:.4%} of its coefficients lie in their cells"
-    ]
+    if verification.consistency.can_tell:
+        word = "consistent" if verification.is_consistent else "not consistent"
+        names = f"{verification.restored}: {word} with {verification.original}"
+        found = f"{verification.consistency.share_inside:.4%} of its coefficients lie in their cells"
+    else:
+        names = f"{verification.restored}: nothing contradicts {verification.original}"
+        found = "more cannot be told, for every block clips or hangs over the edge"
+    lines = [f"{escape_line(names)}: {found}"]
     for part in verification.consistency.components:
         line = f"  {part.name:2s} {part.inside} of {part.checked} inside"
         if part.checked_clipped:

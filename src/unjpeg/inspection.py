@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.history import Verdict, read_history
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.layers import EarlierJpeg, describe_history
+from unjpeg.output import Pixels
 from unjpeg.picture import FileSource, Picture, Source, read_bytes, read_picture
 from unjpeg.projection import Consistency, measure_consistency
-from unjpeg.restorer import shared_restorer
+from unjpeg.restorer import Restored, shared_restorer
 
 __all__ = ["Inspection", "Verification", "inspect", "inspect_picture", "verify"]
 
@@ -80,8 +82,16 @@ class Verification:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether the picture could have produced the file, as far as rounding lets one tell."""
+        """Whether the picture could have produced the file, as far as rounding lets one tell.
+
+        False where nothing can be told, too: every block clips or hangs over the edge.
+        """
         return self.consistency.is_consistent
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the picture cannot have produced the file: then ``unjpeg verify`` ends with exit code 1."""
+        return self.consistency.contradicts
 
 
 def inspect(
@@ -141,7 +151,7 @@ def inspect_picture(picture: Picture, read: int | None) -> Inspection:
 
 def verify(
     original: FileSource,
-    restored: FileSource | NDArray[np.uint8] | NDArray[np.uint16],
+    restored: FileSource | Restored | Image.Image | NDArray[np.uint8] | NDArray[np.uint16],
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Verification:
@@ -149,17 +159,18 @@ def verify(
 
     Args:
         original: the JPEG, as a path, bytes or a stream.
-        restored: the picture, as a path, bytes or a stream of any format, or an array, of 8 or 16 bits.
+        restored: the picture: what ``restore`` returned, a Pillow image, an array, or a file of any format as a path,
+            bytes or a stream; of 8 or 16 bits. Alpha is left out.
 
     Raises:
         BadImageError: either cannot be read, or their sizes differ.
+        TypeError: either is something else.
     """
+    if not _is_file(original):
+        raise TypeError(f"cannot check against a {type(original).__name__}: give the JPEG's path, bytes or a stream")
     data, name = read_bytes(original, limits.file_bytes)
     jpeg = JpegImage.decode(data, name, limits)
-    if isinstance(restored, np.ndarray):
-        pixels, restored_name = restored, "array"
-    else:
-        pixels, restored_name = _read_at_full_depth(restored, limits)
+    pixels, restored_name = _pixels_of(restored, limits)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{restored_name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
     if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
@@ -170,9 +181,38 @@ def verify(
         raise BadImageError(f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: {reason}")
     consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
     earlier: tuple[EarlierJpeg, ...] = ()
-    if not consistency.is_consistent and consistency.can_tell:
+    if consistency.contradicts:
         earlier = tuple(map(EarlierJpeg.of, read_history(jpeg.pixels, jpeg).regions))
     return Verification(name, restored_name, consistency, earlier)
+
+
+def _is_file(source: object) -> bool:
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read")
+
+
+def _pixels_of(
+    restored: FileSource | Restored | Image.Image | NDArray[np.uint8] | NDArray[np.uint16], limits: Limits
+) -> tuple[Pixels, str]:
+    """Pixels without alpha, and what to call them."""
+    if isinstance(restored, Restored):
+        return _without_alpha(restored.pixels), "restored"
+    if isinstance(restored, np.ndarray):
+        return _without_alpha(restored), "array"
+    if isinstance(restored, Image.Image):
+        if restored.mode.startswith("I;16"):
+            return np.asarray(restored).astype(np.uint16), "image"
+        picture = read_picture(restored, limits=limits)
+        return picture.pixels if picture.deep is None else picture.deep, "image"
+    if _is_file(restored):
+        return _read_at_full_depth(restored, limits)
+    kinds = "what restore returned, a path, bytes, a stream, an image or an array"
+    raise TypeError(f"cannot check a {type(restored).__name__}: give {kinds}")
+
+
+def _without_alpha(pixels: Pixels) -> Pixels:
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., :-1]
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
 def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:

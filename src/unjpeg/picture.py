@@ -12,6 +12,7 @@ import os
 import select
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
@@ -56,6 +58,12 @@ PIPE_SECONDS = 10.0
 """How long a named pipe may wait for somebody who writes to it."""
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"})
+
+_DEEP_FORMATS = ("PNG", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Whose files may have more than 8 bits per sample."""
+
+_CUT_MODES = ("LA", "RGB", "RGBA")
+"""What Pillow makes of more than 8 bits without a word. Deep grey has a mode of its own."""
 
 _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 
@@ -120,7 +128,8 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     Args:
         source: a path, the bytes of a file, a binary stream, a Pillow image, or (restored blind) an array ``(H, W)``,
             ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8, RGB in this order, alpha last. A Pillow image that
-            was opened from a JPEG file and not changed since stands for that file; others are restored blind.
+            was opened from a JPEG file, or from one of more than 8 bits, and not changed since stands for that file,
+            as long as the file can be read again; others are restored blind.
         limits: what asks for more is refused, from the header.
         salvage_damaged: take what decodes of a damaged JPEG, without its cells.
 
@@ -130,7 +139,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     if isinstance(source, np.ndarray):
         return _from_array(source, limits.pixels)
     if isinstance(source, Image.Image):
-        return _of_unchanged_jpeg(source, limits) or _from_pillow(source, "image", limits)
+        return _of_unchanged_jpeg(source, limits) or _of_image(source, limits)
     data, name = read_bytes(source, limits.file_bytes)
     if not data:
         raise BadImageError(f"{name}: is empty")
@@ -279,7 +288,7 @@ def _read(stream: BinaryIO, count: int) -> bytes:
     while count > 0:
         part = stream.read(min(count, _CHUNK_BYTES))
         if not isinstance(part, bytes):
-            raise TypeError("cannot restore from a stream of text: open the file in binary mode")
+            raise TypeError("cannot read a stream of text: open the file in binary mode")
         if not part:
             break
         parts.append(part)
@@ -302,28 +311,70 @@ def _of_unchanged_jpeg(image: Image.Image, limits: Limits) -> Picture | None:
     """
     if not isinstance(image, JpegImageFile) or image.tell() != 0:
         return None
-    name = os.fspath(image.filename) if image.filename else "image"
-    name = os.fsdecode(name)
+    for data, name in _files_of(image, limits):
+        try:
+            if is_jpeg(data) and _gives(JpegImageFile(io.BytesIO(data)), image, limits):
+                return read_picture(NamedBytes(data, name), limits=limits)
+        except (BadImageError, OSError, SyntaxError, ValueError):
+            continue
+    return None  # changed, turned, made smaller: it still calls itself a JPEG
+
+
+def _of_image(image: Image.Image, limits: Limits) -> Picture:
+    """A Pillow image, which has 8 bits for each colour whatever its file has: from the file, if that has more."""
+    if image.format not in _DEEP_FORMATS or image.tell() != 0:
+        return _from_pillow(image, "image", limits)
+    _check_size(image.width, image.height, "image", limits.pixels)
+    bits = None
+    for data, name in _files_of(image, limits):
+        try:
+            again = Image.open(io.BytesIO(data), formats=(image.format,))
+            bits = sample_bits(data, again)
+            is_same = bits > 8 and _gives(again, image, limits)
+        except Exception:  # noqa: S112  # another file by now, or a damaged one: Pillow raises nearly anything
+            continue
+        if is_same:
+            return read_picture(NamedBytes(data, name), limits=limits)
+        break
+    if bits is None and isinstance(image, TiffImageFile):
+        bits = sample_bits(b"", image)
+    picture = _from_pillow(image, "image", limits)
+    if image.mode not in _CUT_MODES or bits == 8:
+        return picture
+    if bits is None:
+        note = f"whether its {image.format} file has more than 8 bits per sample cannot be seen any more"
+    else:
+        note = f"its file has {bits} bits per sample, this image 8"
+    return replace(picture, notes=(*picture.notes, f"{note}: give the file itself to keep them"))
+
+
+def _files_of(image: Image.Image, limits: Limits) -> Iterator[tuple[bytes, str]]:
+    """What may be the file that a Pillow image was opened from: its stream, what is at its path; content and name."""
+    path = os.fsdecode(getattr(image, "filename", "") or "")
+    stream = getattr(image, "fp", None)  # after loading, a plugin's own at best
     try:
-        stream = image.fp
         if stream is not None and not stream.closed:
             position = stream.tell()
             stream.seek(0)
-            data = _read(stream, limits.file_bytes + 1)  # type: ignore[arg-type]
+            data = _read(stream, limits.file_bytes + 1)
             stream.seek(position)
-        elif os.path.isfile(name):
-            data, _ = read_bytes(name, limits.file_bytes)
-        else:
-            return None
-        if len(data) > limits.file_bytes or not is_jpeg(data):
-            return None
-        again = JpegImageFile(io.BytesIO(data))
-        _check_size(again.width, again.height, name, limits.pixels)
-        if (again.mode, again.size) != (image.mode, image.size) or again.tobytes() != image.tobytes():
-            return None  # changed, turned, made smaller: it still calls itself a JPEG
-        return read_picture(NamedBytes(data, name), limits=limits)
-    except (BadImageError, OSError, SyntaxError, ValueError):
-        return None
+            if len(data) <= limits.file_bytes:
+                yield data, path or "image"
+    except (OSError, ValueError):
+        pass
+    try:
+        if os.path.isfile(path):
+            yield read_bytes(path, limits.file_bytes)
+    except BadImageError:
+        pass
+
+
+def _gives(again: Image.Image, image: Image.Image, limits: Limits) -> bool:
+    """Whether a file, opened again, has the image's pixels."""
+    if (again.mode, again.size) != (image.mode, image.size):
+        return False
+    _check_size(again.width, again.height, "image", limits.pixels)
+    return again.tobytes() == image.tobytes()
 
 
 def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | None = None) -> Picture:
@@ -340,6 +391,8 @@ def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | No
             f"{name}: has {bits} bits per sample; give the file itself, or convert it to 8 bits"
         )
     mode = _PLAIN_MODES.get(image.mode)
+    if mode is None and image.mode.startswith("I;16"):
+        raise UnsupportedImageError(f"{name}: has 16 bits per sample; give the file itself, or convert it to 8 bits")
     if mode is None:
         raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")
     if "transparency" in image.info:

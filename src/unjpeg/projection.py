@@ -312,8 +312,16 @@ class Consistency:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether every checked coefficient lies in its cell, and enough could be checked to say so."""
-        return self.can_tell and all(c.inside == c.checked for c in self.components)
+        """Whether every checked coefficient lies in its cell, and enough could be checked to say so.
+
+        Where it is False, either something ``contradicts`` the file, or nothing can be told (``can_tell``).
+        """
+        return self.can_tell and not self.contradicts
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether a checked coefficient lies beyond its cell: the picture cannot have produced the file."""
+        return any(c.inside < c.checked for c in self.components)
 
     @property
     def can_tell(self) -> bool:

@@ -291,7 +291,8 @@ def _odd_metadata(data: bytes, segments: Sequence[Segment]) -> Iterator[str]:
         if code == APP0 and body[:5] == b"JFIF\0" and len(body) >= 14 and body[5] != 1:
             yield f"states an unknown version of JFIF ({body[5]}.{body[6]:02}): read as any other"
         if code == APP14 and body[:5] == ADOBE and len(body) >= 12 and body[11] > 1:
-            yield f"states an unknown colour transform ({body[11]}): read as YCbCr"
+            odd = "the colour transform of four-component files" if body[11] == 2 else "an unknown colour transform"
+            yield f"states {odd} ({body[11]}): read as YCbCr"
 
 
 def join_profile(data: bytes, segments: Sequence[Segment]) -> tuple[bytes | None, str | None]:

@@ -82,6 +82,8 @@ def list_without_place(metadata: Metadata, format: str, channels: int | None = N
         channels: 1 to 4, alpha counted: of the pixels, which a colour profile must fit. None leaves that out.
     """
     lost = []
+    count = len(metadata.comments)
+    comments = "the comment" if count < 2 else f"the {count} comments"
     described = False
     if format == "tiff" and metadata.exif:
         try:
@@ -89,12 +91,12 @@ def list_without_place(metadata: Metadata, format: str, channels: int | None = N
         except ValueError:
             lost.append("its EXIF, which is damaged,")
     if format == "tiff" and described and metadata.comments:
-        lost.append("the comment beside a description")
+        lost.append(f"{comments} beside a description")
     if channels is not None and not profile_fits(metadata, format, channels):
         pixels = "grey" if channels < 3 else "RGB"
         lost.append(f"a colour profile that is not for {pixels} pixels")
     if format == "webp":
-        carried = {"IPTC and other Photoshop data": metadata.photoshop, "the comment": metadata.comments}
+        carried = {"IPTC and other Photoshop data": metadata.photoshop, comments: metadata.comments}
         lost += [name for name, data in carried.items() if data]
         if metadata.aspect:
             lost.append("pixels that are not square")

@@ -71,12 +71,13 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
         facts.append(Fact("Depth", text, "careful"))
     if picture.left_alone:
         facts.append(Fact("Left alone", f"{picture.left_alone[0].upper()}{picture.left_alone[1:]}.", "careful"))
+    count = len(metadata.comments)
     there = (
         ("camera data (EXIF)", metadata.exif),
         ("colour profile", metadata.icc_profile),
         ("XMP", metadata.xmp),
         ("captions (IPTC)", metadata.photoshop),
-        ("a comment", metadata.comment),
+        ("a comment" if count < 2 else f"{count} comments", metadata.comment),
     )
     carried = [name for name, block in there if block is not None]
     text = f"{_listed(carried)}: kept in the download." if carried else "Nothing."
@@ -92,7 +93,10 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
     if consistency is None:
         facts.append(Fact("True to the file?", "Cannot be said: only a JPEG tells what it was made from.", "careful"))
     elif not consistency.can_tell:
-        text = "Cannot be said: the picture is too small, or pure black and white everywhere."
+        text = (
+            "Nothing in this result contradicts your file. More cannot be said: the picture is too small, or pure "
+            "black and white everywhere."
+        )
         facts.append(Fact("True to the file?", text, "careful"))
     elif consistency.is_consistent:
         text = (
@@ -102,7 +106,7 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
     else:
         text = f"Not quite: {_share(1 - consistency.share_inside)} of its details go beyond what your file allows."
         facts.append(Fact("True to the file?", text, "careful"))
-    if report.earlier and consistency is not None and not consistency.is_consistent:
+    if report.earlier and consistency is not None and consistency.contradicts:
         text = (
             "The damage was done before this file was saved. The result is held to that earlier JPEG, and not to your "
             "file, which does not tell the whole truth."
