@@ -69,6 +69,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "fuzz": _make_from(results / "fuzz.json", _make_fuzz),
         "faults": _make_from(results / "faults.json", _make_faults),
         "memory": _make_from(results / "memory.json", _make_memory),
+        "memory-flat": _make_from(results / "memory-flat.json", _make_flat_memory),
         "workers": _make_from(results / "throughput.json", _make_workers),
         "against": _make_from(results / "throughput.json", _make_against),
         "networks": _make_networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
@@ -293,6 +294,15 @@ def _make_memory(record: Mapping[str, Any]) -> str:
     return format_markdown(["megapixels", "", "peak, MiB"], rows)
 
 
+def _make_flat_memory(record: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for run in record:
+        figures = [str(run[key]) for key in ("pictures", "first_mib", "last_mib")]
+        rows.append([f"{run['place']}, `{run['model']}`", *figures, f"{run['growth']:.1%}"])
+    head = ["MiB", "pictures", "most of the first 50", "at the end", "most of the others, above that"]
+    return format_markdown(head, rows)
+
+
 def _make_workers(record: Mapping[str, Any]) -> str:
     albums = [found for name, found in record.items() if name.startswith("workers")]
     counts = list(albums[0]["a_minute"])
@@ -337,7 +347,7 @@ def _make_sets(record: Mapping[str, Any]) -> str:
 NOT_MEASURED = "Not measured yet."
 
 
-def _make_from(path: Path, make: Callable[[Mapping[str, Any]], str]) -> str:
+def _make_from(path: Path, make: Callable[[Any], str]) -> str:
     return make(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
 
 
