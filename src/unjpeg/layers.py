@@ -265,19 +265,19 @@ def describe_history(history: History, *, of_jpeg: bool, size: tuple[int, int]) 
         size: (height, width) of the picture.
     """
     if history.verdict == "clean":
-        return () if of_jpeg else ("was never compressed by a JPEG, as far as the pixels show",)
+        return () if of_jpeg else ("never compressed, as far as the pixels show",)
     if history.verdict == "scaled":
-        return ("was a JPEG that was scaled afterwards",)
+        return ("a JPEG that was scaled afterwards",)
     return tuple(_describe_region(region, size) for region in history.regions)
 
 
 def _describe_region(region: Region, size: tuple[int, int]) -> str:
     earlier = region.earlier
     tables = f"of quality {earlier.quality}" if earlier.is_standard else f"with tables like quality {earlier.quality}"
-    words = f"was a JPEG {tables}, {name_sampling(earlier)}, before"
+    words = f"a JPEG {tables}, {name_sampling(earlier)}"
     if region.height * region.width < 0.98 * size[0] * size[1]:
         place = f"{region.width}x{region.height} pixels at column {region.left}, row {region.top}"
-        words = f"{place}: {words.removeprefix('was ')}"
+        words = f"{place}: {words}"
     if earlier.top or earlier.left:
         words += f"; its grid starts {earlier.top} rows and {earlier.left} columns in, so it was cropped or pasted"
     if earlier.is_transposed:

@@ -596,14 +596,15 @@ class Restorer:
     def _notes(self, picture: Picture, layout: Layout, options: Options) -> tuple[str, ...]:
         notes: list[str] = []
         if layout.history is not None:
-            notes += describe_history(
-                layout.history,
-                of_jpeg=picture.jpeg is not None,
-                size=(picture.pixels.shape[0], picture.pixels.shape[1]),
-            )
+            size = picture.pixels.shape[0], picture.pixels.shape[1]
+            words = describe_history(layout.history, of_jpeg=picture.jpeg is not None, size=size)
             if not layout.layers:
-                notes.append("left as it is; a quality makes it be restored all the same")
-            elif picture.jpeg is not None and layout.earlier and options.consistency == "auto":
+                notes += [
+                    f"{sentence}: left as it is. A quality makes it be restored all the same" for sentence in words
+                ]
+            else:
+                notes += [f"before this file: {sentence}" for sentence in words]
+            if picture.jpeg is not None and layout.earlier and options.consistency == "auto":
                 notes.append(
                     "held to the earlier file's cells, not to those of the last one, which came after the damage"
                 )
