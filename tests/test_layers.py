@@ -16,7 +16,7 @@ import unjpeg
 from jpegs import decoded, encoded, saved
 from unjpeg.layers import Layer, lay_out, merge_strips
 from unjpeg.picture import read_picture
-from unjpeg.restorer import Restorer
+from unjpeg.restorer import Options, Restorer
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,24 @@ def test_verify_says_why_the_file_s_own_cells_are_left(photo: NDArray[np.uint8],
     once = encoded(photo, quality=40)
     assert unjpeg.verify(once, lively_restorer.restore(once).pixels).earlier == ()
     assert unjpeg.verify(once, np.zeros_like(photo)).earlier == ()
+
+
+def test_noise_on_top_does_not_hide_the_first_quality_from_the_network(
+    photo: NDArray[np.uint8], tiny_restorer: Restorer
+) -> None:
+    """On the first grid a second compression looks like noise, which the network would read as high quality."""
+    shifted = read_picture(encoded(cut(decoded(encoded(photo, quality=15)), 4, 4), quality=90))
+    (layer,) = lay_out(shifted).layers
+    assert layer.seen_quality == 15
+    assert layer.compression is not None
+    (guidance,), read = tiny_restorer._guide_layers(lay_out(shifted), Options())
+    unmoved = tiny_restorer._guide_pixels(layer.pixels, layer.compression)
+    assert read == unmoved.quality
+    np.testing.assert_array_equal(guidance.sensitive, tiny_restorer.model.shifted(unmoved, 15).sensitive)
+    np.testing.assert_array_equal(guidance.stated[0], layer.compression.stated)
+    for other in (
+        encoded(photo, quality=15),
+        encoded(decoded(encoded(photo, quality=15)), quality=90),
+        saved(cut(decoded(encoded(photo, quality=15)), 4, 4), "PNG"),
+    ):
+        assert [layer.seen_quality for layer in lay_out(read_picture(other)).layers] == [None]

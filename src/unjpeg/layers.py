@@ -46,6 +46,8 @@ class Layer:
         fits_VU: which of its 8x8 blocks are restored; None: all.
         deep: the pixels at full depth, where there is more than 8 bits; see ``Picture.deep``.
         is_neutral: whether it has three channels and no colour, and is to have none.
+        seen_quality: the quality that the network is to see in it, where a later compression hides it; None: what it
+            reads from the pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -55,6 +57,7 @@ class Layer:
     fits_VU: NDArray[np.bool_] | None = None
     deep: NDArray[np.uint16] | None = None
     is_neutral: bool = False
+    seen_quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def _layer_of(picture: Picture, region: Region) -> Layer:
         None if fits.mean() >= enough else fits,
         None if picture.deep is None else _cut_out(picture.deep, region, pad),
         picture.is_neutral,
+        earlier.quality if picture.jpeg is not None and not earlier.is_same_grid else None,
     )
 
 

@@ -537,7 +537,11 @@ class Restorer:
         guidances = [self._guide_pixels(layer.pixels, layer.compression) for layer in layout.layers]
         read = guidances[0].quality if guidances else None
         if options.quality is not None:
-            guidances = [self.model.shifted(guidance, options.quality) for guidance in guidances]
+            return [self.model.shifted(guidance, options.quality) for guidance in guidances], read
+        for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True)):
+            if layer.seen_quality is not None:
+                seen = self.model.shifted(guidance, layer.seen_quality)
+                guidances[number] = replace(seen, stated=guidance.stated)
         return guidances, read
 
     def guide(self, picture: Picture) -> Guidance:
