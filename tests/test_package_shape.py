@@ -122,7 +122,7 @@ def test_no_function_takes_or_is_given_nine_arguments_by_position() -> None:
 
 
 def test_documents_name_modules_that_exist() -> None:
-    documents = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    documents = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
     files = [file for folder in ("src", "studies", "tests", "examples") for file in (ROOT / folder).rglob("*.py")]
     for document in documents:
         text = document.read_text(encoding="utf-8")

@@ -75,7 +75,7 @@ def test_shipped_weights_load_back_into_torch(name: str) -> None:
 
 
 def test_integers_change_little(kitten: Path) -> None:
-    """Thousandths of a decibel: docs/training-log.md."""
+    """Thousandths of a decibel: docs/research/training-log.md."""
     picture = read_picture(kitten)
     outputs = [Restorer("default", precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
     change = float(np.sqrt(np.square(outputs[0] - outputs[1]).mean()))

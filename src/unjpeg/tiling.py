@@ -57,7 +57,7 @@ take more than ``TILE_MEMORY_BYTES`` for that: docs/robustness.md."""
 
 HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 160, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
-steps of small differences, and carries them further. Chosen by measurement: docs/results.md."""
+steps of small differences, and carries them further. Chosen by measurement: docs/research/results.md."""
 
 WHOLE_ENSEMBLE: Final = 8
 """Passes of a whole self-ensemble: all flips and rotations."""

@@ -8,7 +8,7 @@
     python -m studies.carn.scenarios figures --recipe small
 
 Networks are trained below ``--work`` when they are needed, figures go to ``results/carn-RECIPE-*.json``, from which
-``python -m studies.documents.tables`` makes the tables of ``docs/carn-da.md``.
+``python -m studies.documents.tables`` makes the tables of ``docs/research/carn-da.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Markdown for ``docs/carn-da.md`` from ``results/carn-*.json`` and ``results/adapt-codecs.json``.
+"""Markdown for ``docs/research/carn-da.md`` from ``results/carn-*.json`` and ``results/adapt-codecs.json``.
 
 Where a result file is missing, the table's place says with which command it is measured.
 """

@@ -22,7 +22,13 @@ from unjpeg.files import put_in_place
 __all__ = ["draw_plots", "fill_in", "main", "make_tables"]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/robustness.md", "docs/experiments.md", "docs/carn-da.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/research/results.md",
+    "docs/robustness.md",
+    "docs/research/experiments.md",
+    "docs/research/carn-da.md",
+)
 
 
 FAULTS = {

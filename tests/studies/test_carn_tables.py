@@ -217,7 +217,7 @@ def test_missing_results_are_said_to_be_missing(tmp_path: Path) -> None:
     assert all(text.startswith("Not measured yet: `python -m studies.carn.") for text in made.values())
     sizes = {f"carn-{name}{size}" for name in ("table1", "gap", "table2") for size in ("", "-published")}
     assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants", "carn-bound"}
-    text = (Path(__file__).parents[2] / "docs/carn-da.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/research/carn-da.md").read_text(encoding="utf-8")
     assert all(f"<!-- table: {name} -->" in text for name in made)
 
 

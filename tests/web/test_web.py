@@ -526,7 +526,7 @@ def test_the_examples(client: TestClient, kitten: Path) -> None:
 
 def test_the_interface_is_documented(client: TestClient) -> None:
     described = client.get("/api/openapi.json").json()["paths"]
-    documented = (ROOT / "docs" / "web.md").read_text()
+    documented = (ROOT / "docs" / "page.md").read_text()
     for address, methods in described.items():
         for method in methods:
             assert f"`{method.upper()} {address}`" in documented

@@ -34,10 +34,10 @@ __all__ = ["CORES_PER_WORKER", "Outcome", "find_done", "restore_batch", "worker_
 MEMORY_BASE_MIB = 1150
 MEMORY_PER_MEGAPIXEL_MIB = 15
 """Peak memory of one worker on a picture of any size, a little more than measured (4:4:4 in OpenVINO, 4:2:0 in ONNX
-Runtime): docs/robustness.md, docs/results.md."""
+Runtime): docs/robustness.md, docs/research/results.md."""
 
 CORES_PER_WORKER = 4
-"""Measured on two cores only, where one worker for each does a tenth more than one for both: docs/results.md."""
+"""Measured on two cores only, where one worker for each does a tenth more than one for both: docs/research/results.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ def double_conv(channels: int, norm: Norm = "batch") -> nn.Sequential:
     """conv3x3, batch norm, ReLU, conv3x3: the body of both blocks (DAGN, section III-B1 and ``RNorm`` of Eq. 12).
 
     Without the norm, torch's own small start of both convolutions keeps the features from growing with the depth. (A
-    second convolution that starts at zero took whole scales of a network with it: docs/training-log.md.)
+    second convolution that starts at zero took whole scales of a network with it: docs/research/training-log.md.)
     """
     if norm == "none":
         return nn.Sequential(

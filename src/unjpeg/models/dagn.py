@@ -61,12 +61,12 @@ class DagnConfig:
         stem: 1, or the factor of a pixel-unshuffle in front: the network then works at a lower resolution.
         norm: of the residual and guidance blocks: "batch" as published, or "none".
         input: what the restorer looks at and changes: the image in RGB as published ("rgb"), or its detail in YCbCr
-            ("detail": see ``Detail``), which learns faster: docs/training-log.md. The encoders always see RGB.
+            ("detail": see ``Detail``), which learns faster: docs/research/training-log.md. The encoders always see RGB.
         skips: where the encoder's features join the decoder: "before" a stage's transposed convolution, those of the
             same resolution (published, Eq. 11), or "after" it, those of the finer scale, so that the stage's blocks
-            see them, as in the networks that learned fastest: docs/training-log.md.
+            see them, as in the networks that learned fastest: docs/research/training-log.md.
         stated: whether the restorer is also told what the file states (quantisation tables, chroma sampling), which
-            the papers' networks have to see in the pixels. Not published: docs/training-log.md.
+            the papers' networks have to see in the pixels. Not published: docs/research/training-log.md.
         encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.

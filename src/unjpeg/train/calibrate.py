@@ -68,7 +68,7 @@ def measure_calibration(
 
     Returns:
         Shares measured over the frequencies of a diagonal together, from so many coefficients that they hold on other
-        pictures: docs/training-log.md.
+        pictures: docs/research/training-log.md.
     """
     shares = [[_shares(restorer, originals, quality, sampling) for sampling in SAMPLINGS] for quality in qualities]
     return Calibration(tuple(qualities), np.array(shares, np.float32))

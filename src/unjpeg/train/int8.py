@@ -5,7 +5,7 @@ Processors with VNNI multiply four of those where they multiply one float.
 What goes into a convolution is rounded, and its weights are; the sums along the residual blocks stay as they are: it
 is their rounding that would cost. Each convolution is tried alone, with steps for the range of photographs and for
 wider ones: text, halftones and noise drive some of them further. Those that cost most stay in floating point, until the
-rest costs little. Measured in docs/training-log.md. ::
+rest costs little. Measured in docs/research/training-log.md. ::
 
     python -m unjpeg.train.int8 MODEL --data DIR --out FILE
 """

@@ -1,7 +1,7 @@
 """Optimizers: Adam as published, or Muon for the convolutions with Adam for the rest.
 
 Muon (torch's own) orthogonalises the momentum of each weight *matrix*. In our trials it reached Adam's loss in about
-half the steps: docs/training-log.md.
+half the steps: docs/research/training-log.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MatrixMuon(torch.optim.Muon):
     Args:
         weights: parameters of at least two dimensions, at their final device and memory format.
         lr: the largest singular value of a step, the same for wide layers and narrow ones. (Scaled to Adam's mean
-            square instead, wide layers go faster, and their ReLUs died: docs/training-log.md.)
+            square instead, wide layers go faster, and their ReLUs died: docs/research/training-log.md.)
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:

@@ -1,7 +1,7 @@
 """Pictures that photographs are not: noise, stripes, halftones, text, pixel art.
 
 A network that has only learned from photographs does as it likes with them: one of ours turned a checkerboard into
-values hundreds of times the range (docs/training-log.md). So a few patches of every batch are drawn here.
+values hundreds of times the range (docs/research/training-log.md). So a few patches of every batch are drawn here.
 """
 
 from __future__ import annotations

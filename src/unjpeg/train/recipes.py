@@ -72,7 +72,7 @@ def small() -> Recipe:
 def small_textbook() -> Recipe:
     """``small`` with a stage 1 that learns to read the quality: the textbook's losses, whole-size patches, Muon.
 
-    In its time ``small``'s own learns nothing of the kind (docs/experiments.md). Stage 2 is the same.
+    In its time ``small``'s own learns nothing of the kind (docs/research/experiments.md). Stage 2 is the same.
     """
     recipe = small()
     encoders = replace(
@@ -91,7 +91,7 @@ def small_textbook() -> Recipe:
 
 
 def default() -> Recipe:
-    """For the ``default`` model: half resolution inside, and what learned faster (docs/training-log.md).
+    """For the ``default`` model: half resolution inside, and what learned faster (docs/research/training-log.md).
 
     The shipped one grew: two blocks in a row and width 32 at first, then three, then width 40 and what the file states.
     """
@@ -147,7 +147,7 @@ def default() -> Recipe:
 def fast() -> Recipe:
     """The first training of ``fast``: ``default`` at a ninth of its cost, 5 G multiply-adds at 512x512.
 
-    Without patterns, which kill channels at this rate; they come in a second training (docs/training-log.md).
+    Without patterns, which kill channels at this rate; they come in a second training (docs/research/training-log.md).
     """
     recipe = default()
     network = replace(recipe.network, width=16, blocks=2)

@@ -1,4 +1,4 @@
-"""The HTTP side: who may ask, what is refused, which worker does it. docs/web.md lists the addresses.
+"""The HTTP side: who may ask, what is refused, which worker does it. docs/page.md lists the addresses.
 
 Uploads are the bytes of a request's body, read into memory up to a limit: no file name, path or form is taken from a
 client, and nothing that a client sends is opened, served or kept as a file.
@@ -473,7 +473,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     say(f"open http://{shown}:{listener.getsockname()[1]}/ in a browser; Ctrl-C ends it")
     if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        say("anybody who reaches this address can use it: there is no password (see docs/web.md)")
+        say("anybody who reaches this address can use it: there is no password (see docs/page.md)")
     config = uvicorn.Config(
         app,
         log_level="warning",
