@@ -37,7 +37,7 @@ MEMORY_PER_MEGAPIXEL_MIB = 15
 Runtime): docs/robustness.md, docs/research/results.md."""
 
 CORES_PER_WORKER = 4
-"""Measured on two cores only, where one worker for each does a tenth more than one for both: docs/research/results.md."""
+"""Measured on two cores: one worker for each does a tenth more than one for both: docs/research/results.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Degraded(NamedTuple):
         quality: the quality factor; of other tables the nearest; of two compressions the lower one, which did more
             harm and which the second does not undo.
         like_picture: whether the guidance of its whole picture, compressed once by libjpeg to that quality at 4:2:0,
-            comes nearer to the guidance of the same file than a patch's own does. Measured: docs/research/training-log.md.
+            comes nearer to the guidance of the same file than a patch's own does. docs/research/training-log.md.
         stated: what the file states of itself: see ``stated_features``.
     """
 
