@@ -79,7 +79,8 @@ class Stage1:
         """The networks of a checkpoint that was read from ``path``. Raises TrainingError if it is of another stage."""
         if "encoders" not in checkpoint.config:
             raise TrainingError(f"{path}: not a stage-1 checkpoint (encoders.safetensors)")
-        config = AutoEncoderConfig(checkpoint.config["encoder_width"])
+        parts = ("width", "sharpen", "heads")
+        config = AutoEncoderConfig(**{part: checkpoint.config[f"encoder_{part}"] for part in parts})
         encoders, discriminator = DecoupledEncoders(config), Discriminator(config)
         encoders.load_state_dict(select(checkpoint.tensors, "encoders"))
         discriminator.load_state_dict(select(checkpoint.tensors, "discriminator"))
@@ -97,6 +98,8 @@ class Observation:
 
     Attributes:
         read_quality: mean of the predictor's distribution over the 100 classes. ``read_class``: its likeliest class.
+        original_probability: of the last class, which originals are trained to be. ``read_compressed``: mean of the
+            distribution over the others: the quality, given that the picture was compressed.
         verdict: the discriminator's logit that this is an original.
         content_error: per kind, mean absolute difference of reconstruction and input, in levels of 255 (Eq. 5, 8).
         content_psnr_db: per kind, the same as PSNR of the clipped reconstruction.
@@ -109,6 +112,8 @@ class Observation:
     quality: int
     read_quality: float
     read_class: int
+    original_probability: float
+    read_compressed: float
     verdict: float
     content_error: dict[str, float]
     content_psnr_db: dict[str, float]
@@ -145,9 +150,10 @@ def observe(
         for quality in (ORIGINAL, *qualities):
             seen = prepare(colour, stage, view, quality)
             image = to_unit_range(torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None])
-            content_error, content_psnr, movement, pooled = {}, {}, {}, {}
+            content_error, content_psnr, movement, pooled, maps = {}, {}, {}, {}, {}
             for kind in KINDS:
                 features, reconstructed = stage.auto_encoder(kind)(image)
+                maps[kind] = features
                 original = original_maps.setdefault(kind, features)
                 content_error[kind] = float((reconstructed - image).abs().mean() * 255)
                 squared = float((reconstructed.clamp(0, 1) - image).square().mean())
@@ -155,7 +161,8 @@ def observe(
                 length = float(original.norm())
                 movement[kind] = float((features - original).norm()) / length if length else 0.0
                 pooled[kind] = pool(features)
-            probabilities = functional.softmax(stage.encoders.quality_predictor(pooled["sensitive"]), dim=1)[0]
+            probabilities = functional.softmax(stage.encoders.quality_predictor(maps["sensitive"]), dim=1)[0]
+            compressed = probabilities[:-1] / probabilities[:-1].sum().clamp(min=1e-12)
             out.append(
                 Observation(
                     image=name,
@@ -163,7 +170,9 @@ def observe(
                     quality=quality,
                     read_quality=float(probabilities @ levels),
                     read_class=int(probabilities.argmax()) + 1,
-                    verdict=float(stage.discriminator(pooled["insensitive"])),
+                    original_probability=float(probabilities[-1]),
+                    read_compressed=float(compressed @ levels[:-1]),
+                    verdict=float(stage.discriminator(maps["insensitive"])),
                     content_error=content_error,
                     content_psnr_db=content_psnr,
                     map_movement=movement,
@@ -190,6 +199,7 @@ def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
         here = [o for o in observations if o.quality == quality]
         figures: dict[str, Any] = {
             "judged_original": _take_mean(o.verdict > 0 for o in here),
+            "original_probability": _take_mean(o.original_probability for o in here),
             "content_error": {kind: _take_mean(o.content_error[kind] for o in here) for kind in KINDS},
             "content_psnr_db": {kind: _take_mean(o.content_psnr_db[kind] for o in here) for kind in KINDS},
         }
@@ -197,6 +207,7 @@ def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
             figures["read_as_original"] = _take_mean(o.read_class == QUALITY_CLASSES for o in here)
         else:
             figures["quality_error"] = _take_mean(abs(o.read_quality - quality) for o in here)
+            figures["compressed_error"] = _take_mean(abs(o.read_compressed - quality) for o in here)
             figures["class_error"] = _take_mean(abs(o.read_class - quality) for o in here)
             figures["class_accuracy"] = _take_mean(o.read_class == quality for o in here)
             figures["map_movement"] = {kind: _take_mean(o.map_movement[kind] for o in here) for kind in KINDS}
@@ -213,6 +224,8 @@ def summarise(observations: Sequence[Observation]) -> dict[str, Any]:
     return {
         "per_quality": per_quality,
         "quality_error": _take_mean(figures["quality_error"] for figures in compressed),
+        "compressed_error": _take_mean(figures["compressed_error"] for figures in compressed),
+        "original_probability": _take_mean(figures["original_probability"] for figures in compressed),
         "class_error": _take_mean(figures["class_error"] for figures in compressed),
         "class_accuracy": _take_mean(figures["class_accuracy"] for figures in compressed),
         "discriminator_accuracy": (told + per_quality["original"]["judged_original"]) / 2,
@@ -343,9 +356,12 @@ def main(
         # What single pictures gave is left out: it is large, and the checkpoint gives it again.
         figures = record["views"][view] = summarise(observe(stage, images, quality, view))
         probes = ", ".join(f"{kind} {error:.1f}" for kind, error in figures["probe_error"].items() if error is not None)
+        of_original = figures["per_quality"]["original"]["original_probability"]
         print(
-            f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f} (class exact "
-            f"{figures['class_accuracy']:.0%}), discriminator right {figures['discriminator_accuracy']:.0%}"
+            f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f}, given that it was "
+            f"compressed {figures['compressed_error']:.1f} (class exact {figures['class_accuracy']:.0%}); called original: "
+            f"{figures['original_probability']:.0%}, originals {of_original:.0%}; discriminator right "
+            f"{figures['discriminator_accuracy']:.0%}"
             + (f", linear reading of the features off by: {probes}" if probes else ""),
             flush=True,
         )

@@ -26,7 +26,7 @@ from unjpeg.models import (
     GuidanceTensors,
     QualityPredictor,
 )
-from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool
+from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool, sharpen
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
 from unjpeg.models.dagn import DETAIL_GAIN, Detail
 from unjpeg.tables import STATED_FEATURES
@@ -113,6 +113,41 @@ def test_heads_are_the_papers_perceptrons() -> None:
         heads = [Discriminator(AutoEncoderConfig()), QualityPredictor(AutoEncoderConfig())]
     sizes = [[(m.in_features, m.out_features) for m in h.modules() if isinstance(m, nn.Linear)] for h in heads]
     assert sizes == [[(2048, 2048), (2048, 1)], [(2048, 2048), (2048, 100)]]
+
+
+def test_heads_on_positions_average_their_answers() -> None:
+    features = torch.rand(2, 64, 3, 5)
+    on_positions = QualityPredictor(AutoEncoderConfig(2, heads="positions"))
+    expected = torch.stack([on_positions(features[..., y, x]) for y in range(3) for x in range(5)]).mean(0)
+    torch.testing.assert_close(on_positions(features), expected)
+    pooled = QualityPredictor(AutoEncoderConfig(2))
+    pooled.load_state_dict(on_positions.state_dict())
+    torch.testing.assert_close(pooled(features), pooled(pool(features)))
+    assert not torch.allclose(pooled(features), expected)
+
+
+def test_sharpened_encoder_does_not_see_brightness() -> None:
+    image = images(1, 3, 6, 7).double()
+    sharp = sharpen(image, 6.75)
+    y, x = 3, 4
+    mean = image[:, :, y - 1 : y + 2, x - 1 : x + 2].mean((2, 3))
+    torch.testing.assert_close(sharp[:, :, y, x], image[:, :, y, x] + 6.75 * (image[:, :, y, x] - mean))
+    torch.testing.assert_close(sharpen(image + 0.1, 6.75), sharp + 0.1)  # amplified is the detail alone
+    torch.testing.assert_close(sharpen(torch.full((1, 3, 4, 4), 0.5), 6.75), torch.full((1, 3, 4, 4), 0.5))
+
+    encoder = Encoder(AutoEncoderConfig(1, sharpen=6.75)).eval()
+    plain = Encoder(AutoEncoderConfig(1)).eval()
+    plain.load_state_dict(encoder.state_dict())
+    seen = images(1, 3, 32, 32)
+    torch.testing.assert_close(encoder(seen), plain(sharpen(seen, 6.75)))
+
+
+@pytest.mark.parametrize("wrong", [{"sharpen": -1.0}, {"heads": "both"}], ids=str)
+def test_wrong_encoder_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        AutoEncoderConfig(2, **wrong)
+    with pytest.raises(ValueError, match="must be"):
+        DagnConfig(**{f"encoder_{name}": value for name, value in wrong.items()})
 
 
 def test_pool_is_the_global_mean() -> None:
@@ -305,13 +340,12 @@ def test_shapes_and_split_of_forward(config: DagnConfig) -> None:
     image = images(2, 3, 3 * config.total_stride, 5 * config.total_stride)
     features = config.encoder.feature_channels
     with torch.no_grad():
-        guidance = network.guide(image)
+        guidance, quality = network.guide_and_read(image)
         whole = network(image)
         assert whole.shape == image.shape
         assert guidance.insensitive.shape == guidance.sensitive.shape == (2, features)
         assert guidance.fusion.shape == (2, config.bottleneck_channels, config.bottleneck_channels)
         assert torch.equal(network.restore(image, guidance), whole)
-        quality = network.quality(guidance)
     assert quality.shape == (2, 100)
     torch.testing.assert_close(quality.sum(1), torch.ones(2))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def untrained_checkpoint(*, resize: bool = False) -> Checkpoint:
     tensors = {f"encoders.{name}": value for name, value in DecoupledEncoders(width).state_dict().items()}
     tensors |= {f"discriminator.{name}": value for name, value in Discriminator(width).state_dict().items()}
     config = describe_recipe(tiny(), "seed", "encoders")
-    config["encoder_width"] = 1
+    config |= {f"encoder_{name}": value for name, value in asdict(width).items()}
     config["encoders"]["resize"] = resize
     return Checkpoint(tensors, 5, config, {"training_images": 3})
 
@@ -48,6 +49,8 @@ def observation(image: str, quality: int, **changed: Any) -> Observation:
         "quality": quality,
         "read_quality": 50.0,
         "read_class": 50,
+        "original_probability": 0.25,
+        "read_compressed": 50.0,
         "verdict": -1.0,
         "content_error": {"insensitive": 4.0, "sensitive": 8.0},
         "content_psnr_db": {"insensitive": 30.0, "sensitive": 28.0},

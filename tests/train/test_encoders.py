@@ -34,6 +34,7 @@ from unjpeg.train.encoders import (
     discriminator_loss,
     insensitive_loss,
     load_resnet50,
+    quality_targets,
     sensitive_loss,
 )
 
@@ -109,6 +110,21 @@ def test_sensitive_losses_by_hand() -> None:
     assert l1.item() == pytest.approx(np.abs(softmax - truth).sum() / 4)  # Eq. 9: 1 / 2N of the sum
     entropy = sensitive_loss(logits, qualities, EncoderTraining(steps=1, classification="cross-entropy"))
     assert entropy.item() == pytest.approx(-(truth * np.log(softmax)).sum() / 4)
+
+
+def test_neighbouring_qualities_share_their_targets() -> None:
+    targets = quality_targets(torch.tensor([50, 98]), 3.0)
+    assert targets.shape == (4, 100)
+    torch.testing.assert_close(targets.sum(1), torch.ones(4))
+    levels = torch.arange(1, 101).float()
+    assert (targets[0] @ levels).item() == pytest.approx(50, abs=1e-3)
+    assert (targets[0] @ (levels - 50) ** 2).sqrt().item() == pytest.approx(3, rel=1e-3)
+    assert targets[1, -1] == 0, "the last class is left to originals"
+    assert targets[1].argmax() == 97
+    one_hot = quality_targets(torch.tensor([50, 98]), 0)
+    assert torch.equal(targets[2:], one_hot[2:])
+    assert one_hot.argmax(1).tolist() == [49, 97, 99, 99]
+    assert one_hot.sum() == 4
 
 
 def test_content_norms_by_hand() -> None:

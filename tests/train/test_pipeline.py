@@ -141,6 +141,16 @@ def test_encoders_of_a_model_take_the_place_of_stage_1(tiny_model: Path, image_f
             workers=0,
             settings=["network.width=4"],
         )
+    with pytest.raises(TrainingError, match=r"--set network\.encoder_sharpen=0\.0"):  # the shapes would fit
+        train_recipe(
+            "tiny",
+            [str(image_folder)],
+            tmp_path / "c",
+            encoders=str(tiny_model),
+            accelerator="cpu",
+            workers=0,
+            settings=[*settings, "network.encoder_sharpen=6.75"],
+        )
 
 
 def test_pictures_too_small_to_validate_on_are_refused_before_stage_1(

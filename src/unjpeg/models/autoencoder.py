@@ -14,9 +14,11 @@ One class serves both auto-encoders; what their features mean is decided by the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = [
     "QUALITY_CLASSES",
@@ -25,8 +27,10 @@ __all__ = [
     "AutoEncoderConfig",
     "Discriminator",
     "Encoder",
+    "Heads",
     "QualityPredictor",
     "pool",
+    "sharpen",
 ]
 
 QUALITY_CLASSES = 100
@@ -36,11 +40,32 @@ TOTAL_STRIDE = 16
 """One feature position per 16x16 pixels: the last stride-2 stage of ResNet-50 runs at stride 1."""
 
 
+Heads = Literal["pooled", "positions"]
+
+
 @dataclass(frozen=True, slots=True)
 class AutoEncoderConfig:
-    """Size of one auto-encoder. ``width`` is the channel count of ResNet's first stage, 64 in the paper."""
+    """Size of one auto-encoder, and how it looks at a picture. The defaults are the published one.
+
+    Attributes:
+        width: channel count of ResNet's first stage, 64 in the paper.
+        sharpen: how much of the difference from its 3x3 mean is added to the picture that the encoder sees. What
+            compression does lies in these differences, and next to a picture's brightness they are tiny: 6.75 makes
+            them of its size. The decoder still gives the picture itself.
+        heads: whether the discriminator and the quality predictor see the features' mean over the picture ("pooled"),
+            or each position, their answers averaged ("positions"): the paper takes ResNet's average pooling out and
+            names none.
+    """
 
     width: int = 64
+    sharpen: float = 0.0
+    heads: Heads = "pooled"
+
+    def __post_init__(self) -> None:
+        if self.sharpen < 0:
+            raise ValueError(f"sharpen must be at least 0, got {self.sharpen}")
+        if self.heads not in get_args(Heads):
+            raise ValueError(f"heads must be one of {get_args(Heads)}, got {self.heads!r}")
 
     @property
     def feature_channels(self) -> int:
@@ -84,7 +109,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoEncoderConfig) -> None:
         super().__init__()
-        width = config.width
+        width, self.sharpen = config.width, config.sharpen
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -101,6 +126,8 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.sharpen:
+            image = sharpen(image, self.sharpen)
         # About zero mean and unit variance, as ResNet's published weights expect.
         x = self.maxpool(self.relu(self.bn1(self.conv1((image - 0.45) / 0.225))))
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
@@ -154,28 +181,35 @@ class AutoEncoder(nn.Module):
         return features, self.decoder(features)
 
 
-class _PooledHead(nn.Module):
-    """A multi-layer perceptron ``C x C x outputs`` on globally averaged features."""
+class _Head(nn.Module):
+    """A multi-layer perceptron ``C x C x outputs``, on globally averaged features or on each position's.
+
+    Shape: features ``(N, C, H, W)`` or, averaged already, ``(N, C)``, to ``(N, outputs)``.
+    """
 
     def __init__(self, config: AutoEncoderConfig, outputs: int) -> None:
         super().__init__()
-        channels = config.feature_channels
+        channels, self.heads = config.feature_channels, config.heads
         self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, outputs))
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.mlp(pooled)
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor
+        if features.dim() == 4 and self.heads == "positions":
+            logits = self.mlp(features.flatten(2).transpose(1, 2)).mean(1)
+        else:
+            logits = self.mlp(pool(features) if features.dim() == 4 else features)
         return logits
 
 
-class Discriminator(_PooledHead):
-    """Logit that features come from an original, ``J`` of Eq. 4 and 6. Shape: ``(N, C)`` to ``(N, 1)``."""
+class Discriminator(_Head):
+    """Logit that features come from an original, ``J`` of Eq. 4 and 6. One output."""
 
     def __init__(self, config: AutoEncoderConfig) -> None:
         super().__init__(config, 1)
 
 
-class QualityPredictor(_PooledHead):
-    """Logits of the 100 quality factors, ``P_qf`` of Eq. 9. Shape: ``(N, C)`` to ``(N, 100)``."""
+class QualityPredictor(_Head):
+    """Logits of the 100 quality factors, ``P_qf`` of Eq. 9. 100 outputs."""
 
     def __init__(self, config: AutoEncoderConfig) -> None:
         super().__init__(config, QUALITY_CLASSES)
@@ -184,3 +218,12 @@ class QualityPredictor(_PooledHead):
 def pool(features: Tensor) -> Tensor:
     """Global average. Shape: ``(N, C, H, W)`` to ``(N, C)``."""
     return torch.mean(features, dim=(2, 3))
+
+
+def sharpen(image: Tensor, amount: float) -> Tensor:
+    """The picture and ``amount`` times its difference from the mean of 3x3 pixels. Shape: ``(N, C, H, W)`` to the same.
+
+    At the border the mean is over the pixels that there are.
+    """
+    mean = functional.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
+    return image + amount * (image - mean)

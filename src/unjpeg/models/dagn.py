@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
-from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, QualityPredictor, pool
+from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, Heads, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
 from unjpeg.tables import STATED_FEATURES
 
@@ -67,7 +67,7 @@ class DagnConfig:
             see them, as in the networks that learned fastest: docs/research/training-log.md.
         stated: whether the restorer is also told what the file states (quantisation tables, chroma sampling), which
             the papers' networks have to see in the pixels. Not published: docs/research/training-log.md.
-        encoder_width: width of the two frozen encoders (see ``AutoEncoderConfig``).
+        encoder_width, encoder_sharpen, encoder_heads: of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
     """
@@ -81,6 +81,8 @@ class DagnConfig:
     skips: Skips = "before"
     stated: bool = False
     encoder_width: int = 64
+    encoder_sharpen: float = 0.0
+    encoder_heads: Heads = "pooled"
     insensitive_guidance: bool = True
     sensitive_guidance: bool = True
     fusion: bool = True
@@ -89,6 +91,7 @@ class DagnConfig:
         for name in ("width", "blocks", "stem", "encoder_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DagnConfig.{name} must be at least 1, got {getattr(self, name)}")
+        _ = self.encoder  # raises what is wrong with it
         if self.scales < 2:
             raise ValueError(f"DagnConfig.scales must be at least 2 (a U needs two ends), got {self.scales}")
         for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips)):
@@ -113,7 +116,7 @@ class DagnConfig:
 
     @property
     def encoder(self) -> AutoEncoderConfig:
-        return AutoEncoderConfig(width=self.encoder_width)
+        return AutoEncoderConfig(self.encoder_width, self.encoder_sharpen, self.encoder_heads)
 
 
 class GuidanceTensors(NamedTuple):
@@ -310,10 +313,15 @@ class Dagn(nn.Module):
 
     def guide(self, image: Tensor, stated: Tensor | None = None) -> GuidanceTensors:
         """Features of an image. Shape: ``(N, 3, H, W)``, range 0..1, any size; see ``GuidanceTensors``."""
+        return self.guide_and_read(image, stated)[0]
+
+    def guide_and_read(self, image: Tensor, stated: Tensor | None = None) -> tuple[GuidanceTensors, Tensor]:
+        """The same, and the probabilities of the 100 quality factors, ``(N, 100)``, read from the pixels."""
         insensitive, sensitive = self._features(image)
         if stated is None:
             stated = image.new_zeros(len(image), STATED_FEATURES)
-        return GuidanceTensors(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
+        guidance = GuidanceTensors(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
+        return guidance, functional.softmax(self.quality_predictor(sensitive), dim=1)
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -367,10 +375,6 @@ class Dagn(nn.Module):
         rows = self.fusion_conv3(features).flatten(2)
         fused: Tensor = matrix.transpose(1, 2) @ rows
         return fused.reshape(n, channels, height, width)
-
-    def quality(self, guidance: GuidanceTensors) -> Tensor:
-        """Probabilities of the 100 quality factors, read from the pixels. Shape: ``(N, 100)``."""
-        return functional.softmax(self.quality_predictor(guidance.sensitive), dim=1)
 
     def forward(self, image: Tensor, guidance: GuidanceTensors | None = None, stated: Tensor | None = None) -> Tensor:
         """``restore`` under the given guidance, or under the image's own and what is stated of it."""

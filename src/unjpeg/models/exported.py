@@ -25,8 +25,8 @@ class Guide(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        guidance = self.network.guide(image)
-        return guidance.insensitive, guidance.sensitive, guidance.fusion, self.network.quality(guidance)
+        guidance, quality = self.network.guide_and_read(image)
+        return guidance.insensitive, guidance.sensitive, guidance.fusion, quality
 
 
 class Restore(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from unjpeg.errors import SettingError
 from unjpeg.models import DagnConfig
-from unjpeg.models.autoencoder import TOTAL_STRIDE
+from unjpeg.models.autoencoder import TOTAL_STRIDE, AutoEncoderConfig
 from unjpeg.train.degrade import JpegDegradation
 from unjpeg.train.optimizer import OptimizerName
 
@@ -85,6 +85,8 @@ class EncoderTraining:
         lambda_insensitive, lambda_sensitive: the penalty factors of Eq. 3 and 7.
         adversarial: Eq. 6 as printed, or the textbook's binary cross-entropy.
         classification: Eq. 9's L1 between softmax and one-hot, or cross-entropy.
+        target_sigma: spread, in qualities, of what the predictor is to say of a compressed picture; 0 is one-hot, as
+            published. See ``quality_targets``.
         content_norm: Eq. 5 and 8's norm as the mean over a picture's values, or as their sum (as printed): the sum
             weighs content against the other terms by 3 * patch^2 times as much.
         resnet50: a safetensors file of ResNet-50's state dict, usual names, that both encoders start from; ``None``
@@ -105,6 +107,7 @@ class EncoderTraining:
     lambda_sensitive: float = 1.0
     adversarial: Literal["published", "bce"] = "published"
     classification: Literal["l1", "cross-entropy"] = "l1"
+    target_sigma: float = 0.0
     content_norm: Literal["mean", "sum"] = "mean"
     resnet50: str | None = None
     gradient_clip: float | None = None
@@ -114,7 +117,7 @@ class EncoderTraining:
 
     def __post_init__(self) -> None:
         _require_stage(self)
-        require_at_least(self, 0, "lambda_insensitive", "lambda_sensitive")
+        require_at_least(self, 0, "lambda_insensitive", "lambda_sensitive", "target_sigma")
         if self.patch % TOTAL_STRIDE:
             raise ValueError(f"patch must be a multiple of {TOTAL_STRIDE}, the encoders' stride, got {self.patch}")
 
@@ -214,6 +217,8 @@ def describe_recipe(recipe: Recipe, *parts: str) -> dict[str, Any]:
 def complete_config(stored: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's configuration with the fields that did not exist when it was written, at their defaults."""
     kinds = {"network": DagnConfig, "encoders": EncoderTraining, "dagn": DagnTraining}
+    if "encoder_width" in stored:  # stage 1's
+        stored = {f"encoder_{name}": value for name, value in asdict(AutoEncoderConfig()).items()} | stored
     return {part: _completed(value, kinds[part]) if part in kinds else value for part, value in stored.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from unjpeg.errors import TrainingError
 from unjpeg.models import AutoEncoder, AutoEncoderConfig, Discriminator, QualityPredictor
-from unjpeg.models.autoencoder import QUALITY_CLASSES, Encoder, pool
+from unjpeg.models.autoencoder import QUALITY_CLASSES, Encoder
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import EncoderTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
@@ -27,6 +28,7 @@ __all__ = [
     "discriminator_loss",
     "insensitive_loss",
     "load_resnet50",
+    "quality_targets",
     "select_encoders",
     "sensitive_loss",
     "train_encoders",
@@ -39,7 +41,7 @@ LOG_PROBABILITY_FLOOR = -8.0
 class DecoupledEncoders(nn.Module):
     """Both auto-encoders and the quality predictor: everything that Eq. 3 and 7 update.
 
-    Shape: images ``(N, 3, H, W)`` to pooled insensitive features, both reconstructions, and quality logits.
+    Shape: images ``(N, 3, H, W)`` to insensitive features, both reconstructions, and quality logits.
     """
 
     def __init__(self, config: AutoEncoderConfig) -> None:
@@ -51,7 +53,7 @@ class DecoupledEncoders(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         insensitive, from_insensitive = self.insensitive(images)
         sensitive, from_sensitive = self.sensitive(images)
-        return pool(insensitive), from_insensitive, from_sensitive, self.quality_predictor(pool(sensitive))
+        return insensitive, from_insensitive, from_sensitive, self.quality_predictor(sensitive)
 
 
 def content_loss(reconstructed: Tensor, images: Tensor, config: EncoderTraining) -> Tensor:
@@ -80,11 +82,26 @@ def discriminator_loss(logits: Tensor, config: EncoderTraining) -> Tensor:
 
 def sensitive_loss(logits: Tensor, quality: Tensor, config: EncoderTraining) -> Tensor:
     """L_csc, Eq. 9. ``logits``: ``(2N, 100)``, compressed first; ``quality``: ``(N,)`` of the compressed ones."""
-    classes = torch.cat([quality - 1, torch.full_like(quality, QUALITY_CLASSES - 1)])
+    targets = quality_targets(quality, config.target_sigma).to(logits.dtype)
     if config.classification == "cross-entropy":
-        return functional.cross_entropy(logits, classes)
-    one_hot = functional.one_hot(classes, QUALITY_CLASSES).to(logits.dtype)
-    return (functional.softmax(logits, dim=1) - one_hot).abs().sum(1).mean()
+        return functional.cross_entropy(logits, targets)
+    return (functional.softmax(logits, dim=1) - targets).abs().sum(1).mean()
+
+
+def quality_targets(quality: Tensor, sigma: float) -> Tensor:
+    """What the predictor is to say: ``(N,)`` qualities to ``(2N, 100)`` probabilities, of their originals last.
+
+    Originals are the last class. With ``sigma`` 0 a compressed picture is its own class, as published. Else its
+    neighbours share in it, by a normal distribution over the other 99 classes: a quality that is nearly right is then
+    nearly as good, and the last class is left to originals.
+    """
+    classes = torch.cat([quality - 1, torch.full_like(quality, QUALITY_CLASSES - 1)])
+    targets = functional.one_hot(classes, QUALITY_CLASSES).float()
+    if sigma:
+        levels = torch.arange(1, QUALITY_CLASSES, device=quality.device, dtype=torch.float32)
+        targets[: len(quality), :-1] = functional.softmax(-((levels - quality[:, None]) ** 2) / (2 * sigma**2), dim=1)
+        targets[: len(quality), -1] = 0
+    return targets
 
 
 def load_resnet50(encoder: Encoder, path: Path) -> None:
@@ -128,7 +145,7 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     config = recipe.encoders
     checkpoint_path = out / "encoders.safetensors"
     stored_config = describe_recipe(recipe, "seed", "encoders")
-    stored_config["encoder_width"] = recipe.network.encoder_width
+    stored_config |= {f"encoder_{name}": value for name, value in asdict(recipe.network.encoder).items()}
     if config.resnet50 is not None:  # by what it holds, wherever it lies
         stored_config["encoders"]["resnet50"] = _file_hash(Path(config.resnet50))
     resumed = find_resume_point(checkpoint_path, stored_config, images.manifest)
@@ -169,21 +186,21 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         set_learning_rate([optimizer_d], rate)
-        pooled_parts = []
+        features_of_parts = []
         for part in range(config.micro_batches):
             sample = next(samples)
             both = to_unit_range(torch.cat([sample.compressed, sample.original]).to(fabric.device, non_blocking=True))
             quality = sample.quality.to(fabric.device)
             with fabric.no_backward_sync(model, enabled=part < config.micro_batches - 1):
-                pooled, from_insensitive, from_sensitive, quality_logits = model(both)
+                features, from_insensitive, from_sensitive, quality_logits = model(both)
                 content_ci = content_loss(from_insensitive, both, config)  # Eq. 5
                 content_cs = content_loss(from_sensitive, both, config)  # Eq. 8
-                fooling = insensitive_loss(judge(pooled), config)
+                fooling = insensitive_loss(judge(features), config)
                 reading = sensitive_loss(quality_logits, quality, config)
                 # The two auto-encoders share no weights: the sum of their losses updates each by its own (Eq. 3, 7).
                 loss = content_ci + config.lambda_insensitive * fooling + content_cs + config.lambda_sensitive * reading
                 fabric.backward(loss / config.micro_batches)
-            pooled_parts.append(pooled.detach())
+            features_of_parts.append(features.detach())
         if config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(named.values(), config.gradient_clip)
         for optimizer in optimizers:
@@ -191,9 +208,9 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
             optimizer.zero_grad()
 
         optimizer_d.zero_grad()  # what fooling it left behind
-        for part, pooled in enumerate(pooled_parts):
+        for part, features in enumerate(features_of_parts):
             with fabric.no_backward_sync(judge, enabled=part < config.micro_batches - 1):
-                verdict = judge(pooled)
+                verdict = judge(features)
                 fabric.backward(discriminator_loss(verdict, config) / config.micro_batches)
         optimizer_d.step()  # Eq. 4
         optimizer_d.zero_grad()

@@ -13,6 +13,7 @@ from lightning.fabric import Fabric
 from unjpeg.errors import OtherTrainingError, SettingError, TrainingError
 from unjpeg.files import check_target
 from unjpeg.modelfile import ModelFile
+from unjpeg.models import DagnConfig
 from unjpeg.models.exported import load_exported
 from unjpeg.train.calibrate import CROP_SIDE, calibrate_file
 from unjpeg.train.checkpoint import Checkpoint
@@ -73,6 +74,7 @@ def train_recipe(
             path = train_dagn(fabric, recipe, images, weights, out, workers=workers)
         else:
             network = load_exported(file)
+            _require_same_encoders(network.config, recipe.network)
             weights = network.state_dict()
             if start is None:
                 weights = {name: weights[name] for name in network.frozen_names()}
@@ -152,6 +154,17 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         raise SettingError(f"cannot train like that: {error}") from error
     except (RuntimeError, ImportError) as error:  # what the machine lacks
         raise TrainingError(f"cannot train like that: {error}") from error
+
+
+def _require_same_encoders(given: DagnConfig, wanted: DagnConfig) -> None:
+    """That the weights would be used as they were trained: what the tensors' shapes cannot tell."""
+    for name in ("encoder_sharpen", "encoder_heads"):
+        of_model, of_recipe = getattr(given, name), getattr(wanted, name)
+        if of_model != of_recipe:
+            raise TrainingError(
+                f"the given model's {name} is {of_model}, the recipe's {of_recipe}; --set network.{name}={of_model} "
+                "goes on from it"
+            )
 
 
 def _precision(wanted: str) -> str:
