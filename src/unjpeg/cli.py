@@ -405,7 +405,7 @@ def train(
     ] = None,
     encoders: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Take over a model's encoders and train the rest; skips stage 1."),
+        typer.Option(metavar="MODEL", help="Take the encoders of a model or of encoders.safetensors; skips stage 1."),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut and compress patches.")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
@@ -413,8 +413,6 @@ def train(
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
     """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
-    if start is not None and encoders is not None:
-        raise typer.BadParameter("--start takes over the encoders, too; leave --encoders out")
     with needing_extra("train"):
         from unjpeg.train.pipeline import train_recipe
     train_recipe(

@@ -30,11 +30,11 @@ from unjpeg.errors import TrainingError
 from unjpeg.evaluate.pairs import load_image, load_images
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.files import place_file
-from unjpeg.models import AutoEncoderConfig, Discriminator
+from unjpeg.models import Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
-from unjpeg.train.encoders import DecoupledEncoders
+from unjpeg.train.encoders import DecoupledEncoders, stored_encoder
 from unjpeg.train.run import to_unit_range
 
 __all__ = [
@@ -79,8 +79,7 @@ class Stage1:
         """The networks of a checkpoint that was read from ``path``. Raises TrainingError if it is of another stage."""
         if "encoders" not in checkpoint.config:
             raise TrainingError(f"{path}: not a stage-1 checkpoint (encoders.safetensors)")
-        parts = ("width", "sharpen", "heads")
-        config = AutoEncoderConfig(**{part: checkpoint.config[f"encoder_{part}"] for part in parts})
+        config = stored_encoder(checkpoint.config)
         encoders, discriminator = DecoupledEncoders(config), Discriminator(config)
         encoders.load_state_dict(select(checkpoint.tensors, "encoders"))
         discriminator.load_state_dict(select(checkpoint.tensors, "discriminator"))
@@ -359,8 +358,8 @@ def main(
         of_original = figures["per_quality"]["original"]["original_probability"]
         print(
             f"{view}: quality read with a mean absolute error of {figures['quality_error']:.1f}, given that it was "
-            f"compressed {figures['compressed_error']:.1f} (class exact {figures['class_accuracy']:.0%}); called original: "
-            f"{figures['original_probability']:.0%}, originals {of_original:.0%}; discriminator right "
+            f"compressed {figures['compressed_error']:.1f} (class exact {figures['class_accuracy']:.0%}); called "
+            f"original: {figures['original_probability']:.0%}, originals {of_original:.0%}; discriminator right "
             f"{figures['discriminator_accuracy']:.0%}"
             + (f", linear reading of the features off by: {probes}" if probes else ""),
             flush=True,

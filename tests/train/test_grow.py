@@ -10,7 +10,7 @@ from torch import nn
 
 from unjpeg.errors import TrainingError
 from unjpeg.models import Dagn, DagnConfig
-from unjpeg.train.grow import take_over
+from unjpeg.train.grow import exchange_encoders, take_over
 
 NARROW = DagnConfig(width=4, scales=3, blocks=2, stem=2, encoder_width=2)
 CONFIGS = {
@@ -63,6 +63,29 @@ def test_added_channels_learn_from_the_first_step() -> None:
         assert not weight[:old_outputs, old_inputs:].any()
         assert weight.grad is not None
         assert weight.grad[:old_outputs, old_inputs:].abs().amin(dim=(2, 3)).gt(0).any(), name
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_under_other_encoders_it_begins_with_the_mean_guidance(width: int) -> None:
+    old = lively(CONFIGS["shipped kind"])
+    with torch.no_grad():
+        for guider in (old.sensitive_guider, old.insensitive_guider):
+            guider.mlp[-1].weight.zero_()  # type: ignore[operator]
+    others = lively(old.config)
+    frozen = {name: value + 0.01 for name, value in others.state_dict().items() if name in others.frozen_names()}
+    image = torch.rand(1, 3, 48, 64)
+    state = exchange_encoders(old, frozen, [image])
+    network = Dagn(replace(old.config, width=width)).eval()
+    born = network.sensitive_guider.first.weight.clone()
+    take_over(network, state)
+    assert torch.equal(network.sensitive_guider.first.weight, born), "nothing is known of the new features yet"
+    assert torch.equal(network.sensitive_encoder.conv1.weight, frozen["sensitive_encoder.conv1.weight"])
+    newborn = {name: value for name, value in state.items() if "_guider" not in name}
+    unguided = Dagn(replace(old.config, width=width)).eval()
+    take_over(unguided, newborn)
+    with torch.no_grad():
+        away, without = ((made(image) - old(image)).abs().max().item() for made in (network, unguided))
+    assert away < 0.1 * without
 
 
 def test_encoders_do_not_grow() -> None:

@@ -19,7 +19,7 @@ from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers
 from unjpeg.train.config import DagnTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
 from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
-from unjpeg.train.grow import take_over
+from unjpeg.train.grow import GUIDERS, take_over
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.patterns import draw_pattern
@@ -91,7 +91,7 @@ def train_dagn(
     guided = recipe.network.insensitive_guidance or recipe.network.sensitive_guidance
     if config.guidance == "picture" and guided:
         pictures = PictureGuidance.measure(network, images.training, config.window, fabric.device)
-        if not resumed and not any(name.startswith(GUIDANCE) for name in initial):
+        if not resumed and not any(f"{guider}.mlp.0.weight" in initial for guider in GUIDERS):
             pictures.standardise(network)
     average = AveragedModel(network, config.ema_decay)
     if resumed:

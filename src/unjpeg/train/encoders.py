@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -31,6 +33,7 @@ __all__ = [
     "quality_targets",
     "select_encoders",
     "sensitive_loss",
+    "stored_encoder",
     "train_encoders",
 ]
 
@@ -245,6 +248,11 @@ def train_encoders(fabric: Fabric, recipe: Recipe, images: TrainingImages, out: 
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
+
+
+def stored_encoder(config: Mapping[str, Any]) -> AutoEncoderConfig:
+    """The auto-encoders' size and kind, from a stage-1 checkpoint's configuration."""
+    return AutoEncoderConfig(**{f.name: config[f"encoder_{f.name}"] for f in fields(AutoEncoderConfig)})
 
 
 def select_encoders(checkpoint: Checkpoint) -> dict[str, Tensor]:

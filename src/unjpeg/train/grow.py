@@ -1,6 +1,8 @@
-"""A network that goes on from a smaller one's weights, and computes at first what that one computed."""
+"""A network that goes on from another's weights, and computes at first what that one computed."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,37 @@ from unjpeg.models import Dagn
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock, silence
 from unjpeg.models.dagn import Guider
 
-__all__ = ["take_over"]
+__all__ = ["GUIDERS", "exchange_encoders", "take_over"]
+
+GUIDERS = ("insensitive_guider", "sensitive_guider")
+
+
+@torch.no_grad()
+def exchange_encoders(network: Dagn, encoders: dict[str, Tensor], pictures: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A trained network's state for ``take_over``, under encoders that it was not trained with.
+
+    What they say means nothing to its guiders, so these begin anew, from the mean scale and shift that the old ones
+    gave: pictures differ little in them (docs/research/training-log.md). The fusion begins anew as well.
+
+    Args:
+        encoders: the new frozen parts, by ``Dagn``'s names.
+        pictures: ``(1, 3, H, W)``, range 0..1, compressed; the mean is over these.
+
+    Returns:
+        The state, without what is to be born anew.
+    """
+    network.eval()
+    guidance = [network.guide(picture) for picture in pictures]
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith(("fusion", *GUIDERS))}
+    for name in GUIDERS:
+        guider = network.get_submodule(name)
+        assert isinstance(guider, Guider)
+        seen = torch.cat([getattr(of_picture, name.removesuffix("_guider")) for of_picture in guidance])
+        last = f"{name}.mlp.{len(guider.mlp) - 1}"
+        bias = guider.mlp(seen).mean(0)
+        state[f"{last}.weight"] = 1e-3 * torch.randn_like(network.get_parameter(f"{last}.weight"))
+        state[f"{last}.bias"] = bias
+    return state | encoders
 
 
 def take_over(network: Dagn, initial: dict[str, Tensor]) -> None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from unjpeg.errors import OtherTrainingError, SettingError, TrainingError
 from unjpeg.files import check_target
 from unjpeg.modelfile import ModelFile
-from unjpeg.models import DagnConfig
+from unjpeg.models import AutoEncoderConfig, DagnConfig
 from unjpeg.models.exported import load_exported
 from unjpeg.train.calibrate import CROP_SIDE, calibrate_file
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import VALIDATION_FRACTION, Recipe, apply_settings
-from unjpeg.train.dagn import cut_validation_crops, train_dagn
+from unjpeg.train.dagn import VALIDATION_QUALITIES, cut_validation_crops, train_dagn
 from unjpeg.train.data import require_divisible
-from unjpeg.train.encoders import select_encoders, train_encoders
+from unjpeg.train.degrade import Pixels8, compress_jpeg
+from unjpeg.train.encoders import select_encoders, stored_encoder, train_encoders
 from unjpeg.train.export import export_checkpoint
+from unjpeg.train.grow import exchange_encoders
 from unjpeg.train.recipes import RECIPES
-from unjpeg.train.run import open_images
+from unjpeg.train.run import open_images, to_unit_range
 
 __all__ = ["export_file", "find_recipe", "make_fabric", "make_recipe", "new_fabric", "open_images", "train_recipe"]
 
@@ -51,7 +56,8 @@ def train_recipe(
         settings: fields of the recipe to set, each ``field.field=value``; see ``apply_settings``.
         start: a model (shipped name or file) to go on from instead of stage 1, of the same shape but for its width and
             the number of blocks in a row, which may grow.
-        encoders: a model whose encoders to take instead of stage 1's.
+        encoders: a model, or a stage-1 checkpoint, whose encoders to take instead of stage 1's, or, with ``start``,
+            instead of that model's: see ``exchange_encoders``.
         say: takes a line at the end: where the checkpoint lies, and what to do with it.
 
     Raises:
@@ -62,24 +68,27 @@ def train_recipe(
     """
     recipe = make_recipe(name, settings, devices)
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
-    given = start or encoders
-    file = None if given is None else ModelFile.read(given)
+    frozen = None if encoders is None else _read_encoders(encoders, recipe.network)
+    file = None if start is None else ModelFile.read(start)
     # Before the processes are launched: pictures are decoded once, and what is wrong with them is said once.
     images = open_images(data, recipe.validation_fraction)
-    cut_validation_crops(images, recipe)  # raises now what it would after all of stage 1
+    crops = cut_validation_crops(images, recipe)  # raises now what it would after all of stage 1
     fabric.launch()
     try:
-        if file is None:
-            weights = select_encoders(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
-            path = train_dagn(fabric, recipe, images, weights, out, workers=workers)
+        origin = None
+        if file is not None:
+            network, origin = load_exported(file), file.hash
+            if frozen is None:
+                _require_same_encoders(network.config.encoder, recipe.network)
+                weights = network.state_dict()
+            else:
+                weights = exchange_encoders(network, frozen.weights, _compress_all(crops))
+                origin = f"{origin} under the encoders of {frozen.origin}"
+        elif frozen is not None:
+            weights, origin = frozen.weights, f"the encoders of {frozen.origin}"
         else:
-            network = load_exported(file)
-            _require_same_encoders(network.config, recipe.network)
-            weights = network.state_dict()
-            if start is None:
-                weights = {name: weights[name] for name in network.frozen_names()}
-            origin = file.hash if start else f"the encoders of {file.hash}"
-            path = train_dagn(fabric, recipe, images, weights, out, start=origin, workers=workers)
+            weights = select_encoders(Checkpoint.load(train_encoders(fabric, recipe, images, out, workers=workers)))
+        path = train_dagn(fabric, recipe, images, weights, out, start=origin, workers=workers)
     except OtherTrainingError as error:
         raise OtherTrainingError(f"{error} (--out)") from error
     if fabric.is_global_zero:
@@ -156,15 +165,46 @@ def new_fabric(*, accelerator: str, devices: int, precision: str) -> Fabric:
         raise TrainingError(f"cannot train like that: {error}") from error
 
 
-def _require_same_encoders(given: DagnConfig, wanted: DagnConfig) -> None:
+class _Frozen(NamedTuple):
+    """Encoders and quality predictor by ``Dagn``'s names, and the hash of what they come from."""
+
+    weights: dict[str, Tensor]
+    origin: str
+
+
+def _read_encoders(given: str, wanted: DagnConfig) -> _Frozen:
+    """Of a model, or of a stage-1 checkpoint. Raises ModelError or TrainingError, also if a recipe wants others."""
+    path = Path(given)
+    if path.suffix == ".safetensors":
+        checkpoint = Checkpoint.load(path)
+        if "encoders" not in checkpoint.config:
+            raise TrainingError(f"{path}: is not a stage-1 checkpoint (encoders.safetensors)")
+        _require_same_encoders(stored_encoder(checkpoint.config), wanted)
+        weights, origin = select_encoders(checkpoint), hashlib.sha256(path.read_bytes()).hexdigest()
+    else:
+        file = ModelFile.read(given)
+        network = load_exported(file)
+        _require_same_encoders(network.config.encoder, wanted)
+        state = network.state_dict()
+        weights, origin = {name: state[name] for name in network.frozen_names()}, file.hash
+    return _Frozen(weights, origin)
+
+
+def _require_same_encoders(given: AutoEncoderConfig, wanted: DagnConfig) -> None:
     """That the weights would be used as they were trained: what the tensors' shapes cannot tell."""
-    for name in ("encoder_sharpen", "encoder_heads"):
-        of_model, of_recipe = getattr(given, name), getattr(wanted, name)
+    for name in ("sharpen", "heads"):
+        of_model, of_recipe = getattr(given, name), getattr(wanted.encoder, name)
         if of_model != of_recipe:
             raise TrainingError(
-                f"the given model's {name} is {of_model}, the recipe's {of_recipe}; --set network.{name}={of_model} "
-                "goes on from it"
+                f"the given encoders' {name} is {of_model}, the recipe's {of_recipe}; --set "
+                f"network.encoder_{name}={of_model} goes on from them"
             )
+
+
+def _compress_all(crops: Sequence[Pixels8]) -> list[Tensor]:
+    """At each of ``VALIDATION_QUALITIES``, as a network sees them."""
+    pairs = [compress_jpeg(crop, quality) for crop in crops for quality in VALIDATION_QUALITIES]
+    return [to_unit_range(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]) for pixels in pairs]
 
 
 def _precision(wanted: str) -> str:
