@@ -47,6 +47,7 @@ app = typer.Typer(
 
 
 OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
+AdaptBy = Literal["redegradation", "adversary"]
 BitDepth = Literal["8", "16"]
 _BITS: dict[str | None, Literal[8, 16] | None] = {None: None, "8": 8, "16": 16}
 Device = Literal["cpu", "cuda"]
@@ -481,15 +482,21 @@ def adapt(
         Path,
         typer.Option("--target", metavar="DIR", help="Your compressed pictures (or a data set); no originals needed."),
     ],
-    source: Annotated[
-        list[str], typer.Option("--source", metavar="DIR[=WEIGHT]", help="Clean pictures of any kind; several to mix.")
-    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes; resumes what is there.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
-    strength: Annotated[float, typer.Option(min=0, help="How hard source and target are drawn together.")] = 0.01,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            "--source", metavar="DIR[=WEIGHT]", help="Clean pictures; several to mix. [your own, at half their size]"
+        ),
+    ] = [],  # noqa: B006
+    by: Annotated[
+        AdaptBy, typer.Option(help="redegradation: pairs compressed as yours are. adversary: as in the paper.")
+    ] = "redegradation",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. [500; with an adversary 1000]")] = None,
+    strength: Annotated[float, typer.Option(min=0, help="Of the adversary.")] = 0.01,
     max_loss: Annotated[float, typer.Option(min=0, help="Stop when the source loses more than this, in dB.")] = 0.1,
     settings: Annotated[
-        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Of the adaptation: ramp=true, batch=4, ...")
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Of the adaptation: batch=4, ...")
     ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -501,6 +508,23 @@ def adapt(
     from unjpeg.adapt.folders import AdaptationFolders
 
     AdaptationFolders.open(target, source, out)  # looked at before torch is loaded
+    if by == "redegradation":
+        with needing_extra("train"):
+            from unjpeg.adapt.redegrade import configure_redegradation, redegrade_model
+        redegrade_model(
+            model,
+            target,
+            source,
+            out,
+            config=configure_redegradation(settings, steps=steps or 500, max_source_loss_db=max_loss),
+            seed=seed,
+            accelerator=accelerator,
+            precision=precision,
+            say=say,
+        )
+        return
+    if not source:
+        raise typer.BadParameter("--by adversary compares your pictures with clean ones: give --source DIR")
     with needing_extra("train"):
         from unjpeg.adapt.model import adapt_model, configure_adaptation
     adapt_model(
@@ -508,7 +532,7 @@ def adapt(
         target,
         source,
         out,
-        config=configure_adaptation(settings, steps=steps, strength=strength, max_source_loss_db=max_loss),
+        config=configure_adaptation(settings, steps=steps or 1000, strength=strength, max_source_loss_db=max_loss),
         seed=seed,
         accelerator=accelerator,
         precision=precision,

@@ -46,7 +46,8 @@ class Layer:
         fits_VU: which of its 8x8 blocks are restored; None: all.
         deep: the pixels at full depth, where there is more than 8 bits; see ``Picture.deep``.
         is_neutral: whether it has three channels and no colour, and is to have none.
-        seen_quality: the quality that the network is to see in it, where a later compression hides it; None: what it
+        seen_quality: the quality that the network is to see in it, where a later compression hides it or another codec
+            leaves other traces; None: what it
             reads from the pixels.
     """
 
@@ -137,7 +138,11 @@ def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -
     """
     pixels = picture.pixels[: picture.sound_rows]
     whole = Layer(
-        pixels, picture.jpeg.compression if picture.jpeg else None, deep=picture.deep, is_neutral=picture.is_neutral
+        pixels,
+        picture.jpeg.compression if picture.jpeg else None,
+        deep=picture.deep,
+        is_neutral=picture.is_neutral,
+        seen_quality=picture.comparable_quality,
     )
     if not look_back or picture.sound_rows is not None:
         return Layout((whole,))

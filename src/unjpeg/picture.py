@@ -27,6 +27,7 @@ from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, 
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
+from unjpeg.othercodecs import comparable_quality
 from unjpeg.output import Pixels
 from unjpeg.pngfile import is_png, read_png
 from unjpeg.xyb import is_xyb
@@ -84,6 +85,7 @@ class Picture:
         bits: per sample, of the file.
         left_alone: why the picture is not restored, if it is not.
         kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
+        comparable_quality: of a lossy WebP or AVIF: the quality of the JPEGs that lost about as much.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Picture:
     bits: int = 8
     left_alone: str | None = None
     kind: str = "JPEG"
+    comparable_quality: int | None = None
 
     @property
     def is_neutral(self) -> bool:
@@ -402,7 +405,8 @@ def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | No
         pixels = np.asarray(image.convert(mode))
     except Exception as error:  # Pillow's decoders of damaged files raise nearly anything
         raise BadImageError(f"{name}: is damaged ({error})") from error
-    return _split(pixels, name, _with_colour_code(metadata, image, data), limits.pixels, image.format or "image")
+    picture = _split(pixels, name, _with_colour_code(metadata, image, data), limits.pixels, image.format or "image")
+    return picture if data is None else replace(picture, comparable_quality=comparable_quality(data))
 
 
 def _deep(image: Image.Image, name: str, data: bytes, bits: int) -> Picture:
@@ -413,7 +417,17 @@ def _deep(image: Image.Image, name: str, data: bytes, bits: int) -> Picture:
         raise BadImageError(f"{name}: is damaged ({error})") from error
     deep, alpha = _apart(unrounded(data, name, bits, image))
     metadata, kind = _with_colour_code(metadata, image, data), image.format or "image"
-    return Picture(name, rounded(deep), alpha, metadata, None, deep=deep, bits=bits, kind=kind)
+    return Picture(
+        name,
+        rounded(deep),
+        alpha,
+        metadata,
+        None,
+        deep=deep,
+        bits=bits,
+        kind=kind,
+        comparable_quality=comparable_quality(data),
+    )
 
 
 def _with_colour_code(metadata: Metadata, image: Image.Image, data: bytes | None) -> Metadata:

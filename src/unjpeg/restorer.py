@@ -541,7 +541,8 @@ class Restorer:
         for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True)):
             if layer.seen_quality is not None:
                 seen = self.model.shifted(guidance, layer.seen_quality)
-                guidances[number] = replace(seen, stated=guidance.stated)
+                # A file of another codec states nothing that the network knows: it is told what it is to see.
+                guidances[number] = replace(seen, stated=guidance.stated) if layer.compression else seen
         return guidances, read
 
     def guide(self, picture: Picture) -> Guidance:
@@ -586,7 +587,7 @@ class Restorer:
             strength=options.strength,
             stated_quality=picture.jpeg.quality.value if picture.jpeg else None,
             read_quality=read,
-            guided_quality=None if read is None else options.quality or read,
+            guided_quality=None if read is None else options.quality or picture.comparable_quality or read,
             projected=projected,
             notes=notes,
             tta=network_ran and self._passes(options.tta) > 1,

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from conftest import synthetic_photo
 from unjpeg.adapt import folders as looking
 from unjpeg.adapt import model as adapting
-from unjpeg.adapt.domains import Patches, join_alike, turn_stated
+from unjpeg.adapt.domains import Patches, join_alike, trained_degradation, turn_stated
 from unjpeg.adapt.model import DEFAULT_ADAPTATION, AdaptationReport, TargetPictures, adapt_model
 from unjpeg.cli import adapt as adapt_command
 from unjpeg.cli import app
@@ -68,7 +68,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def adapt(model: Path, target: Path, source: Path, out: Path, *options: str, code: int = 1) -> Result:
-    arguments = ["adapt", model, "--target", target, "--source", source, "--out", out, *options]
+    arguments = ["adapt", model, "--target", target, "--source", source, "--out", out, "--by", "adversary", *options]
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -165,7 +165,7 @@ def test_exit_codes_of_bad_input(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    common = ["--source", source, "--out", tmp_path / "out"]
+    common = ["--source", source, "--out", tmp_path / "out", "--by", "adversary"]
     monkeypatch.setenv("UNJPEG_DATA", str(tmp_path / "no data"))
     code, lines = complaint(["adapt", tiny_model, "--target", "live1", *common], capsys)  # a data set's name
     assert (code, len(lines)) == (1, 1)
@@ -203,7 +203,6 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
 def test_the_command_has_the_defaults_of_the_function() -> None:
     given = {name: parameter.default for name, parameter in signature(adapt_command).parameters.items()}
     default = adapting.DEFAULT_ADAPTATION
-    assert given["steps"] == default.steps
     assert given["strength"] == default.strength
     assert given["max_loss"] == default.max_source_loss_db
 
@@ -463,11 +462,11 @@ def test_the_degradation_is_what_the_model_was_trained_on(tiny_model: Path) -> N
     trained = JpegDegradation(5, 90, skew=1.5, real_life=0.25)
     config: dict[str, Any] = file.description.training["config"]
     config["dagn"]["degradation"] = asdict(trained)
-    assert adapting._trained_degradation(file) == trained
+    assert trained_degradation(file) == trained
     config["dagn"]["degradation"] = {"min_quality": 5, "max_quality": 90}
-    assert adapting._trained_degradation(file) == JpegDegradation(5, 90)
+    assert trained_degradation(file) == JpegDegradation(5, 90)
     del config["dagn"]
-    assert adapting._trained_degradation(file) == JpegDegradation()
+    assert trained_degradation(file) == JpegDegradation()
 
 
 def test_both_domains_are_turned_alike(source: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from unjpeg.errors import TrainingDataError
+from unjpeg.modelfile import ModelFile
 from unjpeg.tables import transposed_stated
 from unjpeg.train.data import ImageStore
-from unjpeg.train.degrade import Pixels8, compress_jpeg
+from unjpeg.train.degrade import JpegDegradation, Pixels8, compress_jpeg
 
 __all__ = [
     "Cutting",
@@ -37,6 +38,7 @@ __all__ = [
     "draw_turn",
     "join_alike",
     "load_grey",
+    "trained_degradation",
     "turn",
     "turn_stated",
 ]
@@ -237,3 +239,13 @@ def _cut(pictures: Sequence[Pixels8], places: Sequence[_Place]) -> Tensor:
         patches.append(turn(pictures[place.picture][rows, columns], place.turns, place.flip))
     stacked = torch.from_numpy(np.stack(patches))
     return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+
+
+def trained_degradation(file: ModelFile) -> JpegDegradation:
+    """What the model was trained on."""
+    try:
+        stage2 = file.description.training["config"]["dagn"]["degradation"]
+        # By name: older files lack some of the fields.
+        return JpegDegradation(**{one.name: stage2[one.name] for one in fields(JpegDegradation) if one.name in stage2})
+    except (KeyError, TypeError, ValueError):
+        return JpegDegradation()

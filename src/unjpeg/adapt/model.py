@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from unjpeg.adapt.domains import (
     TargetDomain,
     checksum,
     draw_turn,
+    trained_degradation,
     turn,
     turn_stated,
 )
@@ -330,7 +331,7 @@ def adapt_model(
 
     network = SplitDagn(dagn)
     network.to(fabric.device)
-    degradation = _trained_degradation(file)
+    degradation = trained_degradation(file)
     clean, clean_held_out = (
         _fresh(images, held_out, window, degradation, config.batch, seed, told=told) for held_out in (0, 1)
     )
@@ -451,16 +452,6 @@ def _fresh(
         store, weights, patch=window + 2 * MARGIN, degradation=degradation, seed=seed + 1 + held_out
     )
     return _FreshlyCompressed(patches, batch, seed + 1 + held_out, told=told)
-
-
-def _trained_degradation(file: ModelFile) -> JpegDegradation:
-    """What the model was trained on."""
-    try:
-        stage2 = file.description.training["config"]["dagn"]["degradation"]
-        # By name: older files lack some of the fields.
-        return JpegDegradation(**{one.name: stage2[one.name] for one in fields(JpegDegradation) if one.name in stage2})
-    except (KeyError, TypeError, ValueError):
-        return JpegDegradation()
 
 
 def _training_description(file: ModelFile, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -65,9 +65,9 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *("cleanness", "dct", "depth", "history", "jpeg", "layers", "modelfile", "network", "picture", "pngfile"),
-    *("projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "segments", "tables"),
-    *("tiling", "upsampling", "xyb"),
+    *("av1", "cleanness", "dct", "depth", "history", "jpeg", "layers", "modelfile", "network", "othercodecs"),
+    *("picture", "pngfile", "projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino"),
+    *("segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 
