@@ -318,7 +318,7 @@ def test_bad_standard_input(data: bytes, folder: Path, decode: Any) -> None:
         ["a.jpg", "-o", "-", "--json"],
         ["a.jpg", "--strength", "2"],
         ["a.jpg", "--strength", "nan"],
-        ["a.jpg", "--quality", "0"],
+        ["a.jpg", "--as-quality", "0"],
         ["a.jpg", "--output-quality", "101"],
         ["a.jpg", "--format", "gif"],
         ["a.jpg", "--bit-depth", "10"],
@@ -522,7 +522,7 @@ def test_json_lines(folder: Path, decode: Any) -> None:
 def test_options_reach_the_restorer(folder: Path, tiny_model: Path) -> None:
     put("photo.jpg")
     result = run(
-        *("restore", "photo.jpg", "--model", tiny_model, "--json", "--quality", "33", "--bit-depth", "16"),
+        *("restore", "photo.jpg", "--model", tiny_model, "--json", "--as-quality", "33", "--bit-depth", "16"),
         *("--consistency", "strict", "--strength", "0.5", "-o", "out.tiff", "--runtime", "openvino"),
     )
     report = json.loads(result.stdout)

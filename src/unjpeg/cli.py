@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from unjpeg.console import (
     say,
 )
 from unjpeg.errors import ModelError, OutputError, UnjpegError
+from unjpeg.usage import Command, Commands
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
@@ -37,11 +38,21 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unjpeg",
+    cls=Commands,
     help="Take compression artifacts out of JPEG images.",
+    epilog="""
+    Examples:
+      unjpeg photo.jpg                  restores it: photo.restored.png
+      unjpeg album/ -r -o restored/     restores all pictures of a folder
+      unjpeg inspect photo.jpg          what the file and its pixels say
+      unjpeg serve                      a page in the browser
+
+    unjpeg COMMAND --help has the options of each. unjpeg photo.jpg takes those of
+    restore.
+    """,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it takes [train] for a style and drops it
+    rich_markup_mode=None,  # unjpeg.usage draws the help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -79,48 +90,112 @@ def _options(
     pass
 
 
-MODELS = "fast, default, best (the mean over default's four flips: four times the work), or a model file's path"
-ModelOption = Annotated[str, typer.Option(help=f"{MODELS}.")]
+# The groups of ``restore --help``, in the order of its parameters.
+EVERYDAY, OUTPUT, BATCHES, LIMITS, ENGINE = "Everyday", "Output", "Batches", "Limits", "Engine"
+# And of the commands.
+DAILY, RESEARCH = "Everyday commands", "Many machines, and research"
+
+MODELS = "fast, default, best (four passes of default) or a model file's path"
+ModelOption = Annotated[str, typer.Option(metavar="MODEL", help=f"{MODELS}.", rich_help_panel=EVERYDAY)]
 
 # What restore and cluster both take.
-OutputQualityOption = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
+StrengthOption = Annotated[
+    float,
+    typer.Option(metavar="0..1", min=0, max=1, help="0 decodes only, 1 restores fully. [1]", rich_help_panel=EVERYDAY),
 ]
-StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")]
-QualityOption = Annotated[
+AsQualityOption = Annotated[
     int | None,
-    typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
+    typer.Option(
+        "--as-quality",
+        metavar="1..100",
+        min=1,
+        max=100,
+        help="Restore as if it looked like this JPEG quality: lower is smoother. Restores also what was never "
+        "compressed. [what its pixels look like]",
+        rich_help_panel=EVERYDAY,
+    ),
 ]
-ConsistencyOption = Annotated[
-    Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
+OldQualityOption = Annotated[int | None, typer.Option("--quality", min=1, max=100, hidden=True)]
+SalvageOption = Annotated[
+    bool,
+    typer.Option(
+        "--salvage",
+        help="Restore what decodes of a damaged JPEG instead of refusing it.",
+        rich_help_panel=EVERYDAY,
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=EVERYDAY)
+]
+OutputQualityOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1..100",
+        min=1,
+        max=100,
+        help="Of the file that is written. [JPEG 95, WebP lossless]",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 BitDepthOption = Annotated[
     BitDepth | None,
-    typer.Option(help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]"),
+    typer.Option(
+        help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]", rich_help_panel=OUTPUT
+    ),
 ]
-SalvageOption = Annotated[
-    bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+ConsistencyOption = Annotated[
+    Consistency,
+    typer.Option(
+        help="Stay true to the file: only pictures that it could have been made from. strict never looks at what came "
+        "before the file.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-TtaOption = Annotated[
+StripOption = Annotated[
     bool,
     typer.Option(
-        "--tta", help="Deprecated, see --model best: the mean over eight flips and rotations, eight times the work."
+        "--strip",
+        help="Write no metadata, no colour profile either; turn pictures upright.",
+        rich_help_panel=OUTPUT,
     ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object per input on standard output.", rich_help_panel=BATCHES),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there."
+        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there.",
+        rich_help_panel=ENGINE,
     ),
 ]
-StripOption = Annotated[
-    bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+TtaOption = Annotated[
+    bool,
+    typer.Option(
+        "--tta",
+        help="Deprecated, see --model best: the mean over eight flips and rotations, eight times the work.",
+        rich_help_panel=ENGINE,
+    ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")]
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=DAILY,
+    epilog="""
+    Examples:
+      unjpeg photo.jpg                      writes photo.restored.png beside it
+      unjpeg photo.jpg -o better.jpg        a JPEG again, of quality 95
+      unjpeg photo.jpg --strength 0.5       half-way: keeps more of the grain
+      unjpeg album/ -r -o restored/         a whole tree; first try with --dry-run
+      unjpeg album/ -r -o restored/ --resume   goes on, past what is done
+
+    Exit codes: 0 all done (also what --resume and --skip-existing pass over),
+    1 some inputs failed or would have been overwritten, 2 wrong usage,
+    130 interrupted.
+    """,
+)
 def restore(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures; - reads standard input.")
@@ -128,48 +203,91 @@ def restore(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE|DIR", help="Where to write; - is standard output. [beside the input]"
+            "--output",
+            "-o",
+            metavar="FILE|DIR",
+            help="Where to write; - is standard output. [beside the input]",
+            rich_help_panel=EVERYDAY,
         ),
     ] = None,
-    format: Annotated[
-        OutputFormat | None, typer.Option("--format", help="File format. [by the output's suffix, else png]")
-    ] = None,
     model: ModelOption = "default",
-    output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
-    quality: QualityOption = None,
-    consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = None,
+    as_quality: AsQualityOption = None,
+    quality: OldQualityOption = None,
     salvage: SalvageOption = False,
-    tta: TtaOption = False,
-    strip: StripOption = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders below folders, too.")] = False,
     overwrite: OverwriteOption = False,
-    keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
-    as_json: JsonOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what an earlier run made from the same content in the same way.")
+    format: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="File format. [by the output's suffix, else png]", rich_help_panel=OUTPUT),
+    ] = None,
+    output_quality: OutputQualityOption = None,
+    bit_depth: BitDepthOption = None,
+    consistency: ConsistencyOption = "auto",
+    strip: StripOption = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Give outputs their input's times.", rich_help_panel=OUTPUT),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders below folders, too.", rich_help_panel=BATCHES)
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Skip what an earlier run made from the same content in the same way.",
+            rich_help_panel=BATCHES,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be written, and write nothing.", rich_help_panel=BATCHES),
+    ] = False,
+    as_json: JsonOption = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes for several pictures. [one per four cores]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=256,
+            help="Processes for several pictures. [one per four cores]",
+            rich_help_panel=BATCHES,
+        ),
     ] = None,
     max_memory: Annotated[
-        int | None, typer.Option(metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]")
+        int | None,
+        typer.Option(
+            metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]", rich_help_panel=LIMITS
+        ),
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="COUNT", min=1, help="Largest width times height. [268435456]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Largest width times height. [268435456]", rich_help_panel=LIMITS),
     ] = None,
     max_scans: Annotated[
-        int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG; a large one may have fewer. [500]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Most scans of a JPEG; a large one may have fewer. [500]",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     max_metadata: Annotated[
-        int | None, typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]")
+        int | None,
+        typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]", rich_help_panel=LIMITS),
     ] = None,
-    max_file: Annotated[int | None, typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]")] = None,
-    runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = "cpu",
+    max_file: Annotated[
+        int | None,
+        typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]", rich_help_panel=LIMITS),
+    ] = None,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]", rich_help_panel=ENGINE),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the network runs.", rich_help_panel=ENGINE)] = "cpu",
     precision: PrecisionOption = "auto",
+    tta: TtaOption = False,
 ) -> None:
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
@@ -187,6 +305,17 @@ def restore(
         "metadata_bytes": None if max_metadata is None else max_metadata * 2**20,
         "file_bytes": None if max_file is None else max_file * 2**20,
     }
+    try:
+        todo = plan(inputs, output, format, recursive=recursive)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json and any(job.target is None for job in todo.jobs):
+        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+    as_quality = _take_old_name(as_quality, quality, {job.format for job in todo.jobs})
+    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
+    if unfit:
+        holds = f"{', '.join(unfit)} holds no 16-bit pixels"
+        raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     settings = Settings(
         model=model,
         runtime=runtime,
@@ -194,7 +323,7 @@ def restore(
         precision=precision,
         options=Options(
             strength=strength,
-            quality=quality,
+            quality=as_quality,
             consistency=consistency,
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
@@ -206,16 +335,6 @@ def restore(
         overwrite=overwrite,
         keep_times=keep_times,
     )
-    try:
-        todo = plan(inputs, output, format, recursive=recursive)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    if as_json and any(job.target is None for job in todo.jobs):
-        raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
-    if unfit:
-        holds = f"{', '.join(unfit)} holds no 16-bit pixels"
-        raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
     _report_left_out(todo.left_out, as_json)
@@ -244,39 +363,68 @@ def restore(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def cluster(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures: paths, or URIs of a store.")
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures or folders of pictures: paths, or URIs of a store."),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Folder, as a path or a URI.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder, as a path or a URI. Required.", rich_help_panel=EVERYDAY
+        ),
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=f"{MODELS}, here.", rich_help_panel=EVERYDAY)] = "default",
+    strength: StrengthOption = 1.0,
+    as_quality: AsQualityOption = None,
+    quality: OldQualityOption = None,
+    salvage: SalvageOption = False,
+    overwrite: OverwriteOption = False,
+    format: Annotated[OutputFormat, typer.Option("--format", help="File format.", rich_help_panel=OUTPUT)] = "png",
+    output_quality: OutputQualityOption = None,
+    bit_depth: BitDepthOption = None,
+    consistency: ConsistencyOption = "auto",
+    strip: StripOption = False,
     address: Annotated[
-        str | None, typer.Option(help="The Ray cluster. [$RAY_ADDRESS, else this machine alone]")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The Ray cluster. [$RAY_ADDRESS, else this machine alone]",
+            rich_help_panel=BATCHES,
+        ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]", rich_help_panel=BATCHES
+        ),
     ] = None,
-    format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = "png",
-    model: Annotated[str, typer.Option(help=f"{MODELS}, here.")] = "default",
-    output_quality: OutputQualityOption = None,
-    strength: StrengthOption = 1.0,
-    quality: QualityOption = None,
-    consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = None,
-    salvage: SalvageOption = False,
-    tta: TtaOption = False,
-    strip: StripOption = False,
-    overwrite: OverwriteOption = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="At most so many at once. [all there is room for]")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="At most so many at once. [all there is room for]", rich_help_panel=BATCHES
+        ),
+    ] = None,
     cores: Annotated[
-        int | None, typer.Option(min=1, help="Of each worker. [4, or what the smallest machine has]")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Of each worker. [4, or what the smallest machine has]", rich_help_panel=BATCHES
+        ),
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="For a picture whose worker died, and for a store that fails.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="For a picture whose worker died, and for a store that fails.",
+            rich_help_panel=BATCHES,
+        ),
     ] = 3,
-    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = "cpu",
-    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
+    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.", rich_help_panel=ENGINE)] = "cpu",
+    precision: PrecisionOption = "auto",
+    tta: TtaOption = False,
 ) -> None:
     """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
@@ -287,13 +435,14 @@ def cluster(
     from unjpeg.restorer import Options
     from unjpeg.settings import Settings
 
+    as_quality = _take_old_name(as_quality, quality, {format})
     settings = Settings(
         model=model,
         device=device,
         precision=precision,
         options=Options(
             strength=strength,
-            quality=quality,
+            quality=as_quality,
             consistency=consistency,
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
@@ -328,7 +477,7 @@ def cluster(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def inspect(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures; - reads standard input.")],
     model: Annotated[str, typer.Option(help="Model that reads the quality from the pixels.")] = "default",
@@ -353,7 +502,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def verify(
     original: Annotated[str, typer.Argument(metavar="ORIGINAL.jpg", help="The JPEG file.")],
     restored: Annotated[str, typer.Argument(metavar="RESTORED", help="The picture made from it.")],
@@ -388,7 +537,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name: see unjpeg.train.recipes.")],
     data: Annotated[
@@ -432,7 +581,7 @@ def train(
     )
 
 
-@app.command("data")
+@app.command("data", cls=Command, rich_help_panel=RESEARCH)
 def check_data(
     sets: Annotated[
         list[str] | None,
@@ -459,7 +608,7 @@ def check_data(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A stage-2 checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write (.unjpeg).")],
@@ -476,7 +625,7 @@ def export(
     typer.echo(f"wrote {out}", err=True)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def adapt(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODELS}.")],
     target: Annotated[
@@ -518,7 +667,7 @@ def adapt(
     )
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8484,
@@ -563,7 +712,7 @@ def serve(
     )
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def benchmark(
     data: Annotated[
         list[str],
@@ -617,6 +766,18 @@ def benchmark(
 
 def _jpeg_degradation(quality: str, sampling: str) -> str:
     return f"jpeg-{quality.strip()}" + ("" if sampling == "4:2:0" else f"-{sampling}")
+
+
+def _take_old_name(as_quality: int | None, quality: int | None, formats: Collection[str]) -> int | None:
+    """What ``--as-quality`` is, under either name. Raises BadParameter if both are given."""
+    if quality is None:
+        return as_quality
+    if as_quality is not None:
+        raise typer.BadParameter("--quality is the old name of --as-quality: give one of them")
+    lossy = sorted({"jpeg", "webp"} & set(formats))
+    meant = f"; the quality of the {lossy[0]} that is written is --output-quality" if lossy else ""
+    say(f"note: --quality is called --as-quality now, and goes away with the next release{meant}")
+    return quality
 
 
 def _report_outcome(outcome: Outcome, as_json: bool) -> None:
