@@ -25,12 +25,13 @@ from unjpeg.console import (
     run_safely,
     say,
 )
-from unjpeg.errors import ModelError, OutputError, UnjpegError
+from unjpeg.errors import ExistsError, ModelError, OutputError, UnjpegError
+from unjpeg.interrupts import loading, raise_on_ctrl_c, was_interrupted
 from unjpeg.usage import Command, Commands
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
-    from unjpeg.batch import Job, Outcome
+    from unjpeg.batch import Job, Outcome, Plan, Settings
     from unjpeg.inspection import Inspection, Verification
     from unjpeg.restorer import Report
 
@@ -72,6 +73,7 @@ def main() -> None:
     # Half of what importing OpenVINO takes, 0.15 seconds, is its converter of models, which nothing here calls: this
     # makes its import fail, which OpenVINO puts up with.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    raise_on_ctrl_c()
     run_safely(app)
 
 
@@ -216,6 +218,10 @@ def restore(
     quality: OldQualityOption = None,
     salvage: SalvageOption = False,
     overwrite: OverwriteOption = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Say nothing but what went wrong.", rich_help_panel=EVERYDAY),
+    ] = False,
     format: Annotated[
         OutputFormat | None,
         typer.Option("--format", help="File format. [by the output's suffix, else png]", rich_help_panel=OUTPUT),
@@ -236,6 +242,14 @@ def restore(
         typer.Option(
             "--resume",
             help="Skip what an earlier run made from the same content in the same way.",
+            rich_help_panel=BATCHES,
+        ),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Skip what has a result already, whatever it was made from.",
             rich_help_panel=BATCHES,
         ),
     ] = False,
@@ -292,12 +306,14 @@ def restore(
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
-    # Started here, not at import: help and usage errors stay fast.
-    from unjpeg.batch import find_done, plan, restore_batch
-    from unjpeg.jpeg import Limits
-    from unjpeg.output import FORMATS
-    from unjpeg.restorer import Options
-    from unjpeg.settings import Settings
+    if overwrite and skip_existing:
+        raise typer.BadParameter("--overwrite and --skip-existing contradict each other")
+    with loading():  # here, not at the top: help and usage errors stay fast
+        from unjpeg.batch import find_done, plan
+        from unjpeg.jpeg import Limits
+        from unjpeg.output import FORMATS
+        from unjpeg.restorer import Options
+        from unjpeg.settings import Settings
 
     given = {
         "pixels": max_pixels,
@@ -337,30 +353,100 @@ def restore(
     )
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
-    _report_left_out(todo.left_out, as_json)
+    if as_json or not quiet:
+        _report_left_out(todo.left_out, as_json)
     if dry_run:
         due = find_done(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
-        fine = [_report_plan(job, done, settings.overwrite, as_json) for job, done in due]
+        fine = [_report_plan(job, done, settings.overwrite, skip_existing, as_json) for job, done in due]
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
-    failed, skipped = len(todo.failures), 0
+    as_asked = _restore_planned(
+        todo,
+        settings,
+        workers=workers,
+        max_memory_mib=max_memory,
+        resume=resume,
+        skip_existing=skip_existing,
+        as_json=as_json,
+        quiet=quiet,
+    )
+    if not as_asked:
+        raise typer.Exit(1)
+
+
+def _restore_planned(
+    todo: Plan,
+    settings: Settings,
+    *,
+    workers: int | None,
+    max_memory_mib: int | None,
+    resume: bool,
+    skip_existing: bool,
+    as_json: bool,
+    quiet: bool,
+) -> bool:
+    """Restore what is planned and say what became of it. Whether all is as it was asked for."""
+    from unjpeg.batch import restore_batch
+
+    several = len(todo.jobs) + len(todo.failures) > 1
+    counts: Counter[str] = Counter(failed=len(todo.failures))
+    in_the_way: list[Job] = []
     try:
-        with progress_bar(len(todo.jobs), hidden=as_json) as progress:
+        with progress_bar(len(todo.jobs), hidden=as_json or quiet) as progress:
             for outcome in restore_batch(
-                todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
+                todo.jobs,
+                settings,
+                workers=workers,
+                max_memory_mib=max_memory_mib,
+                resume=resume,
+                skip_existing=skip_existing,
+                progress=progress,
             ):
-                failed += outcome.error is not None
-                skipped += outcome.skipped
-                _report_outcome(outcome, as_json)
+                if outcome.error is not None and was_interrupted():
+                    raise KeyboardInterrupt
+                exists = isinstance(outcome.error, ExistsError)
+                counts[_fate(outcome)] += 1
+                if exists and several and not as_json:
+                    if not outcome.skipped:
+                        in_the_way.append(outcome.job)
+                elif as_json or outcome.error is not None or not quiet:
+                    _report_outcome(outcome, as_json)
     except KeyboardInterrupt:
         hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
         complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
         raise typer.Exit(130) from None
-    total = len(todo.jobs) + len(todo.failures)
-    if total > 1 and not as_json:
-        done = total - failed - skipped
-        typer.echo(f"{done} restored, {skipped} done earlier, {failed} failed", err=True)
-    if failed:
-        raise typer.Exit(1)
+    if several and not as_json and not quiet:
+        there = f", {counts['there']} there already" if counts["there"] else ""
+        typer.echo(
+            f"{counts['restored']} restored, {counts['done']} done earlier, {counts['failed']} failed{there}", err=True
+        )
+    if in_the_way:
+        complain(UnjpegError(_ways_past(in_the_way, settings)))
+    return not (counts["failed"] or in_the_way or (counts["there"] and not skip_existing))
+
+
+def _fate(outcome: Outcome) -> str:
+    if isinstance(outcome.error, ExistsError):
+        return "there"
+    if outcome.error is not None:
+        return "failed"
+    return "done" if outcome.skipped else "restored"
+
+
+def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
+    """What to do about results that are there already."""
+    from unjpeg.batch import count_known
+
+    count = len(in_the_way)
+    known = count_known(in_the_way, settings)
+    if known == count:
+        known_words = "an earlier run made all of them this way"
+    elif known:
+        known_words = f"an earlier run made {known} of them this way"
+    else:
+        known_words = ""
+    resume = f"; {known_words}: --resume passes over those whose pictures are unchanged" if known else ""
+    them = f"{count} results are there already and were" if count > 1 else "one result is there already and was"
+    return f"{them} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
 
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)
@@ -371,9 +457,7 @@ def cluster(
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder, as a path or a URI. Required.", rich_help_panel=EVERYDAY
-        ),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder, as a path or a URI.", rich_help_panel=EVERYDAY),
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=f"{MODELS}, here.", rich_help_panel=EVERYDAY)] = "default",
     strength: StrengthOption = 1.0,
@@ -431,9 +515,9 @@ def cluster(
         raise typer.BadParameter("--strength must be from 0 to 1")
     with needing_extra("cluster"):
         from unjpeg.cluster import restore_on_cluster
-    from unjpeg.output import FORMATS
-    from unjpeg.restorer import Options
-    from unjpeg.settings import Settings
+        from unjpeg.output import FORMATS
+        from unjpeg.restorer import Options
+        from unjpeg.settings import Settings
 
     as_quality = _take_old_name(as_quality, quality, {format})
     settings = Settings(
@@ -484,7 +568,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
     """Show what files say about themselves, and what their pixels say of earlier compressions."""
-    from unjpeg.inspection import inspect as inspect_file
+    with loading():
+        from unjpeg.inspection import inspect as inspect_file
 
     failed = False
     for file in files:
@@ -512,7 +597,8 @@ def verify(
 
     Exit code 1 if something contradicts the file; 0 also where nothing can be told, which it then says.
     """
-    from unjpeg.inspection import verify as verify_file
+    with loading():
+        from unjpeg.inspection import verify as verify_file
 
     try:
         verification = verify_file(original, restored)
@@ -649,7 +735,8 @@ def adapt(
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
-    from unjpeg.adapt.folders import AdaptationFolders
+    with loading():
+        from unjpeg.adapt.folders import AdaptationFolders
 
     AdaptationFolders.open(target, source, out)  # looked at before torch is loaded
     with needing_extra("train"):
@@ -691,9 +778,9 @@ def serve(
 ) -> None:
     """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
     with needing_extra("web"):
+        from unjpeg.batch import worker_count
         from unjpeg.web.app import serve as serve_page
         from unjpeg.web.workers import ServerLimits
-    from unjpeg.batch import worker_count
 
     serve_page(
         host,
@@ -782,7 +869,7 @@ def _take_old_name(as_quality: int | None, quality: int | None, formats: Collect
 
 def _report_outcome(outcome: Outcome, as_json: bool) -> None:
     job, report = outcome.job, outcome.report
-    if outcome.error is not None:
+    if outcome.error is not None and not outcome.skipped:
         _report_failure(outcome.error, as_json, job.source)
     elif as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
@@ -807,20 +894,22 @@ def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
         typer.echo(escape_line(f"{len(files)} left out: {', '.join(parts)}"), err=True)
 
 
-def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:
+def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_json: bool) -> bool:
     """Whether nothing is in the job's way."""
+    words = ": done earlier" if done else ""
     try:
         if not done:
             job.check(overwrite or job.interrupted)
     except OutputError as error:
-        _report_failure(error, as_json, job.source)
-        return False
+        if not (skip_existing and isinstance(error, ExistsError)):
+            _report_failure(error, as_json, job.source)
+            return False
+        done, words = True, ": there already"
     if as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
         typer.echo(json.dumps(facts))
     else:
-        earlier = ": done earlier" if done else ""
-        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{earlier}"), err=True)
+        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
     return True
 
 
@@ -833,7 +922,7 @@ def _summary(job: Job, report: Report) -> str:
     if report.earlier:
         facts.append("restored as the JPEG that it was before")
     elif report.stated_quality is not None:
-        facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
+        facts.append("true to the file" if report.projected else "not kept true to the file")
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:

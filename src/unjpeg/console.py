@@ -9,10 +9,12 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
 from unjpeg.errors import BadImageError, ModelError, OutputError, SettingError, UnjpegError
+from unjpeg.interrupts import loading, was_interrupted
 
 __all__ = [
     "complain",
@@ -34,11 +36,12 @@ def run_safely(command: Callable[[], object]) -> None:
     try:
         command()
     except UnjpegError as error:
+        if was_interrupted():  # a consequence
+            _end_interrupted()
         complain(error)
         sys.exit(2 if isinstance(error, SettingError | ModelError) else 1)
     except KeyboardInterrupt:
-        complain(UnjpegError("interrupted"))
-        sys.exit(130)
+        _end_interrupted()
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -46,8 +49,15 @@ def run_safely(command: Callable[[], object]) -> None:
         complain(OutputError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
         sys.exit(1)
     except ImportError as error:  # a library that cannot be opened: too few file descriptors, say
+        if was_interrupted():
+            _end_interrupted()
         complain(UnjpegError(f"a part of the program cannot be loaded ({error})"))
         sys.exit(1)
+
+
+def _end_interrupted() -> NoReturn:
+    complain(UnjpegError("interrupted"))
+    sys.exit(130)
 
 
 def complain(error: BaseException) -> None:
@@ -86,25 +96,47 @@ def describe_error(error: BaseException, source: str) -> BaseException:
 def needing_extra(extra: str) -> Iterator[None]:
     """Around imports: what is not installed is an error that names the extra. Raises UnjpegError."""
     try:
-        yield
+        with loading():
+            yield
     except ModuleNotFoundError as error:
         raise UnjpegError(f"this command needs {error.name}: pip install 'unjpeg[{extra}]'") from error
 
 
 @contextmanager
 def progress_bar(total: int, *, hidden: bool = False, doing: str = "restoring") -> Iterator[Callable[[float], None]]:
-    """A function that takes the number of what is finished; a bar on a terminal, silence in a pipe."""
+    """A function that takes the number of what is finished, parts included; a bar on a terminal, silence in a pipe.
+
+    The time left is reckoned from when the first part was finished: before that, files are read and models loaded.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=float(total), count="")
+        task = bar.add_task(doing, total=None, words="getting ready")
         start = time.monotonic()
+        first: tuple[float, float] | None = None
 
         def show(finished: float) -> None:
-            rate = finished / max(time.monotonic() - start, 1e-3) * 60
-            bar.update(task, completed=finished, count=f"{int(finished)} of {total}, {rate:.0f} a minute")
+            nonlocal first
+            if not finished:
+                return
+            now = time.monotonic()
+            first = first or (now, finished)
+            if total == 1:
+                words = f"{finished:4.0%}"
+            else:
+                words = f"{int(finished)} of {total}, {finished / max(now - start, 1e-3) * 60:.0f} a minute"
+            if finished > first[1]:
+                left = (now - first[0]) / (finished - first[1]) * (total - finished)
+                words += f", {_in_minutes(left)} left"
+            bar.update(task, completed=finished, total=float(total), words=words)
 
         yield show
+
+
+def _in_minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

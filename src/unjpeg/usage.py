@@ -15,6 +15,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from unjpeg.console import complain
+from unjpeg.errors import UnjpegError
+
 __all__ = ["Command", "Commands", "suggest_file"]
 
 _IMPLIED = "restore"
@@ -65,6 +68,14 @@ class Commands(TyperGroup):
         if _implies_restoring(args, self.commands, own):
             args = [_IMPLIED, *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """As ever, but that Ctrl-C has its line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain(UnjpegError("interrupted"))
+            raise typer.Exit(130) from None
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """As ever, but that an argument is also said to be no file: it might have been meant as one."""
@@ -145,9 +156,11 @@ def _sections_of(params: Iterable[Any], ctx: typer.Context) -> dict[str, list[tu
             sections.setdefault("Arguments", []).append((_name_of(param), param.help or ""))
             continue
         words = param.help or ""
-        if param.show_default and param.default not in (None, False, True, "") and "[" not in words:
-            default = param.default if isinstance(param.default, list | tuple) else [param.default]
-            words += f" [{', '.join(map(str, default))}]" if default else ""
+        if param.required:
+            words += " Required."
+        default = param.default if isinstance(param.default, list | tuple) else [param.default]
+        if "[" not in words and not any(value is None or isinstance(value, bool) for value in default) and default:
+            words += f" [{', '.join(map(str, default))}]"
         names = record[0].replace("<", "").replace(">", "")
         kind = next((kind for kind in _KINDS if names.endswith(kind)), "")
         names = names.removesuffix(kind) + _KINDS.get(kind, "")
