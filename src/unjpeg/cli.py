@@ -19,6 +19,7 @@ from unjpeg.console import (
     complain,
     describe_error,
     escape_line,
+    explain,
     in_options,
     needing_extra,
     progress_bar,
@@ -26,7 +27,7 @@ from unjpeg.console import (
     say,
 )
 from unjpeg.errors import ExistsError, ModelError, OutputError, UnjpegError
-from unjpeg.interrupts import loading, raise_on_ctrl_c, was_interrupted
+from unjpeg.interrupts import loading, was_interrupted
 from unjpeg.usage import Command, Commands
 from unjpeg.version import __version__
 
@@ -73,7 +74,6 @@ def main() -> None:
     # Half of what importing OpenVINO takes, 0.15 seconds, is its converter of models, which nothing here calls: this
     # makes its import fail, which OpenVINO puts up with.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    raise_on_ctrl_c()
     run_safely(app)
 
 
@@ -98,7 +98,17 @@ EVERYDAY, OUTPUT, BATCHES, LIMITS, ENGINE = "Everyday", "Output", "Batches", "Li
 DAILY, RESEARCH = "Everyday commands", "Many machines, and research"
 
 MODELS = "fast, default, best (four passes of default) or a model file's path"
-ModelOption = Annotated[str, typer.Option(metavar="MODEL", help=f"{MODELS}.", rich_help_panel=EVERYDAY)]
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    """For shells; where nothing fits they offer files."""
+    return [name for name in ("fast", "default", "best") if name.startswith(incomplete)]
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(metavar="MODEL", help=f"{MODELS}.", rich_help_panel=EVERYDAY, autocompletion=_complete_model),
+]
 
 # What restore and cluster both take.
 StrengthOption = Annotated[
@@ -928,7 +938,7 @@ def _summary(job: Job, report: Report) -> str:
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
-    return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])
+    return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
 
 
 def _describe(inspection: Inspection) -> str:
@@ -990,19 +1000,18 @@ def _verdict(verification: Verification) -> str:
     if verification.earlier:
         quality = verification.earlier[0].quality
         lines.append(
-            f"  the file's picture was a JPEG of quality {quality} before: a restoration is held to that one's cells, "
-            "and leaves the file's own"
+            f"  the file's picture was a JPEG of quality {quality} before: a restoration stays true to that one, "
+            "and not to the file"
         )
     return "\n".join(lines)
 
 
 def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
+    message = explain(error, source)
     if as_json:
-        typer.echo(
-            json.dumps({"input": source, "ok": False, "error": in_options(str(error)), "kind": type(error).__name__})
-        )
+        typer.echo(json.dumps({"input": source, "ok": False, "error": message, "kind": type(error).__name__}))
     else:
-        complain(error)
+        complain(UnjpegError(message))
 
 
 def _plain(value: Report | Inspection | Verification) -> dict[str, Any]:

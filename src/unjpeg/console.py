@@ -9,6 +9,9 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from glob import iglob
+from itertools import islice
 from typing import NoReturn
 
 import typer
@@ -17,9 +20,11 @@ from unjpeg.errors import BadImageError, ModelError, OutputError, SettingError, 
 from unjpeg.interrupts import loading, was_interrupted
 
 __all__ = [
+    "WILDCARDS",
     "complain",
     "describe_error",
     "escape_line",
+    "explain",
     "in_options",
     "needing_extra",
     "progress_bar",
@@ -28,7 +33,17 @@ __all__ = [
 ]
 
 
-_KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth)=(?:True|\"?(\w+)\"?)")
+WILDCARDS = frozenset("*?[")
+
+_KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth|quality)=(?:True|\"?(\w+)\"?)")
+_RENAMED = {"quality": "as_quality"}
+
+_SIZE = re.compile(r"(\d+)x(\d+) pixels, more than the limit of [\d,]+$")
+_LIMITS = (
+    (re.compile(r"bytes of metadata, more than the limit of [\d,]+$"), "--max-metadata"),
+    (re.compile(r"more than the limit of [\d,]+ bytes of metadata$"), "--max-metadata"),
+    (re.compile(r"more than the limit of [\d,]+ bytes$"), "--max-file"),
+)
 
 
 def run_safely(command: Callable[[], object]) -> None:
@@ -68,8 +83,36 @@ def complain(error: BaseException) -> None:
 def in_options(message: str) -> str:
     """A message of the library as the command says it: its keywords are options here."""
     return _KEYWORDS.sub(
-        lambda found: f"--{found[1].replace('_', '-')}" + (f" {found[2]}" if found[2] else ""), message
+        lambda found: f"--{_RENAMED.get(found[1], found[1]).replace('_', '-')}" + (f" {found[2]}" if found[2] else ""),
+        message,
     )
+
+
+def explain(error: BaseException, source: str) -> str:
+    """A message about an input as the command says it: in options, and with the way out where the command knows one."""
+    message = in_options(str(error))
+    if isinstance(error, BadImageError) and source != "-" and not os.path.lexists(source):
+        return message + _suggest_file(source)
+    size = _SIZE.search(message)
+    if size:
+        return f"{message}; --max-pixels {int(size[1]) * int(size[2])} lets it in, if there is memory for it"
+    option = next((option for limit, option in _LIMITS if limit.search(message)), None)
+    return f"{message}; {option} lets it in" if option else message
+
+
+def _suggest_file(missing: str) -> str:
+    """What may have been meant by a path where nothing is, as the end of a sentence; nothing if there is no idea."""
+    if WILDCARDS & set(missing):
+        count = sum(1 for _ in islice(iglob(missing), 1000))
+        if count == 0:
+            return ", and nothing that this wildcard fits"
+        return f"; without the quotes the wildcard fits {count} {'file' if count == 1 else 'files'}"
+    folder, name = os.path.split(missing)
+    try:
+        near = get_close_matches(name, os.listdir(folder or "."), 1, 0.75)
+    except (OSError, ValueError):
+        return ""
+    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
 def say(line: str) -> None:
@@ -112,9 +155,10 @@ def progress_bar(total: int, *, hidden: bool = False, doing: str = "restoring") 
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
+    words = TextColumn("{task.fields[words]}{task.fields[left]}", markup=False)
+    columns = (TextColumn(doing, markup=False), BarColumn(), words)
     with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=None, words="getting ready")
+        task = bar.add_task(doing, total=None, words="getting ready", left="")
         start = time.monotonic()
         first: tuple[float, float] | None = None
 
@@ -128,15 +172,23 @@ def progress_bar(total: int, *, hidden: bool = False, doing: str = "restoring") 
                 words = f"{finished:4.0%}"
             else:
                 words = f"{int(finished)} of {total}, {finished / max(now - start, 1e-3) * 60:.0f} a minute"
-            if finished > first[1]:
-                left = (now - first[0]) / (finished - first[1]) * (total - finished)
-                words += f", {_in_minutes(left)} left"
-            bar.update(task, completed=finished, total=float(total), words=words)
+            ends = None
+            if first[1] < finished < total:
+                ends = now + (now - first[0]) / (finished - first[1]) * (total - finished)
+            bar.update(task, completed=finished, total=float(total), words=words, left=_Countdown(ends))
 
         yield show
 
 
-def _in_minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+class _Countdown:
+    """How long it is until a moment of the monotonic clock, whenever it is drawn; nothing for no moment."""
+
+    def __init__(self, ends: float | None) -> None:
+        self._ends = ends
+
+    def __format__(self, specification: str) -> str:
+        if self._ends is None:
+            return ""
+        minutes, seconds = divmod(max(0, round(self._ends - time.monotonic())), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f", {hours}:{minutes:02d}:{seconds:02d} left" if hours else f", {minutes}:{seconds:02d} left"

@@ -1,4 +1,4 @@
-"""Ctrl-C, clean at every moment of the command. Imports nothing that takes time.
+"""Ctrl-C, clean at every moment of the command. Imports next to nothing: until it is there, Ctrl-C is Python's.
 
 While libraries are loaded it ends the program at once: nothing is written yet, and an exception there is taken by some
 library for an error of its own. While there is work it is a KeyboardInterrupt, which leaves no half file.
@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 __all__ = ["LINE", "loading", "raise_on_ctrl_c", "take_over", "was_interrupted"]
 
@@ -35,17 +32,17 @@ def raise_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
-@contextmanager
-def loading() -> Iterator[None]:
+class loading:  # noqa: N801
     """Around imports: Ctrl-C ends the program at once. Does nothing unless this module has taken over."""
-    if not _is_ours():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+    def __enter__(self) -> None:
+        self._ours = _is_ours()
+        if self._ours:
+            self._before = signal.signal(signal.SIGINT, _leave)
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def was_interrupted() -> bool:
@@ -54,6 +51,8 @@ def was_interrupted() -> bool:
 
 
 def _is_ours() -> bool:
+    import threading
+
     here = threading.current_thread() is threading.main_thread()
     return here and signal.getsignal(signal.SIGINT) in (_leave, _raise)
 

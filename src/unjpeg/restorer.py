@@ -604,14 +604,13 @@ class Restorer:
             words = describe_history(layout.history, of_jpeg=picture.jpeg is not None, size=size)
             if not layout.layers:
                 notes += [
-                    f"{sentence}: left as it is. A quality makes it be restored all the same" for sentence in words
+                    f"{sentence}: left as it is; give a quality (quality=90) to restore it all the same"
+                    for sentence in words
                 ]
             else:
                 notes += [f"before this file: {sentence}" for sentence in words]
             if picture.jpeg is not None and layout.earlier and options.consistency == "auto":
-                notes.append(
-                    "held to the earlier file's cells, not to those of the last one, which came after the damage"
-                )
+                notes.append("true to the earlier file, not to the last one, which came after the damage")
         if picture.left_alone:
             notes.append(picture.left_alone)
         if picture.deep is not None and options.bit_depth == 8:

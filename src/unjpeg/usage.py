@@ -15,10 +15,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from unjpeg.console import complain
+from unjpeg.console import WILDCARDS, complain
 from unjpeg.errors import UnjpegError
+from unjpeg.interrupts import raise_on_ctrl_c
 
-__all__ = ["Command", "Commands", "suggest_file"]
+__all__ = ["Command", "Commands"]
 
 _IMPLIED = "restore"
 _OTHER = "Other commands"
@@ -29,8 +30,6 @@ _COLUMN = 24
 _KINDS = {" int range": " N", " float range": " X", " int": " N", " float": " X", " str": " TEXT", " path": " PATH"}
 """How a value is called that the option itself calls nothing."""
 
-_WILDCARDS = frozenset("*?[")
-
 
 class Command(TyperCommand):
     """One command: its help in groups, its epilog as it is written."""
@@ -39,7 +38,13 @@ class Command(TyperCommand):
         """As ever, but that a file whose name reads as options is asked about first."""
         if not ctx.resilient_parsing:
             _refuse_dashed_files(ctx, args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "possibilities", None):  # of an unknown option: old names are none
+                hidden = {name for param in self.params if getattr(param, "hidden", False) for name in param.opts}
+                error.possibilities = [name for name in error.possibilities if name not in hidden]  # type: ignore[attr-defined]
+            raise
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Arguments first, as one types them."""
@@ -70,7 +75,8 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        """As ever, but that Ctrl-C has its line."""
+        """As ever, but that Ctrl-C, which ended the program until now, ends what is at work, and has its line."""
+        raise_on_ctrl_c()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -106,18 +112,6 @@ class Commands(TyperGroup):
         _write_epilog(formatter, self.epilog)
 
 
-def suggest_file(missing: str) -> str:
-    """What may have been meant by a path where nothing is, as the end of a sentence; nothing if there is no idea."""
-    if _WILDCARDS & set(missing):
-        return "; a wildcard in quotes stays as it is: leave the quotes out, or name the folder"
-    folder, name = os.path.split(missing)
-    try:
-        near = get_close_matches(name, os.listdir(folder or "."), 1, 0.75)
-    except (OSError, ValueError):
-        return ""
-    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
-
-
 def _implies_restoring(args: Sequence[str], commands: Iterable[str], own_options: set[str]) -> bool:
     if not args or args[0] in commands or args[0] in own_options:
         return False
@@ -131,7 +125,7 @@ def _may_be_file(argument: str) -> bool:
     """Whether it is there, or is written as no command is: with a suffix, a folder or a wildcard."""
     if os.path.lexists(argument):
         return True
-    return not argument.startswith("-") and bool({".", "/", os.sep, *_WILDCARDS} & set(argument))
+    return not argument.startswith("-") and bool({".", "/", os.sep, *WILDCARDS} & set(argument))
 
 
 def _refuse_dashed_files(ctx: typer.Context, args: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -271,6 +272,9 @@ class _Slot:
             self.share = 0.0
 
     def _start(self, making: _Making) -> Connection:
+        if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # the process would start it, and that lets Ctrl-C through again
+            _hold_ctrl_c(True)
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(target=_work, args=(theirs, making))
         try:
