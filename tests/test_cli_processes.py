@@ -25,7 +25,7 @@ def test_a_pipe_sees_nothing_but_the_summary(
     assert ran.stdout == b""
     lines = told(ran.stderr.decode())
     assert [line.split(" -> ")[0].split(": ")[:2][-1] for line in lines] == inputs
-    assert "held to the file's cells" in lines[-1]
+    assert "true to the file" in lines[-1]
     assert files_below(folder / "out") == ["exif.png", "kitten.png", "stray.png"]
 
 

@@ -5,13 +5,13 @@
 >>> restored.save("photo.png")
 """
 
-import importlib
-import typing
+from __future__ import annotations
 
 from unjpeg.errors import (
     BadImageError,
     BusyError,
     ClusterError,
+    ExistsError,
     MeasurementError,
     ModelError,
     OtherTrainingError,
@@ -27,15 +27,19 @@ from unjpeg.errors import (
 )
 from unjpeg.version import __version__
 
-if typing.TYPE_CHECKING:
+TYPE_CHECKING = False  # importing typing, or importlib, would be most of what importing this costs
+if TYPE_CHECKING:
     from unjpeg.inspection import Inspection, Verification, inspect, verify
     from unjpeg.jpeg import Limits
     from unjpeg.restorer import Options, Report, Restoration, Restored, Restorer, restore
+
+del TYPE_CHECKING
 
 __all__ = [
     "BadImageError",
     "BusyError",
     "ClusterError",
+    "ExistsError",
     "Inspection",
     "Limits",
     "MeasurementError",
@@ -78,9 +82,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> typing.Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

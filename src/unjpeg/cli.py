@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,17 +19,20 @@ from unjpeg.console import (
     complain,
     describe_error,
     escape_line,
+    explain,
     in_options,
     needing_extra,
     progress_bar,
     run_safely,
     say,
 )
-from unjpeg.errors import ModelError, OutputError, UnjpegError
+from unjpeg.errors import ExistsError, ModelError, OutputError, UnjpegError
+from unjpeg.interrupts import loading, was_interrupted
+from unjpeg.usage import Command, Commands
 from unjpeg.version import __version__
 
 if TYPE_CHECKING:
-    from unjpeg.batch import Job, Outcome
+    from unjpeg.batch import Job, Outcome, Plan, Settings
     from unjpeg.inspection import Inspection, Verification
     from unjpeg.restorer import Report
 
@@ -37,11 +40,21 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unjpeg",
+    cls=Commands,
     help="Take compression artifacts out of JPEG images.",
+    epilog="""
+    Examples:
+      unjpeg photo.jpg                  restores it: photo.restored.png
+      unjpeg album/ -r -o restored/     restores all pictures of a folder
+      unjpeg inspect photo.jpg          what the file and its pixels say
+      unjpeg serve                      a page in the browser
+
+    unjpeg COMMAND --help has the options of each. unjpeg photo.jpg takes those of
+    restore.
+    """,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it takes [train] for a style and drops it
+    rich_markup_mode=None,  # unjpeg.usage draws the help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -80,48 +93,122 @@ def _options(
     pass
 
 
-MODELS = "fast, default, best (the mean over default's four flips: four times the work), or a model file's path"
-ModelOption = Annotated[str, typer.Option(help=f"{MODELS}.")]
+# The groups of ``restore --help``, in the order of its parameters.
+EVERYDAY, OUTPUT, BATCHES, LIMITS, ENGINE = "Everyday", "Output", "Batches", "Limits", "Engine"
+# And of the commands.
+DAILY, RESEARCH = "Everyday commands", "Many machines, and research"
+
+MODELS = "fast, default, best (four passes of default) or a model file's path"
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    """For shells; where nothing fits they offer files."""
+    return [name for name in ("fast", "default", "best") if name.startswith(incomplete)]
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(metavar="MODEL", help=f"{MODELS}.", rich_help_panel=EVERYDAY, autocompletion=_complete_model),
+]
 
 # What restore and cluster both take.
-OutputQualityOption = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Quality of JPEG (95) or WebP (lossless) output.")
+StrengthOption = Annotated[
+    float,
+    typer.Option(metavar="0..1", min=0, max=1, help="0 decodes only, 1 restores fully. [1]", rich_help_panel=EVERYDAY),
 ]
-StrengthOption = Annotated[float, typer.Option(min=0, max=1, help="0 decodes only, 1 restores fully.")]
-QualityOption = Annotated[
+AsQualityOption = Annotated[
     int | None,
-    typer.Option(min=1, max=100, help="Restore as if it looked like this JPEG quality: lower is smoother."),
+    typer.Option(
+        "--as-quality",
+        metavar="1..100",
+        min=1,
+        max=100,
+        help="Restore as if it looked like this JPEG quality: lower is smoother. Restores also what was never "
+        "compressed. [what its pixels look like]",
+        rich_help_panel=EVERYDAY,
+    ),
 ]
-ConsistencyOption = Annotated[
-    Consistency, typer.Option(help="Keep the result among the pictures that could have produced the file.")
+OldQualityOption = Annotated[int | None, typer.Option("--quality", min=1, max=100, hidden=True)]
+SalvageOption = Annotated[
+    bool,
+    typer.Option(
+        "--salvage",
+        help="Restore what decodes of a damaged JPEG instead of refusing it.",
+        rich_help_panel=EVERYDAY,
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=EVERYDAY)
+]
+OutputQualityOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1..100",
+        min=1,
+        max=100,
+        help="Of the file that is written. [JPEG 95, WebP lossless]",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 BitDepthOption = Annotated[
     BitDepth | None,
-    typer.Option(help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]"),
+    typer.Option(
+        help="Bits per channel of PNG and TIFF output. [8, or 16 if the file has more than 8]", rich_help_panel=OUTPUT
+    ),
 ]
-SalvageOption = Annotated[
-    bool, typer.Option("--salvage", help="Restore what decodes of a damaged JPEG instead of refusing it.")
+ConsistencyOption = Annotated[
+    Consistency,
+    typer.Option(
+        help="Stay true to the file: only pictures that it could have been made from. strict never looks at what came "
+        "before the file.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-TtaOption = Annotated[
+StripOption = Annotated[
     bool,
     typer.Option(
-        "--tta", help="Deprecated, see --model best: the mean over eight flips and rotations, eight times the work."
+        "--strip",
+        help="Write no metadata, no colour profile either; turn pictures upright.",
+        rich_help_panel=OUTPUT,
     ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object per input on standard output.", rich_help_panel=BATCHES),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there."
+        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there.",
+        rich_help_panel=ENGINE,
     ),
 ]
-StripOption = Annotated[
-    bool, typer.Option("--strip", help="Write no metadata, no colour profile either; turn pictures upright.")
+TtaOption = Annotated[
+    bool,
+    typer.Option(
+        "--tta",
+        help="Deprecated, see --model best: the mean over eight flips and rotations, eight times the work.",
+        rich_help_panel=ENGINE,
+    ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per input on standard output.")]
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=DAILY,
+    epilog="""
+    Examples:
+      unjpeg photo.jpg                      writes photo.restored.png beside it
+      unjpeg photo.jpg -o better.jpg        a JPEG again, of quality 95
+      unjpeg photo.jpg --strength 0.5       half-way: keeps more of the grain
+      unjpeg album/ -r -o restored/         a whole tree; first try with --dry-run
+      unjpeg album/ -r -o restored/ --resume   goes on, past what is done
+
+    Exit codes: 0 all done (also what --resume and --skip-existing pass over),
+    1 some inputs failed or would have been overwritten, 2 wrong usage,
+    130 interrupted.
+    """,
+)
 def restore(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures; - reads standard input.")
@@ -129,58 +216,115 @@ def restore(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE|DIR", help="Where to write; - is standard output. [beside the input]"
+            "--output",
+            "-o",
+            metavar="FILE|DIR",
+            help="Where to write; - is standard output. [beside the input]",
+            rich_help_panel=EVERYDAY,
         ),
     ] = None,
-    format: Annotated[
-        OutputFormat | None, typer.Option("--format", help="File format. [by the output's suffix, else png]")
-    ] = None,
     model: ModelOption = "default",
-    output_quality: OutputQualityOption = None,
     strength: StrengthOption = 1.0,
-    quality: QualityOption = None,
-    consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = None,
+    as_quality: AsQualityOption = None,
+    quality: OldQualityOption = None,
     salvage: SalvageOption = False,
-    tta: TtaOption = False,
-    strip: StripOption = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders below folders, too.")] = False,
     overwrite: OverwriteOption = False,
-    keep_times: Annotated[bool, typer.Option("--keep-times", help="Give outputs their input's times.")] = False,
-    as_json: JsonOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what an earlier run made from the same content in the same way.")
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Say nothing but what went wrong.", rich_help_panel=EVERYDAY),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    format: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="File format. [by the output's suffix, else png]", rich_help_panel=OUTPUT),
+    ] = None,
+    output_quality: OutputQualityOption = None,
+    bit_depth: BitDepthOption = None,
+    consistency: ConsistencyOption = "auto",
+    strip: StripOption = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Give outputs their input's times.", rich_help_panel=OUTPUT),
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders below folders, too.", rich_help_panel=BATCHES)
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Skip what an earlier run made from the same content in the same way.",
+            rich_help_panel=BATCHES,
+        ),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Skip what has a result already, whatever it was made from.",
+            rich_help_panel=BATCHES,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be written, and write nothing.", rich_help_panel=BATCHES),
+    ] = False,
+    as_json: JsonOption = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes for several pictures. [one per four cores]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=256,
+            help="Processes for several pictures. [one per four cores]",
+            rich_help_panel=BATCHES,
+        ),
     ] = None,
     max_memory: Annotated[
-        int | None, typer.Option(metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]")
+        int | None,
+        typer.Option(
+            metavar="MIB", min=1000, help="Memory for all of them, in MiB (about). [no limit]", rich_help_panel=LIMITS
+        ),
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="COUNT", min=1, help="Largest width times height. [268435456]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Largest width times height. [268435456]", rich_help_panel=LIMITS),
     ] = None,
     max_scans: Annotated[
-        int | None, typer.Option(metavar="COUNT", min=1, help="Most scans of a JPEG; a large one may have fewer. [500]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Most scans of a JPEG; a large one may have fewer. [500]",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     max_metadata: Annotated[
-        int | None, typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]")
+        int | None,
+        typer.Option(metavar="MIB", min=0, help="Most metadata in a JPEG, in MiB. [64]", rich_help_panel=LIMITS),
     ] = None,
-    max_file: Annotated[int | None, typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]")] = None,
-    runtime: Annotated[Runtime | None, typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]")] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = "cpu",
+    max_file: Annotated[
+        int | None,
+        typer.Option(metavar="MIB", min=1, help="Largest file, in MiB. [1024]", rich_help_panel=LIMITS),
+    ] = None,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]", rich_help_panel=ENGINE),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the network runs.", rich_help_panel=ENGINE)] = "cpu",
     precision: PrecisionOption = "auto",
+    tta: TtaOption = False,
 ) -> None:
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
-    # Started here, not at import: help and usage errors stay fast.
-    from unjpeg.batch import find_done, plan, restore_batch
-    from unjpeg.jpeg import Limits
-    from unjpeg.output import FORMATS
-    from unjpeg.restorer import Options
-    from unjpeg.settings import Settings
+    if overwrite and skip_existing:
+        raise typer.BadParameter("--overwrite and --skip-existing contradict each other")
+    with loading():  # here, not at the top: help and usage errors stay fast
+        from unjpeg.batch import find_done, plan
+        from unjpeg.jpeg import Limits
+        from unjpeg.output import FORMATS
+        from unjpeg.restorer import Options
+        from unjpeg.settings import Settings
 
     given = {
         "pixels": max_pixels,
@@ -188,6 +332,17 @@ def restore(
         "metadata_bytes": None if max_metadata is None else max_metadata * 2**20,
         "file_bytes": None if max_file is None else max_file * 2**20,
     }
+    try:
+        todo = plan(inputs, output, format, recursive=recursive)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json and any(job.target is None for job in todo.jobs):
+        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+    as_quality = _take_old_name(as_quality, quality, {job.format for job in todo.jobs})
+    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
+    if unfit:
+        holds = f"{', '.join(unfit)} holds no 16-bit pixels"
+        raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     settings = Settings(
         model=model,
         runtime=runtime,
@@ -195,7 +350,7 @@ def restore(
         precision=precision,
         options=Options(
             strength=strength,
-            quality=quality,
+            quality=as_quality,
             consistency=consistency,
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
@@ -207,94 +362,182 @@ def restore(
         overwrite=overwrite,
         keep_times=keep_times,
     )
-    try:
-        todo = plan(inputs, output, format, recursive=recursive)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    if as_json and any(job.target is None for job in todo.jobs):
-        raise typer.BadParameter("standard output cannot hold both the picture and --json")
-    unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
-    if unfit:
-        holds = f"{', '.join(unfit)} holds no 16-bit pixels"
-        raise typer.BadParameter(f"{holds}; choose png or tiff, or 8 bits")
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
-    _report_left_out(todo.left_out, as_json)
+    if as_json or not quiet:
+        _report_left_out(todo.left_out, as_json)
     if dry_run:
         due = find_done(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
-        fine = [_report_plan(job, done, settings.overwrite, as_json) for job, done in due]
+        fine = [_report_plan(job, done, settings.overwrite, skip_existing, as_json) for job, done in due]
         raise typer.Exit(0 if all(fine) and not todo.failures else 1)
-    failed, skipped = len(todo.failures), 0
+    as_asked = _restore_planned(
+        todo,
+        settings,
+        workers=workers,
+        max_memory_mib=max_memory,
+        resume=resume,
+        skip_existing=skip_existing,
+        as_json=as_json,
+        quiet=quiet,
+    )
+    if not as_asked:
+        raise typer.Exit(1)
+
+
+def _restore_planned(
+    todo: Plan,
+    settings: Settings,
+    *,
+    workers: int | None,
+    max_memory_mib: int | None,
+    resume: bool,
+    skip_existing: bool,
+    as_json: bool,
+    quiet: bool,
+) -> bool:
+    """Restore what is planned and say what became of it. Whether all is as it was asked for."""
+    from unjpeg.batch import restore_batch
+
+    several = len(todo.jobs) + len(todo.failures) > 1
+    counts: Counter[str] = Counter(failed=len(todo.failures))
+    in_the_way: list[Job] = []
     try:
-        with progress_bar(len(todo.jobs), hidden=as_json) as progress:
+        with progress_bar(len(todo.jobs), hidden=as_json or quiet) as progress:
             for outcome in restore_batch(
-                todo.jobs, settings, workers=workers, max_memory_mib=max_memory, resume=resume, progress=progress
+                todo.jobs,
+                settings,
+                workers=workers,
+                max_memory_mib=max_memory_mib,
+                resume=resume,
+                skip_existing=skip_existing,
+                progress=progress,
             ):
-                failed += outcome.error is not None
-                skipped += outcome.skipped
-                _report_outcome(outcome, as_json)
+                if outcome.error is not None and was_interrupted():
+                    raise KeyboardInterrupt
+                exists = isinstance(outcome.error, ExistsError)
+                counts[_fate(outcome)] += 1
+                if exists and several and not as_json:
+                    if not outcome.skipped:
+                        in_the_way.append(outcome.job)
+                elif as_json or outcome.error is not None or not quiet:
+                    _report_outcome(outcome, as_json)
     except KeyboardInterrupt:
         hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
         complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
         raise typer.Exit(130) from None
-    total = len(todo.jobs) + len(todo.failures)
-    if total > 1 and not as_json:
-        done = total - failed - skipped
-        typer.echo(f"{done} restored, {skipped} done earlier, {failed} failed", err=True)
-    if failed:
-        raise typer.Exit(1)
+    if several and not as_json and not quiet:
+        there = f", {counts['there']} there already" if counts["there"] else ""
+        typer.echo(
+            f"{counts['restored']} restored, {counts['done']} done earlier, {counts['failed']} failed{there}", err=True
+        )
+    if in_the_way:
+        complain(UnjpegError(_ways_past(in_the_way, settings)))
+    return not (counts["failed"] or in_the_way or (counts["there"] and not skip_existing))
 
 
-@app.command()
+def _fate(outcome: Outcome) -> str:
+    if isinstance(outcome.error, ExistsError):
+        return "there"
+    if outcome.error is not None:
+        return "failed"
+    return "done" if outcome.skipped else "restored"
+
+
+def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
+    """What to do about results that are there already."""
+    from unjpeg.batch import count_known
+
+    count = len(in_the_way)
+    known = count_known(in_the_way, settings)
+    if known == count:
+        known_words = "an earlier run made all of them this way"
+    elif known:
+        known_words = f"an earlier run made {known} of them this way"
+    else:
+        known_words = ""
+    resume = f"; {known_words}: --resume passes over those whose pictures are unchanged" if known else ""
+    them = f"{count} results are there already and were" if count > 1 else "one result is there already and was"
+    return f"{them} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
+
+
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def cluster(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Pictures or folders of pictures: paths, or URIs of a store.")
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures or folders of pictures: paths, or URIs of a store."),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Folder, as a path or a URI.")],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder, as a path or a URI.", rich_help_panel=EVERYDAY),
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=f"{MODELS}, here.", rich_help_panel=EVERYDAY)] = "default",
+    strength: StrengthOption = 1.0,
+    as_quality: AsQualityOption = None,
+    quality: OldQualityOption = None,
+    salvage: SalvageOption = False,
+    overwrite: OverwriteOption = False,
+    format: Annotated[OutputFormat, typer.Option("--format", help="File format.", rich_help_panel=OUTPUT)] = "png",
+    output_quality: OutputQualityOption = None,
+    bit_depth: BitDepthOption = None,
+    consistency: ConsistencyOption = "auto",
+    strip: StripOption = False,
     address: Annotated[
-        str | None, typer.Option(help="The Ray cluster. [$RAY_ADDRESS, else this machine alone]")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The Ray cluster. [$RAY_ADDRESS, else this machine alone]",
+            rich_help_panel=BATCHES,
+        ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Parquet table of results. [DIR/unjpeg-results.parquet]", rich_help_panel=BATCHES
+        ),
     ] = None,
-    format: Annotated[OutputFormat, typer.Option("--format", help="File format.")] = "png",
-    model: Annotated[str, typer.Option(help=f"{MODELS}, here.")] = "default",
-    output_quality: OutputQualityOption = None,
-    strength: StrengthOption = 1.0,
-    quality: QualityOption = None,
-    consistency: ConsistencyOption = "auto",
-    bit_depth: BitDepthOption = None,
-    salvage: SalvageOption = False,
-    tta: TtaOption = False,
-    strip: StripOption = False,
-    overwrite: OverwriteOption = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="At most so many at once. [all there is room for]")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="At most so many at once. [all there is room for]", rich_help_panel=BATCHES
+        ),
+    ] = None,
     cores: Annotated[
-        int | None, typer.Option(min=1, help="Of each worker. [4, or what the smallest machine has]")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Of each worker. [4, or what the smallest machine has]", rich_help_panel=BATCHES
+        ),
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="For a picture whose worker died, and for a store that fails.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="For a picture whose worker died, and for a store that fails.",
+            rich_help_panel=BATCHES,
+        ),
     ] = 3,
-    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.")] = "cpu",
-    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
+    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.", rich_help_panel=ENGINE)] = "cpu",
+    precision: PrecisionOption = "auto",
+    tta: TtaOption = False,
 ) -> None:
     """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
     if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
         raise typer.BadParameter("--strength must be from 0 to 1")
     with needing_extra("cluster"):
         from unjpeg.cluster import restore_on_cluster
-    from unjpeg.output import FORMATS
-    from unjpeg.restorer import Options
-    from unjpeg.settings import Settings
+        from unjpeg.output import FORMATS
+        from unjpeg.restorer import Options
+        from unjpeg.settings import Settings
 
+    as_quality = _take_old_name(as_quality, quality, {format})
     settings = Settings(
         model=model,
         device=device,
         precision=precision,
         options=Options(
             strength=strength,
-            quality=quality,
+            quality=as_quality,
             consistency=consistency,
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
@@ -329,14 +572,15 @@ def cluster(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def inspect(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures; - reads standard input.")],
     model: Annotated[str, typer.Option(help="Model that reads the quality from the pixels.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
     """Show what files say about themselves, and what their pixels say of earlier compressions."""
-    from unjpeg.inspection import inspect as inspect_file
+    with loading():
+        from unjpeg.inspection import inspect as inspect_file
 
     failed = False
     for file in files:
@@ -354,7 +598,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def verify(
     original: Annotated[str, typer.Argument(metavar="ORIGINAL.jpg", help="The JPEG file.")],
     restored: Annotated[str, typer.Argument(metavar="RESTORED", help="The picture made from it.")],
@@ -364,7 +608,8 @@ def verify(
 
     Exit code 1 if something contradicts the file; 0 also where nothing can be told, which it then says.
     """
-    from unjpeg.inspection import verify as verify_file
+    with loading():
+        from unjpeg.inspection import verify as verify_file
 
     try:
         verification = verify_file(original, restored)
@@ -389,7 +634,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name: see unjpeg.train.recipes.")],
     data: Annotated[
@@ -431,7 +676,7 @@ def train(
     )
 
 
-@app.command("data")
+@app.command("data", cls=Command, rich_help_panel=RESEARCH)
 def check_data(
     sets: Annotated[
         list[str] | None,
@@ -458,7 +703,7 @@ def check_data(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A stage-2 checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write (.unjpeg).")],
@@ -475,7 +720,7 @@ def export(
     typer.echo(f"wrote {out}", err=True)
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def adapt(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODELS}.")],
     target: Annotated[
@@ -505,7 +750,8 @@ def adapt(
     """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
-    from unjpeg.adapt.folders import AdaptationFolders
+    with loading():
+        from unjpeg.adapt.folders import AdaptationFolders
 
     AdaptationFolders.open(target, source, out)  # looked at before torch is loaded
     if by == "redegradation":
@@ -540,7 +786,7 @@ def adapt(
     )
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=DAILY)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8484,
@@ -564,9 +810,9 @@ def serve(
 ) -> None:
     """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
     with needing_extra("web"):
+        from unjpeg.batch import worker_count
         from unjpeg.web.app import serve as serve_page
         from unjpeg.web.workers import ServerLimits
-    from unjpeg.batch import worker_count
 
     serve_page(
         host,
@@ -585,7 +831,7 @@ def serve(
     )
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=RESEARCH)
 def benchmark(
     data: Annotated[
         list[str],
@@ -641,9 +887,21 @@ def _jpeg_degradation(quality: str, sampling: str) -> str:
     return f"jpeg-{quality.strip()}" + ("" if sampling == "4:2:0" else f"-{sampling}")
 
 
+def _take_old_name(as_quality: int | None, quality: int | None, formats: Collection[str]) -> int | None:
+    """What ``--as-quality`` is, under either name. Raises BadParameter if both are given."""
+    if quality is None:
+        return as_quality
+    if as_quality is not None:
+        raise typer.BadParameter("--quality is the old name of --as-quality: give one of them")
+    lossy = sorted({"jpeg", "webp"} & set(formats))
+    meant = f"; the quality of the {lossy[0]} that is written is --output-quality" if lossy else ""
+    say(f"note: --quality is called --as-quality now, and goes away with the next release{meant}")
+    return quality
+
+
 def _report_outcome(outcome: Outcome, as_json: bool) -> None:
     job, report = outcome.job, outcome.report
-    if outcome.error is not None:
+    if outcome.error is not None and not outcome.skipped:
         _report_failure(outcome.error, as_json, job.source)
     elif as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
@@ -668,20 +926,22 @@ def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
         typer.echo(escape_line(f"{len(files)} left out: {', '.join(parts)}"), err=True)
 
 
-def _report_plan(job: Job, done: bool, overwrite: bool, as_json: bool) -> bool:
+def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_json: bool) -> bool:
     """Whether nothing is in the job's way."""
+    words = ": done earlier" if done else ""
     try:
         if not done:
             job.check(overwrite or job.interrupted)
     except OutputError as error:
-        _report_failure(error, as_json, job.source)
-        return False
+        if not (skip_existing and isinstance(error, ExistsError)):
+            _report_failure(error, as_json, job.source)
+            return False
+        done, words = True, ": there already"
     if as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
         typer.echo(json.dumps(facts))
     else:
-        earlier = ": done earlier" if done else ""
-        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{earlier}"), err=True)
+        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
     return True
 
 
@@ -694,13 +954,13 @@ def _summary(job: Job, report: Report) -> str:
     if report.earlier:
         facts.append("restored as the JPEG that it was before")
     elif report.stated_quality is not None:
-        facts.append("held to the file's cells" if report.projected else "not held to the file's cells")
+        facts.append("true to the file" if report.projected else "not kept true to the file")
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
-    return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])
+    return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
 
 
 def _describe(inspection: Inspection) -> str:
@@ -762,19 +1022,18 @@ def _verdict(verification: Verification) -> str:
     if verification.earlier:
         quality = verification.earlier[0].quality
         lines.append(
-            f"  the file's picture was a JPEG of quality {quality} before: a restoration is held to that one's cells, "
-            "and leaves the file's own"
+            f"  the file's picture was a JPEG of quality {quality} before: a restoration stays true to that one, "
+            "and not to the file"
         )
     return "\n".join(lines)
 
 
 def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
+    message = explain(error, source)
     if as_json:
-        typer.echo(
-            json.dumps({"input": source, "ok": False, "error": in_options(str(error)), "kind": type(error).__name__})
-        )
+        typer.echo(json.dumps({"input": source, "ok": False, "error": message, "kind": type(error).__name__}))
     else:
-        complain(error)
+        complain(UnjpegError(message))
 
 
 def _plain(value: Report | Inspection | Verification) -> dict[str, Any]:

@@ -47,7 +47,7 @@ import ray.exceptions
 
 from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
 from unjpeg.batch.workers import CORES_PER_WORKER
-from unjpeg.errors import BadImageError, ClusterError, OutputError, TooLargeError, UnjpegError
+from unjpeg.errors import BadImageError, ClusterError, ExistsError, OutputError, TooLargeError, UnjpegError
 from unjpeg.files import make_file_key, place_file
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
@@ -429,7 +429,7 @@ class _Worker:
             made = Result(**kept["row"])
             return replace(made, source=str(source), output=str(target), status="restored" if ours else "done earlier")
         if exists and not (settings.overwrite or entry.begun):
-            raise OutputError(f"{target}: exists already; pass --overwrite to replace it")
+            raise ExistsError(f"{target}: exists already; pass --overwrite to replace it")
         tries = kept.get("tries", 0) if ours and entry.begun else 0
         if tries > order.retries:
             raise BadImageError(

@@ -6,6 +6,7 @@ __all__ = [
     "BadImageError",
     "BusyError",
     "ClusterError",
+    "ExistsError",
     "MeasurementError",
     "ModelError",
     "OtherTrainingError",
@@ -39,6 +40,10 @@ class TooLargeError(BadImageError):
 
 class OutputError(UnjpegError):
     """The result cannot be written there."""
+
+
+class ExistsError(OutputError):
+    """There is a file already where the result would go, and nobody asked for it to be replaced."""
 
 
 class ModelError(UnjpegError):

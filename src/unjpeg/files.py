@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unjpeg.errors import OutputError
+from unjpeg.errors import ExistsError, OutputError
 
 __all__ = [
     "check_target",
@@ -108,7 +108,7 @@ def report_errors(name: str) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise OutputError(f"{name}: exists already; pass overwrite=True to replace it") from error
+        raise ExistsError(f"{name}: exists already; pass overwrite=True to replace it") from error
     except OSError as error:
         raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
 

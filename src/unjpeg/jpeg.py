@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import struct
 import sys
 import tempfile
@@ -193,7 +194,9 @@ class JpegHeader:
     ) -> JpegHeader:
         precision, _, width, count = struct.unpack(">BHHB", frame[:6])
         if precision != 8:
-            raise UnsupportedImageError(f"{name}: has {precision} bits per sample; only 8-bit JPEGs can be restored")
+            raise UnsupportedImageError(
+                f"{name}: has {precision} bits per sample; convert it to a 16-bit PNG or TIFF first"
+            )
         if not width or not height:
             raise BadImageError(f"{name}: is a damaged JPEG (its header says {width}x{height} pixels)")
         if width * height > max_pixels:
@@ -206,7 +209,8 @@ class JpegHeader:
             raise BadImageError(f"{name}: is a damaged JPEG (impossible sampling factors)")
         if count == 4:
             kind = "YCCK" if adobe_transform == 2 else "CMYK"
-            raise UnsupportedImageError(f"{name}: is a {kind} JPEG; convert it to RGB first")
+            way_out = f"convert it to RGB first, for instance: vips icc_transform {shlex.quote(name)} rgb.png srgb"
+            raise UnsupportedImageError(f"{name}: is a {kind} JPEG; {way_out}")
         if count not in (1, 3):
             raise UnsupportedImageError(f"{name}: has {count} components; only grey and colour JPEGs can be restored")
         header = cls(width, height, sampling, _colour_space(specs, is_jfif, adobe_transform), progressive)

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,8 +145,9 @@ class ModelFile:
         shipped, passes = SELF_ENSEMBLES.get(name, (name, 1))
         source = shipped_models().get(shipped, Path(name))
         if not os.path.isfile(source):  # Path.is_file raises for names that are too long
-            known = ", ".join(model_names())
-            raise ModelError(f"{name}: no such model; shipped are: {known}; or give the path of a {SUFFIX} file")
+            known, near = ", ".join(model_names()), get_close_matches(name, model_names(), 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ModelError(f"{name}: no such model{meant}; shipped are: {known}; or give the path of a {SUFFIX} file")
         try:
             with zipfile.ZipFile(io.BytesIO(source.read_bytes())) as archive:
                 facts = json.loads(archive.read("model.json"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
 import sys
 import warnings
@@ -59,6 +60,17 @@ PIPE_SECONDS = 10.0
 """How long a named pipe may wait for somebody who writes to it."""
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"})
+
+_NO_PICTURES = (
+    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "is a JPEG XL picture, which has to be converted first"),
+    (re.compile(rb"(II\*\0|MM\0\*).{4}CR|....ftypcrx|FUJIFILM|IIRO|IIU\0", re.DOTALL), "is a camera's raw file"),
+    (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL), "is a drawing (SVG)"),
+    (re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE), "is a web page, saved in the picture's stead"),
+    (re.compile(rb"%PDF-"), "is a PDF document"),
+    (re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL), "is a video"),
+    (re.compile(rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!"), "is an archive, to be unpacked first"),
+)
+"""What people hand over that is no picture, by its first bytes."""
 
 _DEEP_FORMATS = ("PNG", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Whose files may have more than 8 bits per sample."""
@@ -177,8 +189,10 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
         raise TooLargeError(f"{name}: {problem}; make it smaller, or cut it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            raise UnsupportedImageError(f"{name}: is a HEIC picture; convert it to PNG or TIFF first") from error
-        raise BadImageError(f"{name}: is not a picture in a format that can be read") from error
+            way_out = "pip install 'unjpeg[formats]' reads it; or convert it to PNG or TIFF first"
+            raise UnsupportedImageError(f"{name}: is a HEIC picture; {way_out}") from error
+        what = next((what for start, what in _NO_PICTURES if start.match(data)), "is not a picture")
+        raise BadImageError(f"{name}: {what}; JPEG, PNG, TIFF, WebP, AVIF and BMP are read") from error
     if parts is None:
         return _from_pillow(image, name, limits, data)
     image.info.update(parts.info)
@@ -216,7 +230,8 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     saved = salvage(data, name, limits)
     height = saved.pixels.shape[0]
     notes: tuple[str, ...] = (
-        "salvaged from a damaged file, and not held to its cells: " + str(damage).removeprefix(f"{name}: "),
+        "salvaged from a damaged file, so that nothing tells whether it is true to it: "
+        + str(damage).removeprefix(f"{name}: "),
     )
     if saved.sound_rows < height:
         notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)

@@ -451,7 +451,7 @@ class Restorer:
                 knows what it could have been made from, so arrays are restored blind; so are Pillow images, but for
                 those opened from a JPEG file and not changed since, which are restored as that file.
             options: how.
-            progress: called with the finished share, 0..1, after each strip.
+            progress: called with the finished share, 0..1, after each tile.
             keywords: single options, by the names of ``Options``.
 
         Raises:
@@ -605,14 +605,13 @@ class Restorer:
             words = describe_history(layout.history, of_jpeg=picture.jpeg is not None, size=size)
             if not layout.layers:
                 notes += [
-                    f"{sentence}: left as it is. A quality makes it be restored all the same" for sentence in words
+                    f"{sentence}: left as it is; give a quality (quality=90) to restore it all the same"
+                    for sentence in words
                 ]
             else:
                 notes += [f"before this file: {sentence}" for sentence in words]
             if picture.jpeg is not None and layout.earlier and options.consistency == "auto":
-                notes.append(
-                    "held to the earlier file's cells, not to those of the last one, which came after the damage"
-                )
+                notes.append("true to the earlier file, not to the last one, which came after the damage")
         if picture.left_alone:
             notes.append(picture.left_alone)
         if picture.deep is not None and options.bit_depth == 8:
@@ -632,8 +631,22 @@ class Restorer:
         """The result's rows, alpha included, from top to bottom."""
         height = picture.pixels.shape[0]
         core = self.network.tiling.core if layout.layers else MAX_CORE
+        whole = sum(layer.pixels.shape[0] * layer.pixels.shape[1] for layer in layout.layers)
+        finished = 0
+
+        def counted(layer_tiles: Callable[[slice], Tiles]) -> Callable[[slice], Tiles]:
+            def tiles(rows: slice) -> Tiles:
+                nonlocal finished
+                for columns, tile in layer_tiles(rows):
+                    finished += tile.shape[0] * tile.shape[1]
+                    yield columns, tile
+                    if progress and finished < whole:
+                        progress(finished / whole)
+
+            return tiles
+
         layers = [
-            (layer, self._layer_strips(layer, layer_tiles, options))
+            (layer, self._layer_strips(layer, counted(layer_tiles), options))
             for layer, layer_tiles in zip(layout.layers, tiles, strict=True)
         ]
         decoded = picture.pixels if picture.deep is None or options.bit_depth == 8 else picture.deep
@@ -642,8 +655,8 @@ class Restorer:
             rows = slice(top, top + len(strip))
             top = rows.stop
             yield picture.with_alpha(strip, rows)
-            if progress:
-                progress(rows.stop / height)
+            if progress and (not layers or top == height):
+                progress(top / height)
 
     def _layer_tiles(self, layer: Layer, guidance: Guidance, passes: int) -> Callable[[slice], Tiles]:
         if self.network.tiling.core % _alignment(layer):  # of rare samplings, and tiles that the caller has chosen

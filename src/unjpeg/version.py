@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 __all__ = ["__version__", "machine", "source_commit", "source_hash"]
 
 __version__ = "0.1.0"
@@ -12,6 +10,7 @@ __version__ = "0.1.0"
 def source_commit() -> str | None:
     """The commit of the source tree that runs, marked if its code was changed; None for an installed package."""
     import subprocess
+    from pathlib import Path
 
     root = Path(__file__).parents[2]
     if not (root / "pyproject.toml").is_file():  # site-packages may lie inside somebody else's repository
@@ -55,6 +54,7 @@ def machine() -> dict[str, object]:
     """What the figures were measured on."""
     import os
     import platform
+    from pathlib import Path
 
     model = platform.processor() or platform.machine()
     try:

@@ -9,7 +9,7 @@
 
 from unjpeg.batch.journal import JournalEntry
 from unjpeg.batch.planning import JOURNAL, LEFT_OUT, NO_PICTURE, PICTURE_SUFFIXES, Job, Plan, output_names, plan
-from unjpeg.batch.workers import Outcome, find_done, restore_batch, worker_count
+from unjpeg.batch.workers import Outcome, count_known, find_done, restore_batch, worker_count
 from unjpeg.settings import Settings
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Settings",
+    "count_known",
     "find_done",
     "output_names",
     "plan",

@@ -71,6 +71,10 @@ class Journal:
             done = self._is_done(job)
             yield (replace(job, interrupted=True) if not done and self._is_interrupted(job) else job), done
 
+    def knows(self, job: Job) -> bool:
+        """Whether it says that the output was made in the same way; of which content is not looked at."""
+        return self._entry(job).settings == self._fingerprint
+
     def check(self, job: Job) -> None:
         """Fail before the work, not after it. Raises OutputError if there can be no journal."""
         place = self._place(job)

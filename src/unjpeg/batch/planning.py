@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from unjpeg.errors import BadImageError, OutputError, UnjpegError
+from unjpeg.errors import BadImageError, ExistsError, OutputError, UnjpegError
 from unjpeg.files import fold_case, ignores_case, is_same_file
 from unjpeg.output import FORMATS, format_of
 
@@ -61,8 +61,10 @@ class Job:
                     raise OutputError(f"{self.target}: cannot be written (the name is too long)") from error
         if self.source != "-" and exists and is_same_file(self.target, self.source):
             raise OutputError(f"{self.target}: is the input itself; choose another output")
+        if exists and os.path.isdir(self.target):
+            raise OutputError(f"{self.target}: is a folder; choose another output")
         if exists and not overwrite:
-            raise OutputError(f"{self.target}: exists already; pass --overwrite to replace it")
+            raise ExistsError(f"{self.target}: exists already; pass --overwrite to replace it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from unjpeg.batch.journal import Journal
 from unjpeg.batch.planning import Job
-from unjpeg.errors import BadImageError, OutputError, TooLargeError, UnjpegError
+from unjpeg.errors import BadImageError, ExistsError, OutputError, TooLargeError, UnjpegError
 from unjpeg.jpeg import Limits
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import shorten_reason
@@ -29,7 +30,7 @@ from unjpeg.restorer import Report
 from unjpeg.runtimes import check_engine, default_runtime
 from unjpeg.settings import Settings, fit_options
 
-__all__ = ["CORES_PER_WORKER", "Outcome", "find_done", "restore_batch", "worker_count"]
+__all__ = ["CORES_PER_WORKER", "Outcome", "count_known", "find_done", "restore_batch", "worker_count"]
 
 MEMORY_BASE_MIB = 1150
 MEMORY_PER_MEGAPIXEL_MIB = 15
@@ -42,7 +43,10 @@ CORES_PER_WORKER = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job: a report, an error, or ``skipped`` (done earlier, from the same content, the same way)."""
+    """What became of a job: a report, an error, or ``skipped``: done earlier, from the same content, the same way.
+
+    With an ExistsError, ``skipped`` means that there is a file already which was to be passed over.
+    """
 
     job: Job
     report: Report | None = None
@@ -57,6 +61,7 @@ def restore_batch(
     workers: int | None = None,
     max_memory_mib: int | None = None,
     resume: bool = False,
+    skip_existing: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Outcome]:
     """Restore pictures and write them, in worker processes if there are several.
@@ -67,6 +72,7 @@ def restore_batch(
             not fit at all fails.
         resume: skip what the journal says is done. A journal is kept in the batch's output folder; results beside their
             inputs have one only if this is set.
+        skip_existing: what exists where a result would go, whatever it is, is ``skipped`` and no mere error.
         progress: called with the number of finished pictures, parts of them included.
 
     Raises:
@@ -79,19 +85,31 @@ def restore_batch(
     for job, done in journal.find_done(jobs) if resume else ((job, False) for job in jobs):
         if done:
             yield Outcome(job, skipped=True)
-        else:
+            continue
+        try:
+            job.check(settings.overwrite or job.interrupted)
             waiting.append(job)
+        except ExistsError as error:  # known without a worker
+            yield Outcome(job, error=error, skipped=skip_existing)
+        except OutputError as error:
+            yield Outcome(job, error=error)
     finished = len(jobs) - len(waiting)
 
     def show(parts: float) -> None:
         if progress:
             progress(finished + parts)
 
+    def passed_over(outcome: Outcome) -> Outcome:
+        """Another program may have put a file there since."""
+        return replace(outcome, skipped=True) if skip_existing and isinstance(outcome.error, ExistsError) else outcome
+
     show(0)
-    if len(waiting) <= 1:
+    if not waiting:
+        return
+    if len(waiting) == 1:
         worker = _Worker(settings, journal, None, _limits_in(max_memory_mib, settings.limits))
         for job in waiting:
-            yield worker.run(job, show)
+            yield passed_over(worker.run(job, show))
         return
 
     count = worker_count(workers, max_memory_mib)
@@ -104,17 +122,23 @@ def restore_batch(
                 too_large.append(outcome.job)
                 continue
             finished += 1
-            yield outcome
+            yield passed_over(outcome)
     if too_large:
         with _Pool(1, settings, journal, cores, _limits_in(max_memory_mib, settings.limits)) as pool:
             for outcome in pool.map(too_large, show):
                 finished += 1
-                yield outcome
+                yield passed_over(outcome)
 
 
 def find_done(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool]]:
     """Jobs as a batch that goes on would do them, and whether each is done already. Raises ModelError."""
     return Journal(settings.fingerprint, beside_inputs=True).find_done(jobs)
+
+
+def count_known(jobs: Sequence[Job], settings: Settings) -> int:
+    """How many outputs a journal knows as made in the same way, from whatever content. Raises ModelError."""
+    journal = Journal(settings.fingerprint, beside_inputs=True)
+    return sum(map(journal.knows, jobs))
 
 
 def worker_count(wanted: int | None, max_memory_mib: int | None) -> int:
@@ -248,6 +272,9 @@ class _Slot:
             self.share = 0.0
 
     def _start(self, making: _Making) -> Connection:
+        if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # the process would start it, and that lets Ctrl-C through again
+            _hold_ctrl_c(True)
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(target=_work, args=(theirs, making))
         try:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import shlex
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,9 @@ def export_file(
 def find_recipe(name: str) -> Recipe:
     """Raises SettingError if there is none."""
     if name not in RECIPES:
-        raise SettingError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
+        near = get_close_matches(name, RECIPES, 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise SettingError(f"no recipe {name!r}{meant}; there are: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
 
 
