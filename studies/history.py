@@ -1,7 +1,9 @@
 """How often a picture's history is read right, how often it is seen where there is none, and how long it takes.
 
-Run from a checkout: ``python -m studies.history FOLDER... --out results/history.json [--every N]``. Each picture, taken
-as never compressed, is compressed in all the ways of the table; ``--times`` measures seconds instead.
+Run from a checkout: ``python -m studies.history FOLDER... --out results/history.json [--every N]``. Every picture of
+the folders, and every drawing of ``studies/drawings.py``, is looked at as it is, never compressed. Every so many-th of
+the first folder is also compressed in all the ways of the table, of the drawings once only. ``--times 0.4,12,100``
+measures seconds instead.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import argparse
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from studies.drawings import draw_all
 from unjpeg.evaluate.pairs import Pixels8
 from unjpeg.evaluate.results import put_results
 from unjpeg.history import History, read_history
@@ -73,57 +76,75 @@ def of_file(data: bytes) -> History:
     return read_history(image.pixels, image)
 
 
-def cases(pixels: Pixels8) -> Iterator[tuple[str, History, tuple[int, int, int] | None]]:
-    """Name, what was read, and the truth: row and column of the grid modulo 8, and the quality; None without one."""
-    yield "clean", read_history(pixels), None
-    for subsampling, name in ((2, "420"), (0, "444")):
+Truth = tuple[int, int, int] | None
+"""Row and column of the grid modulo 8, and the quality; None without an earlier JPEG."""
+
+
+def list_singles(pixels: Pixels8) -> Iterator[tuple[str, History, Truth]]:
+    """What is read of JPEGs that were compressed once."""
+    for subsampling in (2, 0):
+        for quality in SINGLES:
+            yield "single, libjpeg", of_file(encode(pixels, quality, subsampling)), None
+            yield "single, mozjpeg's table", of_file(encode(pixels, quality, subsampling, MOZJPEG)), None
+            yield "single, flat table", of_file(encode(pixels, quality, subsampling, (16,) * 64)), None
+
+
+def list_earlier(pixels: Pixels8) -> Iterator[tuple[str, History, Truth]]:
+    """What is read of pictures that were a JPEG before."""
+    for subsampling in (2, 0):
         for quality in QUALITIES:
             decoded = JpegImage.decode(encode(pixels, quality, subsampling)).pixels
             for top, left in CROPS:
-                truth = (-top % 8, -left % 8, quality)
-                yield f"png {name} {quality}", read_history(decoded[top:, left:]), truth
+                yield f"PNG of {quality}", read_history(decoded[top:, left:]), (-top % 8, -left % 8, quality)
         for first, second in PAIRS:
             decoded = JpegImage.decode(encode(pixels, first, subsampling)).pixels
             for top, left in SHIFTS:
-                kind = "shifted" if top or left else "same grid"
-                truth = (-top % 8, -left % 8, first)
-                yield (
-                    f"{kind} {name} {first}-{second}",
-                    of_file(encode(decoded[top:, left:], second, subsampling)),
-                    truth,
-                )
-        for quality in SINGLES:
-            yield f"single {name}", of_file(encode(pixels, quality, subsampling)), None
-            yield f"single mozjpeg {name}", of_file(encode(pixels, quality, subsampling, MOZJPEG)), None
-            yield f"single flat {name}", of_file(encode(pixels, quality, subsampling, (16,) * 64)), None
+                again = of_file(encode(decoded[top:, left:], second, subsampling))
+                yield f"{first} then {second}, cut {top},{left}", again, (-top % 8, -left % 8, first)
 
 
-def confusion(pictures: list[Path]) -> dict[str, dict[str, int]]:
-    """Per case: pictures, found, of these with the right grid, and quality; called clean."""
+def count_clean(pictures: Iterable[tuple[str, Pixels8]]) -> dict[str, dict[str, int]]:
+    """Per set: pictures that were never compressed, called clean, and taken for JPEGs."""
     table: dict[str, dict[str, int]] = {}
-    for picture in pictures:
-        with Image.open(picture) as image:
-            pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-        for name, history, truth in cases(pixels):
-            row = table.setdefault(name, {"of": 0, "found": 0, "grid": 0, "quality": 0, "clean": 0})
-            row["of"] += 1
-            row["clean"] += history.verdict == "clean"
-            if history.regions:
-                earlier = history.regions[0].earlier
-                row["found"] += 1
-                if truth:
-                    row["grid"] += (earlier.top % 8, earlier.left % 8) == truth[:2]
-                    row["quality"] += (earlier.top % 8, earlier.left % 8, earlier.quality) == truth
+    for name, pixels in pictures:
+        row = table.setdefault(name, {"of": 0, "clean": 0, "compressed": 0})
+        verdict = read_history(pixels).verdict
+        row["of"] += 1
+        row["clean"] += verdict == "clean"
+        row["compressed"] += verdict == "compressed"
     return table
 
 
-def seconds(picture: Path) -> dict[str, float]:
+def count_found(readings: Iterable[tuple[str, History, Truth]]) -> dict[str, dict[str, int]]:
+    """Per case: files, found, of these with the right grid, and with the right quality, too; called clean."""
+    table: dict[str, dict[str, int]] = {}
+    for name, history, truth in readings:
+        row = table.setdefault(name, {"of": 0, "found": 0, "grid": 0, "quality": 0, "clean": 0})
+        row["of"] += 1
+        row["clean"] += history.verdict == "clean"
+        if history.regions:
+            earlier = history.regions[0].earlier
+            row["found"] += 1
+            if truth:
+                row["grid"] += (earlier.top % 8, earlier.left % 8) == truth[:2]
+                row["quality"] += (earlier.top % 8, earlier.left % 8, earlier.quality) == truth
+    return table
+
+
+def load_pictures(folders: Sequence[Path]) -> Iterator[tuple[str, Pixels8]]:
+    """The folder's name and the pixels of each picture."""
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in {".png", ".webp", ".bmp"}:
+                with Image.open(path) as image:
+                    yield folder.name, np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
+def measure_seconds(small: Image.Image, megapixels: Sequence[float]) -> dict[str, float]:
     """Least of three, by megapixels and kind."""
-    with Image.open(picture) as opened:
-        small = opened.convert("RGB")
     out = {}
-    for megapixels in (0.4, 12.0):
-        side = (round((megapixels * 1e6 * 4 / 3) ** 0.5), round((megapixels * 1e6 * 3 / 4) ** 0.5))
+    for size in megapixels:
+        side = (round((size * 1e6 * 4 / 3) ** 0.5), round((size * 1e6 * 3 / 4) ** 0.5))
         pixels = np.asarray(small.resize(side, Image.Resampling.LANCZOS))
         image = JpegImage.decode(encode(pixels, 75, 2))
         twice = JpegImage.decode(encode(image.pixels[4:, 4:], 90, 2))
@@ -138,7 +159,7 @@ def seconds(picture: Path) -> dict[str, float]:
                 start = time.perf_counter()
                 read_history(*what)
                 times.append(time.perf_counter() - start)
-            out[f"{megapixels} {kind}"] = round(min(times), 3)
+            out[f"{size:g} {kind}"] = round(min(times), 3)
     return out
 
 
@@ -148,16 +169,22 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/history.json"))
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--times", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawings; thresholds were chosen with 100 and 200")
+    parser.add_argument("--times", help="megapixels, with commas between")
     arguments = parser.parse_args()
-    suffixes = {".png", ".webp", ".bmp", ".jpg"}
-    pictures = [path for folder in arguments.folders for path in sorted(folder.iterdir()) if path.suffix in suffixes]
-    pictures = pictures[:: arguments.every]
     stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if arguments.times:
-        stored["seconds"] = seconds(pictures[0])
+        _, first = next(load_pictures(arguments.folders))
+        stored["seconds"] = measure_seconds(Image.fromarray(first), [float(one) for one in arguments.times.split(",")])
     else:
-        stored[" ".join(folder.name for folder in arguments.folders)] = confusion(pictures)
+        clean = count_clean([*load_pictures(arguments.folders), *draw_all(arguments.seed)])
+        some = [pixels for _, pixels in load_pictures(arguments.folders[:1])][:: arguments.every]
+        drawn = [pixels for _, pixels in draw_all(arguments.seed)][:: arguments.every]
+        photographs = count_found(
+            reading for one in some for list_ in (list_earlier, list_singles) for reading in list_(one)
+        )
+        drawings = count_found(reading for one in drawn for reading in list_singles(one))
+        stored |= {"every": arguments.every, "clean": clean, "photographs": photographs, "drawings": drawings}
     put_results(arguments.out, stored)
 
 

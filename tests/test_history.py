@@ -158,6 +158,27 @@ def test_drawings_have_no_history() -> None:
         assert not of_file(jpeg(drawing, 60)).regions
 
 
+def squares(size: int, seed: int) -> Pixels:
+    """A few colours in squares, placed so that a grid half a block off is the picture's own."""
+    rng = np.random.default_rng(seed)
+    count = 192 // size
+    art = rng.integers(0, 256, (10, 3))[rng.integers(0, 10, (count, count)) * (rng.random((count, count)) < 0.4)]
+    return np.kron(art.transpose(2, 0, 1), np.ones((size, size))).transpose(1, 2, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("quality", [30, 70, 95, 98])
+def test_squares_of_a_drawing_are_no_grid(quality: int) -> None:
+    for size, seed in ((2, 1), (4, 2), (4, 3), (8, 4)):
+        for tables in ({}, {"qtables": [[16] * 64] * 2}):
+            assert not of_file(jpeg(squares(size, seed), quality, 0, **tables)).regions
+
+
+def test_of_a_drawing_compressed_twice_the_first_is_found() -> None:
+    for size, seed in ((3, 1), (5, 2), (7, 3)):
+        (region,) = of_file(jpeg(decoded(squares(size, seed), 20)[3:, 5:], 90)).regions
+        assert (region.earlier.top % 8, region.earlier.left % 8, region.earlier.quality) == (5, 3, 20)
+
+
 def test_a_gradient_that_repeats_has_no_table_of_its_own() -> None:
     rows, columns = np.mgrid[:256, :256]
     for across, down in ((7, 6), (8, 6), (5, 4)):
@@ -168,6 +189,33 @@ def test_a_gradient_that_repeats_has_no_table_of_its_own() -> None:
 def test_a_clean_drawing_is_clean() -> None:
     for drawing in drawings()[1:7]:
         assert read_history(drawing).verdict == "clean"
+
+
+def smooth_drawings() -> list[Pixels]:
+    """Gradients, flat, and shapes with soft edges on a gradient."""
+    rows, columns = np.mgrid[:256, :256]
+    gradient = np.stack([rows / 2 + 40, columns / 3 + 60, (rows + columns) / 4 + 30], axis=2)
+    shapes = gradient.copy()
+    for row, column, reach in ((80, 90, 50), (170, 180, 40)):
+        cover = np.clip(reach - np.hypot(rows - row, columns - column) + 0.5, 0, 1)[..., None]
+        shapes += cover * (np.array([220, 30, 90]) - shapes)
+    dots = np.where((rows * 7 + columns * 3) % 11 < 4, 0, 255)
+    return [np.rint(one).astype(np.uint8) for one in (gradient, gradient[..., 0], shapes, np.full((96, 96), 90), dots)]
+
+
+def test_what_is_exactly_smooth_is_clean() -> None:
+    for drawing in smooth_drawings():
+        assert read_history(drawing).verdict == "clean"
+
+
+@pytest.mark.parametrize(("codec", "quality"), [("WEBP", 50), ("WEBP", 90), ("JPEG", 50), ("JPEG", 90)])
+@pytest.mark.parametrize("scale", [0.75, 1.0, 1.25])
+def test_smooth_drawings_of_a_codec_are_not_clean(codec: str, quality: int, scale: float) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(smooth_drawings()[2]).save(stream, codec, quality=quality)
+    picture = Image.open(stream).convert("RGB")
+    size = (round(picture.width * scale), round(picture.height * scale))
+    assert read_history(np.asarray(picture.resize(size, Image.Resampling.BICUBIC))).verdict != "clean"
 
 
 def test_a_photograph_with_grain_was_not_compressed() -> None:

@@ -5,7 +5,7 @@ Else it may have been compressed and then scaled, or by another codec.
 There is evidence for the first. Lossy codecs take away the finest detail where there is little of it and leave waves
 beside edges; so noise that reaches down into every corner, or edges with exactly flat areas beside them, are signs that
 nothing was taken. A photograph's statistics of that kind are weighed by a small network, which ``studies/cleanness.py``
-trains; drawings by a rule.
+trains; drawings by rules.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, dct_blocks
 
-__all__ = ["CLEAN", "FEATURES", "cleanness", "drawing_is_clean", "features"]
+__all__ = ["CLEAN", "FEATURES", "cleanness", "drawing_is_clean", "features", "is_exactly_drawn"]
 
 CLEAN = 0.3
 """``cleanness`` from which a picture counts as never compressed."""
@@ -142,6 +143,118 @@ def _beside_edges(squares: NDArray[np.uint8]) -> tuple[float, float]:
                 small += int(np.count_nonzero((near > 0) & (near <= _SMALL_STEP)))
                 total += near.size
     return equal / max(total, 1), small / max(total, 1)
+
+
+def is_exactly_drawn(pixels: NDArray[np.uint8]) -> bool:
+    """Whether all that is smooth is as smooth as whole levels can be, up to the edges; or there are a few levels alone.
+
+    Beside edges lossy codecs leave waves, and in gradients steps. A picture that is flat shows neither, and has nothing
+    to lose.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, 3)``, at least 32 x 32.
+    """
+    squares = _large_squares(pixels)
+    if _has_few_levels(squares):
+        return True
+    few = _smooth_pixels(squares[:: max(1, len(squares) // 50)])  # of a photograph these are enough
+    if few.rough > 20 * EXACT_ROUGH * few.smooth:
+        return False
+    found = _smooth_pixels(squares)
+    if found.rough > EXACT_ROUGH * found.smooth or found.wavy > EXACT_WAVY * found.beside:
+        return False
+    inner = len(squares) * (_LARGE - 2 * _REACH) ** 2
+    # Where there are edges, what lies beside them must be seen.
+    return found.smooth >= EXACT_SMOOTH * inner and (found.near >= EXACT_NEAR * inner or not _has_edges(squares))
+
+
+_LARGE, _REACH, _BLURRED = 32, 7, 2
+"""Pixels: side of a window; how far waves reach from an edge; how far its own blur does."""
+
+_SLIGHT_EDGE, _CLEAR_EDGE = 8, 24
+"""Levels between neighbours."""
+
+EXACT_ROUGH = 0.0005
+"""Share of the pixels away from edges that may lie off the line through their neighbours."""
+
+EXACT_WAVY = 0.03
+"""The same of those beside clear edges, slight edges counted: strong waves look like edges."""
+
+EXACT_SMOOTH, EXACT_NEAR = 0.1, 0.02
+"""Share of a picture's pixels that must lie away from edges, and beside edges but off their blur."""
+
+EXACT_LEVELS, EXACT_CONTRAST = 8, 64
+
+
+def _large_squares(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Windows whose inner parts lie side by side, or evenly spread, ``(N, 32, 32, C)``."""
+    height, width = pixels.shape[:2]
+    step = _LARGE - 2 * _REACH
+    rows, columns = (height - _LARGE) // step + 1, (width - _LARGE) // step + 1
+    picks = np.unique(np.linspace(0, rows * columns - 1, min(rows * columns, 600)).astype(np.int64))
+    view = np.lib.stride_tricks.sliding_window_view(pixels.reshape(height, width, -1), (_LARGE, _LARGE), axis=(0, 1))
+    out: NDArray[np.int16] = np.moveaxis(view[picks // columns * step, picks % columns * step], 1, 3).astype(np.int16)
+    return out
+
+
+def _has_few_levels(squares: NDArray[np.int16]) -> bool:
+    counts = np.bincount(squares[..., squares.shape[3] // 2].ravel(), minlength=256).nonzero()[0]
+    return len(counts) <= EXACT_LEVELS and int(np.ptp(counts)) >= EXACT_CONTRAST and len(counts) > 1
+
+
+def _has_edges(squares: NDArray[np.int16]) -> bool:
+    return any(bool((np.abs(np.diff(squares, axis=axis)) > _SLIGHT_EDGE).any()) for axis in (1, 2))
+
+
+class _Smooth(NamedTuple):
+    """Counts of pixels.
+
+    Attributes:
+        smooth: away from edges.
+        near: of these within reach of a clear edge.
+        rough: of those away from edges, not on the line through their neighbours.
+        beside: within reach of clear edges, and off their blur.
+        wavy: of these, not on the line.
+    """
+
+    smooth: int
+    near: int
+    rough: int
+    beside: int
+    wavy: int
+
+
+def _smooth_pixels(squares: NDArray[np.int16]) -> _Smooth:
+    slight = np.zeros(squares.shape[:3], np.bool_)
+    clear, bent = slight.copy(), slight.copy()
+    for axis in (1, 2):
+        steps = np.diff(squares, axis=axis)
+        size = np.moveaxis(np.abs(steps).max(axis=3), axis, 1)
+        for found, least in ((slight, _SLIGHT_EDGE), (clear, _CLEAR_EDGE)):
+            edge, along = size > least, np.moveaxis(found, axis, 1)
+            along[:, 1:] |= edge
+            along[:, :-1] |= edge
+        bends = np.abs(np.diff(steps, axis=axis)).max(axis=3) > 1
+        np.moveaxis(bent, axis, 1)[:, 1:-1] |= np.moveaxis(bends, axis, 1)
+    inner = (slice(None), slice(_REACH, -_REACH), slice(_REACH, -_REACH))
+    smooth, bent = ~_grown(slight, _BLURRED)[inner], bent[inner]
+    blurred = _grown(clear, _BLURRED)
+    reached = _grown(blurred, _REACH - 1 - _BLURRED)[inner]
+    beside = reached & ~blurred[inner]
+    counted = (smooth, smooth & reached, smooth & bent, beside, beside & bent)
+    return _Smooth(*(int(np.count_nonzero(one)) for one in counted))
+
+
+def _grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Every place within so many rows and columns of one that is set."""
+    for axis in (1, 2):
+        out = mask.copy()
+        here, there = np.moveaxis(out, axis, 0), np.moveaxis(mask, axis, 0)
+        for shift in range(1, by + 1):
+            here[shift:] |= there[:-shift]
+            here[:-shift] |= there[shift:]
+        mask = out
+    return mask
 
 
 DRAWING_EQUAL = 0.3

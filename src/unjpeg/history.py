@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean
+from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean, is_exactly_drawn
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -200,7 +200,7 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if regions:
         regions.sort(key=lambda region: -region.height * region.width)
         return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
-    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN):
+    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN or is_exactly_drawn(pixels)):
         return History("clean")
     return History("undecided")
 
@@ -334,6 +334,7 @@ class _View:
             or reading.levels < min(LEAST_LEVELS, 0.8 * inside.sum())
             or reading.breadth < least_breadth
             or inside.mean() < LEAST_SHARE
+            or not lattice.agrees(reading, inside)
         ):
             return None
         # Whatever repeats is made of multiples of something.
@@ -415,9 +416,7 @@ class _Lattice:
 
     def read_table(self, among_N: NDArray[np.bool_], noise_88: NDArray[np.float64]) -> _Reading:
         """The table that these blocks show best."""
-        among = among_N & ~self.flat & ~self.clipped
-        if among.sum() < _MIN_WINDOWS:
-            among = among_N
+        among = self._telling(among_N)
         return _read_table(
             self._bins_N6[among],
             [bins[among] for bins in self._off_bins_N6],
@@ -426,6 +425,29 @@ class _Lattice:
             self._grid.tables,
             self._grid.may_be_own,
         )
+
+    def _telling(self, among_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        telling = among_N & ~self.flat & ~self.clipped
+        return telling if telling.sum() >= _MIN_WINDOWS else among_N
+
+    def agrees(self, reading: _Reading, among_N: NDArray[np.bool_]) -> bool:
+        """Whether the table's frequencies, and the blocks one by one, all speak for it.
+
+        Of a drawing some do by far, which is enough in a sum: a few kinds of block, taken over and over, may be
+        multiples of something by chance. An earlier file quantised all of them.
+        """
+        bins_N6 = self._bins_N6[self._telling(among_N)]
+        nats_N6 = np.stack([reading.ratios_6B[n].take(bins_N6[:, n]) for n in range(BLOCK * BLOCK)], axis=1)
+        agreeing = float((nats_N6.sum(axis=1) > 0).mean())
+        gains_6 = nats_N6.sum(axis=0)
+        against = -float(np.minimum(gains_6, 0).sum()) / max(float(np.maximum(gains_6, 0).sum()), 1e-9)
+        if reading.quality < SURE_QUALITY:
+            return agreeing >= MOST_AGREE and against <= NOTHING_AGAINST
+        if against <= LITTLE_AGAINST:
+            return agreeing >= SOME_AGREE
+        mixed = np.random.default_rng(0).integers(1, 2**40, BLOCK * BLOCK) * 2 + 1
+        kinds = len(np.unique(bins_N6 @ mixed)) / len(bins_N6)
+        return agreeing >= MANY_AGREE and kinds >= MANY_KINDS and against <= MUCH_AGAINST
 
     def fitting(self, reading: _Reading) -> NDArray[np.int8]:
         """Whether each block's surroundings follow the comb: 1, -1 (not), or 0 (cannot be told); ``shape``."""
@@ -548,6 +570,19 @@ LEAST_BREADTH = 14.0
 CLEAR_LEAD, CLEAR_BREADTH = 0.8, 5.0
 """Where a place leads by so many nats per window, so many frequencies are enough. Of single JPEGs of photographs none
 leads by more than 0.3."""
+
+SURE_QUALITY = 9
+"""Below it steps are so large that the squares of a picture made of squares can pass for them."""
+
+SOME_AGREE, MANY_AGREE, MOST_AGREE = 0.7, 0.9, 0.97
+"""Share of a JPEG's blocks that must speak for a table: where no frequency speaks against it, where some do, and where
+its quality is low."""
+
+NOTHING_AGAINST, LITTLE_AGAINST, MUCH_AGAINST = 0.001, 0.0025, 0.05
+"""What frequencies that speak against a table say, of what the others say for it."""
+
+MANY_KINDS = 0.75
+"""Share of a JPEG's blocks that are unlike all others, from which on it counts as no drawing."""
 
 LEAST_LEVELS = 1000
 """Pairs of frequency and magnitude that occur in a region, or 0.8 a block: of patterns that repeat there are few."""
@@ -1062,6 +1097,8 @@ ALIGNED_EVIDENCE = 0.6
 _MOST_STEPS = 200
 ALIGNED_LEVELS = 20
 ALIGNED_BREADTH = 3.0
+ALIGNED_AGAINST = 0.15
+"""What frequencies that speak against a table may say, of what the others say for it: of true pairs 0.04."""
 
 
 def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
@@ -1075,6 +1112,8 @@ def _aligned_reading(jpeg: JpegImage) -> tuple[int, bool, float] | None:
         return None
     # Of drawings a few levels are taken over and over, and may all be multiples by chance.
     if _breadth(gains_6) < ALIGNED_BREADTH:
+        return None
+    if -np.minimum(scores_6Q[:, best], 0).sum() > ALIGNED_AGAINST * gains_6.sum():
         return None
     if _occupied_levels(jpeg.components[0], _standard_tables()[best]) < ALIGNED_LEVELS:
         return None
