@@ -61,10 +61,15 @@ def list_commands(document: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("document", ALL, ids=name_document)
 def test_commands_and_their_options_exist(document: Path) -> None:
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    commands = group.commands
     for words in list_commands(document):
         command = commands.get(words[0], commands["restore"])
-        known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+        known = {
+            name
+            for parameter in [*command.params, *group.params]
+            for name in [*parameter.opts, *parameter.secondary_opts]
+        }
         options = {word.split("=")[0] for word in words if re.match("--?[a-z]", word)} - {"--help", "--version"}
         assert options <= known, " ".join(words)
 
