@@ -88,12 +88,12 @@ def link_packages(folder: Path, wanted: Iterable[str], own: list[str]) -> Path:
     return folder
 
 
-def name_environment(packages: Path | None) -> dict[str, str]:
+def name_environment(packages: Path | None, home: Path) -> dict[str, str]:
     """That of a shell which has never seen this program."""
-    kept = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "HTTPS_PROXY", "HTTP_PROXY")
+    kept = ("LANG", "TMPDIR", "SSL_CERT_FILE", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "HTTPS_PROXY", "HTTP_PROXY")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "HOME": str(home)}
     if packages is not None:
         environment |= {"PYTHONPATH": str(packages), "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
     return environment
@@ -121,7 +121,7 @@ def requirements(wheel: Path) -> list[str]:
 def test_an_extra_brings_what_it_is_for(wheel: Path, requirements: list[str], extra: str, tmp_path: Path) -> None:
     """Installed by pip, which looks at each requirement; imported with nothing else in reach."""
     packages = link_packages(tmp_path / "packages", [f"unjpeg[{extra}]"], requirements)
-    environment = name_environment(packages)
+    environment = name_environment(packages, tmp_path)
     pip = tmp_path / "pip"
     pip.mkdir()
     (pip / "pip").symlink_to(Path(pytest.importorskip("pip").__file__).parent)
@@ -158,11 +158,13 @@ def test_the_readme_s_commands_do_what_they_say(requirements: list[str], tmp_pat
     (checkout / "snippet.py").write_text(read_blocks(ROOT / "README.md", "python"), encoding="utf-8")
     script = "\n".join(["set -ex", *commands[:serving], "python snippet.py", commands[serving]])
     (checkout / "readme.sh").write_text(script, encoding="utf-8")
-    said = checked(["bash", "readme.sh"], checkout, name_environment(packages))
+    said = checked(["bash", "readme.sh"], checkout, name_environment(packages, tmp_path))
     if FROM_INDEX:
         print(said)
     assert '"status"' in said
-    assert f"{checkout}/.venv/" in checked([".venv/bin/python", "-m", "site"], checkout, name_environment(packages))
+    assert f"{checkout}/.venv/" in checked(
+        [".venv/bin/python", "-m", "site"], checkout, name_environment(packages, tmp_path)
+    )
     written = {"photo.restored.png", "half.png", "quick.png", "smooth.png", "photo.png", "examples/kitten.restored.png"}
     written |= {"restored/one.png", "restored/older/two.png"}
     assert [name for name in sorted(written) if not (checkout / name).is_file()] == []
