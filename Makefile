@@ -12,7 +12,7 @@ METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
   --method printed:FBCNN --method printed:DAGN
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-web check bench long fuzz faults memory audit format clean
+.PHONY: help demo wheel test test-web test-install check bench long fuzz faults memory audit format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -20,11 +20,18 @@ help: ## Show this list
 demo: $(VENV)/installed ## Set up, restore a bundled JPEG, and draw a before/after picture
 	$(BIN)/python examples/demo.py
 
+wheel: $(VENV)/python-ready ## Build the package into dist/, to be installed with pip, pipx or uv
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
 test: $(VENV)/installed-dev ## Set up with the test and training extras, run all tests
 	$(BIN)/python -m pytest -m "not browser"
 
 test-web: $(VENV)/installed-browser ## Try the page in a headless Chromium (Debian's package chromium)
 	$(BIN)/python -m pytest -m browser
+
+test-install: $(VENV)/installed-dev ## Follow the README in an empty environment, with packages from the index
+	UNJPEG_FROM_INDEX=1 $(BIN)/python -m pytest -s tests/test_readme.py
 
 check: $(VENV)/installed-dev ## Format, lint, types, fast tests: before each commit
 	$(BIN)/ruff format --check .

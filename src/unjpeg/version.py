@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["__version__", "machine", "source_commit", "source_hash"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def source_commit() -> str | None:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "docs/research/results.md",
-    "docs/robustness.md",
+    "docs/research/robustness.md",
     "docs/research/experiments.md",
     "docs/research/carn-da.md",
 )

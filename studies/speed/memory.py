@@ -1,7 +1,8 @@
 """Peak memory of the command ``unjpeg restore``, by the picture's size.
 
 ``python -m studies.speed.memory`` restores a JPEG of each size in a process of its own, as a user would, asks the
-system for that process' peak resident memory, and appends to ``results/memory.json``. docs/robustness.md has the table.
+system for that process' peak resident memory, and appends to ``results/memory.json``.
+docs/research/robustness.md has the table.
 """
 
 from __future__ import annotations

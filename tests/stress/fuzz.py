@@ -4,7 +4,7 @@
 what must not be: crashes (the child died), hangs (more than ten seconds of processor time, or five minutes), errors
 that are not the package's own, outputs left half-written, originals changed. Any of them ends in exit code 1 and
 leaves the file in ``--keep``. With ``--coverage`` atheris chooses the mutations that reach new code (``pip install
-'unjpeg[fuzz]'``), and no network runs. ``--out`` keeps the counts, for docs/robustness.md.
+'unjpeg[fuzz]'``), and no network runs. ``--out`` keeps the counts, for docs/research/robustness.md.
 """
 
 from __future__ import annotations
