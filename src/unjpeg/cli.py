@@ -790,7 +790,12 @@ def adapt(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8484,
-    model: ModelOption = "default",
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME|FILE", help="To choose among, again for each; the first is the usual. [default, fast, best]"
+        ),
+    ] = [],  # noqa: B006
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, help="Processes that restore. [one per four cores]")
     ] = None,
@@ -798,8 +803,14 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=268, help="Largest picture.")] = 50,
     max_requests: Annotated[int, typer.Option(min=1, max=10_000, help="At work or waiting at once.")] = 32,
     time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, max=86_400, help="For one step on one picture.")
-    ] = 120,
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=86_400,
+            help="For one step on one picture; 0 sets none. [none for this computer alone, 120 for others]",
+        ),
+    ] = None,
     hold: Annotated[
         int, typer.Option(metavar="MIB", min=0, help="Memory of each process for pictures between requests.")
     ] = 512,
@@ -811,17 +822,20 @@ def serve(
     """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
     with needing_extra("web"):
         from unjpeg.batch import worker_count
+        from unjpeg.web.app import OFFERED, is_private
         from unjpeg.web.app import serve as serve_page
         from unjpeg.web.workers import ServerLimits
 
+    if time_limit is None:
+        time_limit = 0 if is_private(host, allow_host) else 120
     serve_page(
         host,
         port,
-        model=model,
+        models=model or OFFERED,
         limits=ServerLimits(
             upload_bytes=max_upload * 2**20,
             pixels=int(max_megapixels * 1e6),
-            seconds=time_limit,
+            seconds=time_limit or None,
             requests=max_requests,
             held_bytes=hold * 2**20,
         ),

@@ -27,7 +27,13 @@ class UnjpegError(Exception):
 
 
 class BadImageError(UnjpegError):
-    """The input is missing, unreadable, truncated, corrupt, or no picture at all."""
+    """The input is missing, unreadable, truncated, corrupt, or no picture at all.
+
+    Attributes:
+        salvageable: what ``salvage=True`` would restore of it ("97 of its 120 rows"); None where nothing decodes.
+    """
+
+    salvageable: str | None = None
 
 
 class UnsupportedImageError(BadImageError):

@@ -165,7 +165,11 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
             raise
         except BadImageError as error:
             if not salvage_damaged:
-                raise BadImageError(f"{error}{_what_salvaging_gives(data, name, limits)}") from error
+                salvageable = _what_salvaging_gives(data, name, limits)
+                way_out = f"; salvage=True restores {salvageable}" if salvageable else ""
+                refusal = BadImageError(f"{error}{way_out}")
+                refusal.salvageable = salvageable
+                raise refusal from error
             return _salvaged(data, name, limits, error)
         return Picture(
             name,
@@ -215,15 +219,14 @@ def _left_behind(trailing_bytes: int) -> tuple[str, ...]:
     return (f"{trailing_bytes:,} bytes behind the picture (a video, further pictures) are not carried over",)
 
 
-def _what_salvaging_gives(data: bytes, name: str, limits: Limits) -> str:
-    """What to add to a message about a damaged file; nothing if nothing of it decodes."""
+def _what_salvaging_gives(data: bytes, name: str, limits: Limits) -> str | None:
+    """What can be restored of a damaged file; None if nothing of it decodes."""
     try:
         saved = salvage(data, name, limits)
     except BadImageError:
-        return ""
+        return None
     height, rows = saved.pixels.shape[0], saved.sound_rows
-    saves = f"{rows} of its {height} rows" if rows < height else f"its {height} rows, in part coarsely or wrongly"
-    return f"; salvage=True restores {saves}"
+    return f"{rows} of its {height} rows" if rows < height else f"its {height} rows, in part coarsely or wrongly"
 
 
 def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> Picture:

@@ -483,12 +483,19 @@ class Restorer:
         return self._restoration(picture, layout, tiles, options, read, progress)
 
     def run_network(
-        self, picture: Picture, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
+        self,
+        picture: Picture,
+        options: Options = DEFAULTS,
+        *,
+        progress: Callable[[float], None] | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> NetworkOutput:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
         Args:
             options: of which ``quality`` and ``tta`` count here, and whether ``consistency`` is strict.
+            progress: called with the finished share, 0..1, when the network starts and after each tile. What it
+                raises ends the work.
             keywords: single options.
 
         Raises:
@@ -498,20 +505,31 @@ class Restorer:
         options = replace(options, **keywords)
         layout = self._lay_out(picture, options)
         guidances, read = self._guide_layers(layout, options)
-        passes = self._passes(options.tta)
+        passes, count = self._passes(options.tta), len(layout.layers)
+
+        def report(number: int, share: float) -> None:
+            if progress:
+                progress((number + share) / count)
+
         layers = tuple(
-            self.network.restore_whole(layer.pixels, guidance, passes)
-            for layer, guidance in zip(layout.layers, guidances, strict=True)
+            self.network.restore_whole(layer.pixels, guidance, passes, partial(report, number))
+            for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True))
         )
         return NetworkOutput(picture, layout, layers, read, options)
 
     def finish(
-        self, output: NetworkOutput, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
+        self,
+        output: NetworkOutput,
+        options: Options = DEFAULTS,
+        *,
+        progress: Callable[[float], None] | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> Restored:
         """The rest of ``restore``: the same pixels, bit for bit. The output is not changed.
 
         Args:
             options: all but ``quality`` and ``tta``, which are the network's.
+            progress: called with the finished share, 0..1, after each strip. What it raises ends the work.
             keywords: single options.
 
         Raises:
@@ -520,11 +538,11 @@ class Restorer:
         ran = output.options
         options = replace(replace(options, **keywords), quality=ran.quality, tta=ran.tta)
         if options.strength == 0 or output.picture.left_alone:
-            return self._restoration(output.picture, Layout(()), (), options, None, None).finish()
+            return self._restoration(output.picture, Layout(()), (), options, None, progress).finish()
         if (options.consistency == "strict") != (ran.consistency == "strict"):
             raise ValueError("strict looks at the file alone: run the network for it anew")
         tiles = tuple(map(_tiles_of, output.layers))
-        return self._restoration(output.picture, output.layout, tiles, options, output.read_quality, None).finish()
+        return self._restoration(output.picture, output.layout, tiles, options, output.read_quality, progress).finish()
 
     def _passes(self, tta: bool) -> int:
         return WHOLE_ENSEMBLE if tta else self.model_file.description.passes

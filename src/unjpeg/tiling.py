@@ -79,6 +79,15 @@ class Tiling:
     core: int
     halo: int
 
+    def seen_pixels(self, height: int, width: int) -> int:
+        """Pixels that the network sees of such a picture in one pass, halos counted: what its work grows with."""
+
+        def seen(length: int) -> int:
+            starts = range(0, length, self.core)
+            return sum(min(length, start + self.core + self.halo) - max(0, start - self.halo) for start in starts)
+
+        return seen(height) * seen(width)
+
     @classmethod
     def suited_to(cls, description: Description, precision: ChosenPrecision) -> Tiling:
         """The largest core that the network's memory allows, and the halo that its precision needs."""
@@ -114,12 +123,29 @@ class TiledNetwork:
         core = self.tiling.core
         return (slice(top, min(top + core, height)) for top in range(0, height, core))
 
-    def restore_whole(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int = 1) -> NDArray[np.float32]:
-        """All of a picture, ``(H, W)`` or ``(H, W, 3)``, range 0..255 but not clipped to it."""
+    def restore_whole(
+        self,
+        pixels: NDArray[np.uint8],
+        guidance: Guidance,
+        passes: int = 1,
+        progress: Callable[[float], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """All of a picture, ``(H, W)`` or ``(H, W, 3)``, range 0..255 but not clipped to it.
+
+        Args:
+            passes: as ``restore_ahead`` takes them.
+            progress: called with the finished share, 0..1: at the start, and after each tile.
+        """
         whole = np.empty(pixels.shape, np.float32)
+        done = 0
+        if progress:
+            progress(0.0)
         for rows in self.strips(pixels.shape[0]):
             for columns, tile in self._restore_strip(pixels, guidance, rows, passes):
                 whole[rows, columns] = tile
+                done += tile[..., 0].size if tile.ndim == 3 else tile.size
+                if progress:
+                    progress(done / (pixels.shape[0] * pixels.shape[1]))
         return whole
 
     def restore_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int = 1) -> Callable[[slice], Tiles]:

@@ -16,7 +16,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -45,19 +45,24 @@ from unjpeg.output import FORMATS
 from unjpeg.restorer import DEFAULTS, Options
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
-from unjpeg.web.darkroom import FileKind
-from unjpeg.web.workers import ServerLimits, Workers, check_machine
+from unjpeg.web.darkroom import FileKind, Frame
+from unjpeg.web.jobs import Job, Jobs
+from unjpeg.web.workers import ARRIVAL_SECONDS, ServerLimits, Workers, check_machine
 
-__all__ = ["create_app", "serve"]
+__all__ = ["OFFERED", "create_app", "is_private", "serve"]
+
+OFFERED: Final = ("default", "fast", "best")
+"""The models that visitors choose among, if none is named."""
 
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/server.js": ("server.js", "text/javascript; charset=utf-8"),
     "/zip.js": ("zip.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/examples/kitten.jpg": ("examples/kitten.jpg", "image/jpeg"),
-    "/examples/kitten-saved-twice.jpg": ("examples/kitten-saved-twice.jpg", "image/jpeg"),
+    "/examples/beach-saved-twice.jpg": ("examples/beach-saved-twice.jpg", "image/jpeg"),
 }
 """Everything that the page consists of, by address: no folder is served."""
 
@@ -104,6 +109,8 @@ class LookQuery(BaseModel):
     consistency: Literal["auto", "strict", "off"] = Field(
         "auto", description="Keep the result among the pictures that could have produced the file."
     )
+
+    model: str | None = Field(None, max_length=4096, description="One of those that `GET api/models` lists.")
 
     def options(self) -> Options:
         return Options(strength=self.strength, quality=self.quality, consistency=self.consistency)
@@ -154,8 +161,56 @@ class OpenQuery(BaseModel):
     salvage: bool = _SALVAGE
 
 
-class ResidualQuery(LookQuery):
-    """How to restore, and how much to amplify the difference."""
+def _area(value: str) -> tuple[int, ...]:
+    """Of a query: "left,top,width,height"."""
+    try:
+        left, top, width, height = (int(part) for part in value.split(","))
+    except ValueError:
+        raise ValueError("must be left,top,width,height in pixels") from None
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ValueError("must lie in the picture")
+    return left, top, width, height
+
+
+Area = Annotated[
+    tuple[int, int, int, int] | None,
+    BeforeValidator(_area, json_schema_input_type=str),
+    Field(description="Show this part alone: left,top,width,height in pixels of the upright picture."),
+]
+Reduce = Annotated[int, Field(ge=1, le=64, description="Show the mean of so many by so many pixels as one.")]
+
+
+class FrameQuery(BaseModel):
+    """What part to show, how small."""
+
+    model_config = ConfigDict(extra="forbid")
+    area: Area = None
+    reduce: Reduce = 1
+
+    def frame(self) -> Frame:
+        return Frame(self.area, self.reduce)
+
+
+class ViewQuery(LookQuery):
+    """How to restore, and what part to show, how small."""
+
+    area: Area = None
+    reduce: Reduce = 1
+
+    def frame(self) -> Frame:
+        return Frame(self.area, self.reduce)
+
+
+class SizeQuery(BaseModel):
+    """Of a picture, in pixels."""
+
+    model_config = ConfigDict(extra="forbid")
+    width: int = Field(1000, ge=1, le=100_000)
+    height: int = Field(1000, ge=1, le=100_000)
+
+
+class ResidualQuery(ViewQuery):
+    """How to restore, what to show, and how much to amplify the difference."""
 
     gain: float = Field(8.0, ge=1, le=64, allow_inf_nan=False, description="Middle grey plus this times the change.")
 
@@ -223,14 +278,23 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return _answer_error(status, {"kind": kind, "message": message}, headers)
+
+
+def _answer_error(status: int, error: Mapping[str, str], headers: Mapping[str, str] | None = None) -> JSONResponse:
     if status == 503:
         headers = {"retry-after": str(_RETRY_SECONDS), **(headers or {})}
-    return JSONResponse({"error": {"kind": kind, "message": message}}, status, headers)
+    return JSONResponse({"error": error}, status, headers)
+
+
+def _describe_error(error: UnjpegError) -> dict[str, str]:
+    described = {"kind": type(error).__name__, "message": str(error)}
+    salvageable = error.salvageable if isinstance(error, BadImageError) else None
+    return described | ({"salvageable": salvageable} if salvageable else {})
 
 
 def create_app(
-    model: str = "default",
-    *,
+    *models: str,
     limits: ServerLimits = ServerLimits(),  # noqa: B008 (frozen)
     workers: int = 1,
     threads: int | None = None,
@@ -239,7 +303,8 @@ def create_app(
     """The application, for any ASGI server, in one process of it: pictures are held per process.
 
     Args:
-        model: a shipped model's name or a model file's path.
+        models: shipped models' names or model files' paths to choose among, the first one the usual one. ``OFFERED`` if
+            none is named.
         workers: processes that restore, one picture at a time each.
         threads: CPU threads of each; by default the cores are shared out.
         allowed_hosts: names that the server is reached by, beside numeric addresses and localhost.
@@ -249,20 +314,28 @@ def create_app(
         UnjpegError: the machine has no semaphores for the processes.
     """
     check_machine()
-    description = ModelFile.read(model).description
+    models = models or OFFERED
+    names = [ModelFile.read(model).description.name for model in models]
     team: Workers | None = None
+    jobs: Jobs | None = None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal team
+        nonlocal team, jobs
         share = threads or max(1, allowed_cores() // workers)
-        team = Workers(model, count=workers, threads=share, limits=limits)
-        chores = [asyncio.create_task(team.warm_up()), asyncio.create_task(team.expire(_EXPIRE_EVERY_SECONDS))]
+        team = Workers(*models, count=workers, threads=share, limits=limits)
+        jobs = Jobs(team, limits.held_seconds)
+        chores = [
+            asyncio.create_task(team.warm_up()),
+            asyncio.create_task(team.expire(_EXPIRE_EVERY_SECONDS)),
+            asyncio.create_task(_expire(jobs)),
+        ]
         try:
             yield
         finally:
             for chore in chores:
                 chore.cancel()
+            jobs.stop()
             team.stop()
 
     app = FastAPI(
@@ -282,15 +355,33 @@ def create_app(
         assert team is not None, "the application has not been started"
         return team
 
+    def the_jobs() -> Jobs:
+        assert jobs is not None, "the application has not been started"
+        return jobs
+
+    def chosen(query: LookQuery) -> tuple[int, str | None]:
+        """The model's number, and its name if it is not the first."""
+        if query.model is None:
+            return 0, None
+        if query.model not in names:
+            raise HTTPException(422, f"model: this server offers {', '.join(names)}")
+        number = names.index(query.model)
+        return number, models[number] if number else None
+
+    def holder(key: str) -> int:
+        """Number of the worker that holds a picture."""
+        number = int(key.partition("-")[0])
+        if number >= the_team().count:
+            raise PictureGoneError("this picture is no longer held; send it again")
+        return number
+
     async def on_upload(request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
         data = await _read_upload(request, limits)
         number = the_team().idlest()  # only now: while they are sent, many uploads would all find the same one
         return await the_team().run(number, function, data, *arguments, abandoned=request.is_disconnected)
 
     async def on_held(request: Request, key: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        number = int(key.partition("-")[0])
-        if number >= the_team().count:
-            raise PictureGoneError("this picture is no longer held; send it again")
+        number = holder(key)
         with the_team().admitted():
             return await the_team().run(number, function, key, *arguments, abandoned=request.is_disconnected)
 
@@ -301,18 +392,27 @@ def create_app(
         return {
             "status": "ok",
             "version": __version__,
-            "model": description.name,
+            "model": names[0],
             "workers": the_team().count,
             "requests_at_work": the_team().at_work,
             "limits": asdict(limits),
         }
+
+    @app.get("/api/models", tags=["server"])
+    async def list_models(query: Annotated[SizeQuery, Query()]) -> list[dict[str, Any]]:
+        """The models to choose among, the usual one first, and the seconds each takes here with such a picture.
+
+        As measured with what was restored since the server started; null until something was.
+        """
+        seconds = the_team().expect_seconds(query.height, query.width)
+        return [{"name": name, "seconds": took} for name, took in zip(names, seconds, strict=True)]
 
     @app.post("/api/restore", tags=["one request"], openapi_extra=_UPLOAD, response_class=Response)
     async def restore(request: Request, query: Annotated[RestoreQuery, Query()]) -> Response:
         """A file in, the restored file out. The report is in the header `unjpeg-report`, as JSON."""
         kind = query.kind()
         with the_team().admitted():
-            data, report = await on_upload(request, darkroom.restore_once, query.options(), kind)
+            data, report = await on_upload(request, darkroom.restore_once, query.options(), kind, chosen(query)[1])
         return _file_response(data, kind.format, {"unjpeg-report": json.dumps(report)})
 
     @app.post("/api/inspect", tags=["one request"], openapi_extra=_UPLOAD)
@@ -334,36 +434,63 @@ def create_app(
             )
         return {"key": key, **facts}
 
+    def tell(job: Job) -> JSONResponse:
+        if job.error is not None:
+            raise job.error
+        return JSONResponse(the_jobs().describe(job), 202 if job.state in ("waiting", "working") else 200)
+
+    @app.post("/api/pictures/{key}/work", tags=["held pictures"])
+    async def start_work(key: Key, query: Annotated[LookQuery, Query()]) -> JSONResponse:
+        """Start restoring, so that what is asked for next is there at once. Answers as `GET` does, without waiting.
+
+        Another work on the same picture is given up.
+        """
+        return tell(await the_jobs().start(key, holder(key), query.options(), chosen(query)))
+
+    @app.get("/api/pictures/{key}/work", tags=["held pictures"])
+    async def watch_work(key: Key) -> JSONResponse:
+        """How far it is: `state` (waiting, working, done, cancelled), `share` 0..1, `seconds_left` or null."""
+        return tell(the_jobs().find(key))
+
+    @app.delete("/api/pictures/{key}/work", tags=["held pictures"], status_code=204)
+    async def cancel_work(key: Key) -> None:
+        """Give up restoring: at once while it waits, else at the next tile."""
+        the_jobs().cancel(key)
+
     @app.get("/api/pictures/{key}/decoded", tags=["held pictures"], response_class=Response)
-    async def decoded(request: Request, key: Key) -> Response:
+    async def decoded(request: Request, key: Key, query: Annotated[FrameQuery, Query()]) -> Response:
         """The picture as the file has it: a PNG to look at, upright."""
-        return _view(await on_held(request, key, darkroom.show_picture, "decoded", DEFAULTS, 1.0))
+        return _view(await on_held(request, key, darkroom.show_picture, "decoded", DEFAULTS, 1.0, None, query.frame()))
 
     @app.get("/api/pictures/{key}/restored", tags=["held pictures"], response_class=Response)
-    async def restored(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> Response:
+    async def restored(request: Request, key: Key, query: Annotated[ViewQuery, Query()]) -> Response:
         """The result: a PNG to look at, upright, without metadata."""
-        return _view(await on_held(request, key, darkroom.show_picture, "restored", query.options(), 1.0))
+        arguments = (query.options(), 1.0, chosen(query)[1], query.frame())
+        return _view(await on_held(request, key, darkroom.show_picture, "restored", *arguments))
 
     @app.get("/api/pictures/{key}/residual", tags=["held pictures"], response_class=Response)
     async def residual(request: Request, key: Key, query: Annotated[ResidualQuery, Query()]) -> Response:
         """What was changed, amplified, around middle grey: a PNG to look at, upright."""
-        return _view(await on_held(request, key, darkroom.show_picture, "residual", query.options(), query.gain))
+        arguments = (query.options(), query.gain, chosen(query)[1], query.frame())
+        return _view(await on_held(request, key, darkroom.show_picture, "residual", *arguments))
 
     @app.get("/api/pictures/{key}/check", tags=["held pictures"])
     async def check(request: Request, key: Key, query: Annotated[LookQuery, Query()]) -> dict[str, Any]:
         """What was done, and what `verify` says of the result, in figures and in words."""
-        facts: dict[str, Any] = await on_held(request, key, darkroom.check_picture, query.options())
+        facts: dict[str, Any] = await on_held(request, key, darkroom.check_picture, query.options(), chosen(query)[1])
         return facts
 
     @app.get("/api/pictures/{key}/file", tags=["held pictures"], response_class=Response)
     async def file(request: Request, key: Key, query: Annotated[FileQuery, Query()]) -> Response:
         """The result as a file, with the metadata: what `POST api/restore` answers."""
         kind = query.kind()
-        return _file_response(await on_held(request, key, darkroom.save_picture, query.options(), kind), kind.format)
+        arguments = (query.options(), kind, chosen(query)[1])
+        return _file_response(await on_held(request, key, darkroom.save_picture, *arguments), kind.format)
 
     @app.delete("/api/pictures/{key}", tags=["held pictures"], status_code=204)
     async def close_picture(request: Request, key: Key) -> None:
         """Forget a picture now; unused ones are forgotten by themselves."""
+        the_jobs().cancel(key)
         await on_held(request, key, darkroom.close_picture)
 
     return app
@@ -389,13 +516,15 @@ async def _read_upload(request: Request, limits: ServerLimits) -> bytes:
         raise too_long
     data = bytearray()
     try:
-        async with asyncio.timeout(limits.seconds):
+        async with asyncio.timeout(limits.seconds or ARRIVAL_SECONDS):
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > limits.upload_bytes:
                     raise too_long
     except TimeoutError:
-        raise HTTPException(408, f"the file did not arrive within {limits.seconds:.0f} seconds") from None
+        raise HTTPException(
+            408, f"the file did not arrive within {limits.seconds or ARRIVAL_SECONDS:.0f} seconds"
+        ) from None
     except ClientDisconnect:
         raise HTTPException(400, "the file did not arrive whole") from None
     return bytes(data)
@@ -406,7 +535,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def ours(_: Request, error: Exception) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        return _error(status, type(error).__name__, str(error))
+        assert isinstance(error, UnjpegError)
+        return _answer_error(status, _describe_error(error))
 
     async def not_valid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -441,11 +571,27 @@ def _add_page(app: FastAPI) -> None:
         add(address, (folder / name).read_bytes(), media_type)
 
 
+async def _expire(jobs: Jobs) -> None:
+    while True:
+        await asyncio.sleep(_EXPIRE_EVERY_SECONDS)
+        jobs.expire()
+
+
+def is_private(host: str, allowed_hosts: Sequence[str]) -> bool:
+    """Whether a server is for its own computer alone: not reached from elsewhere, and not behind a proxy."""
+    if allowed_hosts:
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def serve(
     host: str,
     port: int,
     *,
-    model: str = "default",
+    models: Sequence[str] = OFFERED,
     limits: ServerLimits = ServerLimits(),  # noqa: B008 (frozen)
     workers: int = 1,
     allowed_hosts: Sequence[str] = (),
@@ -461,7 +607,7 @@ def serve(
         ModelError: the model is not there.
         OutputError: the address cannot be listened on.
     """
-    app = create_app(model, limits=limits, workers=workers, allowed_hosts=allowed_hosts)
+    app = create_app(*models, limits=limits, workers=workers, allowed_hosts=allowed_hosts)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)

@@ -11,6 +11,7 @@ import io
 import tempfile
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,18 +27,22 @@ from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
 from unjpeg.settings import fit_options
+from unjpeg.web.gauges import Gauges
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
 __all__ = [
     "Darkroom",
     "FileKind",
+    "Frame",
     "View",
+    "calibrate",
     "check_picture",
     "close_picture",
     "expire_pictures",
     "inspect_once",
     "open_darkroom",
     "open_picture",
+    "prepare_picture",
     "restore_once",
     "save_picture",
     "show_picture",
@@ -48,6 +53,11 @@ View = Literal["decoded", "restored", "residual"]
 
 _THIS = "this file"
 """What messages call it: whoever sent it knows its name, and the server need not."""
+
+_NETWORK_SHARE = 0.95
+"""Of the progress that is shown; the rest is strength, projection and rounding."""
+
+_CALIBRATION_SIDE = 512
 
 _SHOWN_PNG_LEVEL = 1
 """Of zlib: views are sent once and thrown away; level 4, the files', takes half as long again."""
@@ -61,6 +71,27 @@ class FileKind:
     output_quality: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What to show of a picture, for pages that need not have all of it.
+
+    Attributes:
+        area: (left, top, width, height) in pixels of the upright picture, cut to it; None is all.
+        reduce: each pixel shown is the mean of so many by so many.
+    """
+
+    area: tuple[int, int, int, int] | None = None
+    reduce: int = 1
+
+    def cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """``(H, W)`` or ``(H, W, C)``, upright. At least one pixel of it is left."""
+        if self.area is None:
+            return pixels
+        height, width = pixels.shape[:2]
+        left, top = min(self.area[0], width - 1), min(self.area[1], height - 1)
+        return pixels[top : top + max(1, self.area[3]), left : left + max(1, self.area[2])]
+
+
 @dataclass
 class _Held:
     """A picture and what was last made of it; ``used`` is by ``time.monotonic``."""
@@ -68,9 +99,9 @@ class _Held:
     picture: Picture
     used: float
     output: NetworkOutput | None = None
-    output_for: tuple[int | None, bool] | None = None
+    output_for: tuple[str | None, int | None, bool] | None = None
     rendered: Restored | None = None
-    rendered_for: Options | None = None
+    rendered_for: tuple[str | None, Options] | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -86,15 +117,28 @@ class Darkroom:
     """Holds pictures by key and renders them. For one thread.
 
     Args:
-        restorer: restores them.
+        restorer: restores them, unless another is named.
         limits: what a file may ask for; what asks for more is refused, from the header.
-        held_bytes: pictures beyond this are dropped, the longest unused first; the one in use is always held.
+        held_bytes: beyond this, what the network made is dropped, then pictures, the longest unused first; the one in
+            use is always held.
         held_seconds: pictures not used for so long are dropped by ``expire``.
+        others: further restorers, by the name of their model.
+        gauges: where to show how far it is; the first model's number is 0, the others follow.
     """
 
-    def __init__(self, restorer: Restorer, *, limits: Limits, held_bytes: int, held_seconds: float) -> None:
-        self._restorer = restorer
+    def __init__(
+        self,
+        restorer: Restorer,
+        *,
+        limits: Limits,
+        held_bytes: int,
+        held_seconds: float,
+        others: Mapping[str, Restorer] | None = None,
+        gauges: Gauges | None = None,
+    ) -> None:
+        self._restorer, self._others = restorer, dict(others or {})
         self._limits, self._held_bytes, self._held_seconds = limits, held_bytes, held_seconds
+        self._gauges = gauges or Gauges(1 + len(self._others))
         self._pictures: OrderedDict[str, _Held] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -113,12 +157,43 @@ class Darkroom:
         self._make_room()
         return facts
 
+    def prepare(self, key: str, options: Options, model: str | None = None) -> None:
+        """Run the network and render, so that what is asked for next is there; ``gauges`` show how far it is.
+
+        Raises:
+            PictureGoneError: no picture is held under this key.
+            BusyError: it was asked to stop.
+        """
+        held = self._take(key)
+        self._render(held, options, model)
+
+    def calibrate(self, model: str | None = None) -> None:
+        """Restore a small picture of noise, to know how long pictures take here. Raises ModelError."""
+        noise = np.random.default_rng(0).integers(0, 256, (_CALIBRATION_SIDE, _CALIBRATION_SIDE, 3), np.uint8)
+        held = _Held(read_picture(noise), time.monotonic())
+        options = Options(quality=50)  # without one, a picture that was never compressed is left alone
+        self._restorer_of(model).run_network(held.picture, options)  # runtimes are slow the first time
+        self._render(held, options, model)
+
     def inspect(self, data: bytes) -> dict[str, Any]:
         """As ``open``, without holding the picture."""
         return self._facts(read_picture(NamedBytes(data, _THIS), limits=self._limits))
 
-    def show(self, key: str, view: View, options: Options, gain: float) -> bytes:
+    def show(
+        self,
+        key: str,
+        view: View,
+        options: Options,
+        gain: float,
+        model: str | None = None,
+        frame: Frame = Frame(),
+    ) -> bytes:
         """A PNG to look at: upright, in the picture's colour profile, without its other metadata.
+
+        Args:
+            gain: of the residual.
+            model: the name of another than the first.
+            frame: what part of it, how small.
 
         Raises:
             PictureGoneError: no picture is held under this key.
@@ -127,21 +202,29 @@ class Darkroom:
         metadata = held.picture.metadata
         fits = metadata.profile_channels in (None, held.picture.channels)
         profile = metadata.icc_profile if fits else None
+        orientation = metadata.orientation
+
+        def framed(pixels: NDArray[Any]) -> NDArray[Any]:
+            return frame.cut(turn_upright(pixels, orientation))
+
         if view == "decoded":
-            pixels = held.picture.with_alpha(held.picture.pixels, slice(None))
+            pixels = framed(held.picture.with_alpha(held.picture.pixels, slice(None)))
         elif view == "restored":
-            pixels = self._render(held, options).pixels
+            pixels = framed(self._render(held, options, model).pixels)
         else:
-            pixels, profile = _residual(held.picture.pixels, self._render(held, options).pixels, gain), None
-        image = Image.fromarray(turn_upright(pixels, held.picture.metadata.orientation))
+            restored = framed(self._render(held, options, model).pixels)
+            pixels, profile = _residual(framed(held.picture.pixels), restored, gain), None
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if frame.reduce > 1:
+            image = image.reduce(frame.reduce)
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=_SHOWN_PNG_LEVEL, icc_profile=profile)
         return buffer.getvalue()
 
-    def check(self, key: str, options: Options) -> dict[str, Any]:
+    def check(self, key: str, options: Options, model: str | None = None) -> dict[str, Any]:
         """Whether the result could have produced the file: as ``unjpeg verify`` says. Raises PictureGoneError."""
         held = self._take(key)
-        restored = self._render(held, options)
+        restored = self._render(held, options, model)
         jpeg = held.picture.jpeg
         consistency = None
         if jpeg is not None:
@@ -155,20 +238,22 @@ class Darkroom:
             "facts": _plain(check_in_words(restored.report, consistency)),
         }
 
-    def save(self, key: str, options: Options, kind: FileKind) -> bytes:
+    def save(self, key: str, options: Options, kind: FileKind, model: str | None = None) -> bytes:
         """The file that ``unjpeg restore`` writes. Raises PictureGoneError, OutputError."""
         held = self._take(key)
         options = fit_options(options, kind.format)
         deep = options.bit_depth or (8 if held.picture.deep is None else 16)
         if deep == 8:
-            return _file(self._render(held, options), kind)
-        whole = self._restorer.finish(self._run_network(held, options), options)
+            return _file(self._render(held, options, model), kind)
+        whole = self._restorer_of(model).finish(self._run_network(held, options, model), options)
         self._make_room()
         return _file(whole, kind)
 
-    def restore(self, data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+    def restore(
+        self, data: bytes, options: Options, kind: FileKind, model: str | None = None
+    ) -> tuple[bytes, dict[str, Any]]:
         """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
-        restored = self._restorer.restore(NamedBytes(data, _THIS), fit_options(options, kind.format))
+        restored = self._restorer_of(model).restore(NamedBytes(data, _THIS), fit_options(options, kind.format))
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
         lost = list_without_place(restored.metadata, kind.format, channels)
         facts = dataclasses.asdict(restored.report)
@@ -205,25 +290,58 @@ class Darkroom:
         self._pictures.move_to_end(key)
         return held
 
-    def _run_network(self, held: _Held, options: Options) -> NetworkOutput:
-        wanted = (options.quality, options.consistency == "strict")
+    def _restorer_of(self, model: str | None) -> Restorer:
+        return self._restorer if model is None else self._others[model]
+
+    def _number_of(self, model: str | None) -> int:
+        return 0 if model is None else 1 + list(self._others).index(model)
+
+    def _run_network(
+        self, held: _Held, options: Options, model: str | None, progress: Callable[[float], None] | None = None
+    ) -> NetworkOutput:
+        wanted = (model, options.quality, options.consistency == "strict")
         if held.output is None or held.output_for != wanted:
             held.output = None  # the old one goes before the new one comes
-            held.output = self._restorer.run_network(held.picture, options)
+            held.output = self._restorer_of(model).run_network(held.picture, options, progress=progress)
             held.output_for = wanted
         return held.output
 
-    def _render(self, held: _Held, options: Options) -> Restored:
+    def _render(self, held: _Held, options: Options, model: str | None) -> Restored:
         options = dataclasses.replace(options, bit_depth=8)
-        if held.rendered is None or held.rendered_for != options:
-            output = self._run_network(held, options)
-            held.rendered = self._restorer.finish(output, options)
-            held.rendered_for = options
-            self._make_room()
+        if held.rendered is not None and held.rendered_for == (model, options):
+            return held.rendered
+        height, width = held.picture.pixels.shape[:2]
+        report = self._gauges.begin(height, width)
+        at_network: list[float] = []
+
+        def of_network(share: float) -> None:
+            at_network.append(time.monotonic())
+            report(_NETWORK_SHARE * share)
+
+        report(0)
+        start = time.monotonic()
+        output = self._run_network(held, options, model, of_network)
+        held.rendered = None
+        held.rendered = self._restorer_of(model).finish(
+            output, options, progress=lambda share: report(_NETWORK_SHARE + (1 - _NETWORK_SHARE) * share)
+        )
+        held.rendered_for = (model, options)
+        if at_network:  # it ran, and was not there already
+            took = at_network[-1] - at_network[0]
+            rest = time.monotonic() - start - took
+            tiling = self._restorer_of(model).network.tiling
+            self._gauges.measured(
+                self._number_of(model), tiling, (height, width), len(output.layers), network_seconds=took, rest=rest
+            )
+        self._make_room()
         return held.rendered
 
     def _make_room(self) -> None:
         total = sum(held.size_bytes for held in self._pictures.values())
+        for held in list(self._pictures.values())[:-1]:  # what is rendered stays longer: it takes a quarter as much
+            if total > self._held_bytes and held.output is not None:
+                total -= held.output.size_bytes
+                held.output = None
         while total > self._held_bytes and len(self._pictures) > 1:
             _, dropped = self._pictures.popitem(last=False)
             total -= dropped.size_bytes
@@ -260,13 +378,28 @@ def _plain(facts: list[Fact]) -> list[dict[str, str]]:
 _darkroom: Darkroom | None = None
 
 
-def open_darkroom(model: str, threads: int, folder: str, max_pixels: int, held_bytes: int, held_seconds: float) -> None:
+def open_darkroom(
+    models: Sequence[str],
+    threads: int,
+    folder: str,
+    max_pixels: int,
+    held_bytes: int,
+    held_seconds: float,
+    gauges: Gauges,
+) -> None:
     """Start a worker process. ``folder`` is for its temporary files: what a killed one leaves is removed with it."""
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    restorer = Restorer(model, threads=threads, limits=limits)
-    _darkroom = Darkroom(restorer, limits=limits, held_bytes=held_bytes, held_seconds=held_seconds)
+    restorer, *others = (Restorer(model, threads=threads, limits=limits) for model in models)
+    _darkroom = Darkroom(
+        restorer,
+        limits=limits,
+        held_bytes=held_bytes,
+        held_seconds=held_seconds,
+        others=dict(zip(models[1:], others, strict=True)),
+        gauges=gauges,
+    )
 
 
 def _here() -> Darkroom:
@@ -284,24 +417,29 @@ def inspect_once(data: bytes) -> dict[str, Any]:
     return _here().inspect(data)
 
 
-def show_picture(key: str, view: View, options: Options, gain: float) -> bytes:
+def prepare_picture(key: str, options: Options, model: str | None) -> None:
+    """``Darkroom.prepare``."""
+    _here().prepare(key, options, model)
+
+
+def show_picture(key: str, view: View, options: Options, gain: float, model: str | None, frame: Frame) -> bytes:
     """``Darkroom.show``."""
-    return _here().show(key, view, options, gain)
+    return _here().show(key, view, options, gain, model, frame)
 
 
-def check_picture(key: str, options: Options) -> dict[str, Any]:
+def check_picture(key: str, options: Options, model: str | None) -> dict[str, Any]:
     """``Darkroom.check``."""
-    return _here().check(key, options)
+    return _here().check(key, options, model)
 
 
-def save_picture(key: str, options: Options, kind: FileKind) -> bytes:
+def save_picture(key: str, options: Options, kind: FileKind, model: str | None) -> bytes:
     """``Darkroom.save``."""
-    return _here().save(key, options, kind)
+    return _here().save(key, options, kind, model)
 
 
-def restore_once(data: bytes, options: Options, kind: FileKind) -> tuple[bytes, dict[str, Any]]:
+def restore_once(data: bytes, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, dict[str, Any]]:
     """``Darkroom.restore``."""
-    return _here().restore(data, options, kind)
+    return _here().restore(data, options, kind, model)
 
 
 def close_picture(key: str) -> None:
@@ -312,6 +450,11 @@ def close_picture(key: str) -> None:
 def warm_up() -> None:
     """Load the model into its runtime, so that the first request need not wait for it. Raises ModelError."""
     _here().warm_up()
+
+
+def calibrate(model: str | None) -> None:
+    """``Darkroom.calibrate``."""
+    _here().calibrate(model)
 
 
 def expire_pictures() -> None:

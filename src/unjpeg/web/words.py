@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unjpeg.inspection import Inspection
+from unjpeg.layers import EarlierJpeg
 from unjpeg.picture import Picture
 from unjpeg.projection import Consistency
 from unjpeg.restorer import Report
@@ -13,6 +14,9 @@ __all__ = ["Fact", "check_in_words", "file_in_words"]
 
 _OTHER_SCALE = 0.1
 """From this distance to the standard tables on, a program's own scale was used: cameras, editors."""
+
+_WHOLE_SHARE = 0.98
+"""Of a picture's pixels, from which on a part of it counts as all."""
 
 _COMPRESSION = (
     (25, "very strong compression, the damage is plain to see"),
@@ -63,8 +67,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
             Fact("Looks like", f"Quality {inspection.read_quality}, judged by the pixels alone."),
             Fact("Colour detail", colour),
         ]
-    if inspection.earlier or inspection.history == "scaled":
-        facts.append(Fact("Before that", " ".join(f"{_capital(line)}." for line in inspection.in_words), "careful"))
+    facts.append(_before_that(inspection))
     metadata = picture.metadata
     if picture.deep is not None:
         text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."
@@ -112,7 +115,43 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
             "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
-    return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in report.notes]
+    notes = [note for note in report.notes if not note.startswith("before this file: ")]  # the file's facts say it
+    return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in notes]
+
+
+def _before_that(inspection: Inspection) -> Fact:
+    """What happened before the file was saved, as far as the pixels tell."""
+    size = inspection.width * inspection.height
+    whole = [earlier for earlier in inspection.earlier if earlier.width * earlier.height >= _WHOLE_SHARE * size]
+    sentences: list[str] = []
+    if whole:
+        (first, *_) = whole
+        words = next(words for below, words in _COMPRESSION if first.quality < below)
+        sentences.append(f"The picture was a JPEG before, saved at {_about(first)}: {words}.")
+        if first.grid_top or first.grid_left:
+            sentences.append("Then it was cropped.")
+        if first.is_turned:
+            sentences.append("Then it was turned or mirrored.")
+        sentences.append("It is restored as that JPEG.")
+    elif inspection.earlier:
+        count = len(inspection.earlier)
+        sentences.append("A part of the picture comes" if count == 1 else f"{count} parts of the picture come")
+        sentences[0] += " from a JPEG." if count == 1 else " from JPEGs."
+        for earlier in inspection.earlier:
+            place = f"{earlier.width} x {earlier.height} pixels, {earlier.left} from the left and {earlier.top} from above"
+            sentences.append(f"One, {place}, was saved at {_about(earlier)}.")
+        sentences.append("Each is restored as that JPEG.")
+    elif inspection.history == "scaled":
+        sentences.append("The picture was a JPEG, and was scaled afterwards: its damage can only be judged by its looks.")
+    elif inspection.history == "clean":
+        return Fact("Before that", "Never compressed, as far as the pixels show.", "good")
+    else:
+        return Fact("Before that", "Nothing can be told: no earlier JPEG shows in the pixels.")
+    return Fact("Before that", " ".join(sentences), "careful")
+
+
+def _about(earlier: EarlierJpeg) -> str:
+    return f"quality {earlier.quality}" if earlier.is_standard else f"about quality {earlier.quality}"
 
 
 def _saved_at(inspection: Inspection) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
-from unjpeg.web.darkroom import expire_pictures, open_darkroom, warm_up
+from unjpeg.web.darkroom import calibrate, expire_pictures, open_darkroom, warm_up
+from unjpeg.web.gauges import Gauges, expect_seconds, left_of
 
-__all__ = ["ServerLimits", "Workers", "check_machine"]
+__all__ = ["ARRIVAL_SECONDS", "ServerLimits", "Workers", "check_machine"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,10 @@ _CONTEXT = multiprocessing.get_context("spawn")
 """Not forked: the runtimes' threads do not survive a fork."""
 
 _STOP_SECONDS = 5
+_IDLE_SECONDS = 1
+
+ARRIVAL_SECONDS = 120
+"""For a file to arrive, where work has no limit."""
 
 
 def check_machine() -> None:
@@ -50,6 +55,7 @@ class ServerLimits:
         upload_bytes: the largest file.
         pixels: the largest picture.
         seconds: how long one step on one picture may take; also how long it may wait, and how long sending it may take.
+            None sets no limit on work and waiting.
         requests: how many may be at work or waiting at once.
         held_bytes: memory of each worker for pictures that are held between requests.
         held_seconds: how long an unused picture is held.
@@ -57,7 +63,7 @@ class ServerLimits:
 
     upload_bytes: int = 32 * 2**20
     pixels: int = 50_000_000
-    seconds: float = 120
+    seconds: float | None = 120
     requests: int = 32
     held_bytes: int = 512 * 2**20
     held_seconds: float = 900
@@ -66,12 +72,14 @@ class ServerLimits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(self, model: str, threads: int, limits: ServerLimits, folder: Path) -> None:
+    def __init__(self, models: Sequence[str], threads: int, limits: ServerLimits, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
         self.waiting = 0
-        self._making = (model, threads, str(folder), limits.pixels, limits.held_bytes, limits.held_seconds)
+        self.gauges = Gauges(len(models))
+        limited = (limits.pixels, limits.held_bytes, limits.held_seconds)
+        self._making = (tuple(models), threads, str(folder), *limited, self.gauges)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
@@ -101,17 +109,17 @@ class Workers:
     """All worker processes of a server. For use within one event loop.
 
     Args:
-        model: a shipped model's name or a model file's path.
+        models: shipped models' names or model files' paths, the first one the usual one.
         count: of processes.
         threads: CPU threads of each.
     """
 
-    def __init__(self, model: str, *, count: int, threads: int, limits: ServerLimits) -> None:
-        self._limits = limits
+    def __init__(self, *models: str, count: int, threads: int, limits: ServerLimits) -> None:
+        self._limits, self._models = limits, models
         self._at_work = 0
         self._last_chosen = -1
         self._folder = Path(tempfile.mkdtemp(prefix="unjpeg-serve-"))
-        self._slots = [_Slot(model, threads, limits, self._folder / str(n)) for n in range(count)]
+        self._slots = [_Slot(models, threads, limits, self._folder / str(n)) for n in range(count)]
 
     @property
     def at_work(self) -> int:
@@ -121,6 +129,29 @@ class Workers:
     @property
     def count(self) -> int:
         return len(self._slots)
+
+    def expect_seconds(self, height: int, width: int) -> list[float | None]:
+        """How long each model would take with such a picture, as far as it was measured here."""
+        return [
+            expect_seconds([slot.gauges.pace(model) for slot in self._slots], height, width)
+            for model in range(len(self._models))
+        ]
+
+    def progress(self, number: int, model: int, elapsed: float) -> tuple[float, float | None]:
+        """The share that a worker has finished, 0..1, and the seconds left if they are known.
+
+        Args:
+            number: of the worker.
+            model: number of the one at work.
+            elapsed: seconds since its turn came.
+        """
+        sight = self._slots[number].gauges.sight
+        expected = self.expect_seconds(*sight.size)[model] if all(sight.size) else None
+        return left_of(sight, elapsed, expected)
+
+    def stop_work(self, number: int) -> None:
+        """Ask a worker to end what it is at, at the next tile: it then raises BusyError."""
+        self._slots[number].gauges.stop()
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -166,6 +197,7 @@ class Workers:
                 async with asyncio.timeout(limit):
                     await slot.lock.acquire()
             except TimeoutError:
+                assert limit is not None
                 raise BusyError(
                     f"the server was too busy to start within {limit:.0f} seconds; try again later"
                 ) from None
@@ -191,6 +223,7 @@ class Workers:
     ) -> T:
         if abandoned is not None and await abandoned():
             raise BusyError("the request was given up")
+        slot.gauges.reset()
         try:
             try:
                 return await self._scheduled(slot, function, arguments)
@@ -200,7 +233,10 @@ class Workers:
                 return await self._scheduled(slot, function, arguments)
         except TookTooLong:
             slot.tidy()
-            raise TimeLimitError(f"this file: took more than {self._limits.seconds:.0f} seconds") from None
+            raise TimeLimitError(
+                f"this file: took more than the {self._limits.seconds:g} seconds that this server allows "
+                "(unjpeg serve --time-limit)"
+            ) from None
         except (ProcessExpired, BrokenProcessPool):
             slot.tidy()
             problem = "brought down the process that restored it (a crash in a decoder, or out of memory)"
@@ -212,10 +248,18 @@ class Workers:
         return await asyncio.wrap_future(slot.pool.schedule(function, arguments, timeout=self._limits.seconds))
 
     async def warm_up(self) -> None:
-        """Start all processes and load the model; what goes wrong there, the first request will be told."""
+        """Start all processes, load the model, and measure once how long each model takes here.
+
+        What goes wrong there, the first request will be told. Requests that come meanwhile go first.
+        """
         for number in range(self.count):
             with suppress(UnjpegError):
                 await self.run(number, warm_up)
+        for model in (None, *self._models[1:]):
+            while self._at_work:
+                await asyncio.sleep(_IDLE_SECONDS)
+            with suppress(UnjpegError):
+                await self.run(0, calibrate, model)
 
     async def expire(self, every_seconds: float) -> None:
         """Drop pictures that are not used any more, for ever."""
