@@ -42,6 +42,7 @@ from unjpeg.errors import (
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
+from unjpeg.precision import choose_precision
 from unjpeg.restorer import DEFAULTS, Options
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
@@ -249,14 +250,16 @@ def create_app(
         UnjpegError: the machine has no semaphores for the processes.
     """
     check_machine()
-    description = ModelFile.read(model).description
+    model_file = ModelFile.read(model)
     team: Workers | None = None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal team
         share = threads or max(1, allowed_cores() // workers)
-        team = Workers(model, count=workers, threads=share, limits=limits)
+        # Decided here, for all of them; a first start takes up to 4 seconds for it.
+        precision = await asyncio.to_thread(choose_precision, model_file, measure=True)
+        team = Workers(model, precision, count=workers, threads=share, limits=limits)
         chores = [asyncio.create_task(team.warm_up()), asyncio.create_task(team.expire(_EXPIRE_EVERY_SECONDS))]
         try:
             yield
@@ -301,7 +304,7 @@ def create_app(
         return {
             "status": "ok",
             "version": __version__,
-            "model": description.name,
+            "model": model_file.description.name,
             "workers": the_team().count,
             "requests_at_work": the_team().at_work,
             "limits": asdict(limits),

@@ -23,6 +23,7 @@ from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.output import list_without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
+from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
 from unjpeg.settings import fit_options
@@ -99,7 +100,7 @@ class Darkroom:
 
     def warm_up(self) -> None:
         """Load the model into its runtime now. Raises ModelError."""
-        _ = self._restorer.model
+        self._restorer.load()
 
     def open(self, data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
         """Decode a file and hold it; what it says about itself. Raises BadImageError.
@@ -260,12 +261,20 @@ def _plain(facts: list[Fact]) -> list[dict[str, str]]:
 _darkroom: Darkroom | None = None
 
 
-def open_darkroom(model: str, threads: int, folder: str, max_pixels: int, held_bytes: int, held_seconds: float) -> None:
+def open_darkroom(
+    model: str,
+    precision: Choice,
+    threads: int,
+    folder: str,
+    max_pixels: int,
+    held_bytes: int,
+    held_seconds: float,
+) -> None:
     """Start a worker process. ``folder`` is for its temporary files: what a killed one leaves is removed with it."""
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    restorer = Restorer(model, threads=threads, limits=limits)
+    restorer = Restorer(model, threads=threads, precision=precision, limits=limits)
     _darkroom = Darkroom(restorer, limits=limits, held_bytes=held_bytes, held_seconds=held_seconds)
 
 

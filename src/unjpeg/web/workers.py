@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
+from unjpeg.precision import Choice
 from unjpeg.web.darkroom import expire_pictures, open_darkroom, warm_up
 
 __all__ = ["ServerLimits", "Workers", "check_machine"]
@@ -66,12 +67,13 @@ class ServerLimits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(self, model: str, threads: int, limits: ServerLimits, folder: Path) -> None:
+    def __init__(self, model: str, precision: Choice, threads: int, limits: ServerLimits, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
         self.waiting = 0
-        self._making = (model, threads, str(folder), limits.pixels, limits.held_bytes, limits.held_seconds)
+        held = (limits.held_bytes, limits.held_seconds)
+        self._making = (model, precision, threads, str(folder), limits.pixels, *held)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
@@ -102,16 +104,17 @@ class Workers:
 
     Args:
         model: a shipped model's name or a model file's path.
+        precision: at which all of them run.
         count: of processes.
         threads: CPU threads of each.
     """
 
-    def __init__(self, model: str, *, count: int, threads: int, limits: ServerLimits) -> None:
+    def __init__(self, model: str, precision: Choice, *, count: int, threads: int, limits: ServerLimits) -> None:
         self._limits = limits
         self._at_work = 0
         self._last_chosen = -1
         self._folder = Path(tempfile.mkdtemp(prefix="unjpeg-serve-"))
-        self._slots = [_Slot(model, threads, limits, self._folder / str(n)) for n in range(count)]
+        self._slots = [_Slot(model, precision, threads, limits, self._folder / str(n)) for n in range(count)]
 
     @property
     def at_work(self) -> int:
