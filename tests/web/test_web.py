@@ -30,6 +30,7 @@ from unjpeg.errors import BadImageError, BusyError, PictureGoneError, TimeLimitE
 from unjpeg.jpeg import Limits as PictureLimits
 from unjpeg.layers import EarlierJpeg
 from unjpeg.picture import read_picture
+from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import Report, Restorer
 
@@ -44,6 +45,7 @@ from unjpeg.web.darkroom import Darkroom, FileKind
 from unjpeg.web.workers import ServerLimits, Workers
 
 ROOT = Path(__file__).parents[2]
+FULL = Choice("full", "measured")
 LIMITS = ServerLimits(upload_bytes=2**20, pixels=1_000_000, seconds=300, requests=12)
 
 JPEG = encoded(picture(48, 72), quality=20)
@@ -388,7 +390,10 @@ def test_requests_at_once_are_not_mixed_up(client: TestClient, tiny_model: Path)
 @pytest.fixture
 def team(tiny_model: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
     """One worker, with the limit in seconds that the test names."""
-    workers = Workers(str(tiny_model), count=1, threads=1, limits=ServerLimits(seconds=request.param, requests=2))
+    limits = ServerLimits(seconds=request.param, requests=2)
+    workers = Workers({str(tiny_model): FULL}, count=1, threads=1, limits=limits)
+        {str(tiny_model): FULL}, count=1, threads=1, limits=ServerLimits(seconds=request.param, requests=2)
+    )
     yield workers
     workers.stop()
 
@@ -426,7 +431,7 @@ def test_a_worker_that_hangs_or_crashes_is_replaced(team: Workers) -> None:
 
 
 def test_idle_workers_take_turns(tiny_model: Path) -> None:
-    team = Workers(str(tiny_model), count=3, threads=1, limits=LIMITS)
+    team = Workers({str(tiny_model): FULL}, count=3, threads=1, limits=LIMITS)
     try:
         assert [team.idlest() for _ in range(5)] == [0, 1, 2, 0, 1]
     finally:

@@ -11,7 +11,7 @@ import io
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.output import list_without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
+from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
 from unjpeg.settings import fit_options
@@ -143,7 +144,7 @@ class Darkroom:
 
     def warm_up(self) -> None:
         """Load the model into its runtime now. Raises ModelError."""
-        _ = self._restorer.model
+        self._restorer.load()
 
     def open(self, data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
         """Decode a file and hold it; what it says about itself. Raises BadImageError.
@@ -379,7 +380,7 @@ _darkroom: Darkroom | None = None
 
 
 def open_darkroom(
-    models: Sequence[str],
+    models: Mapping[str, Choice],
     threads: int,
     folder: str,
     max_pixels: int,
@@ -391,13 +392,15 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    restorer, *others = (Restorer(model, threads=threads, limits=limits) for model in models)
+    restorer, *others = (
+        Restorer(model, threads=threads, precision=precision, limits=limits) for model, precision in models.items()
+    )
     _darkroom = Darkroom(
         restorer,
         limits=limits,
         held_bytes=held_bytes,
         held_seconds=held_seconds,
-        others=dict(zip(models[1:], others, strict=True)),
+        others=dict(zip(list(models)[1:], others, strict=True)),
         gauges=gauges,
     )
 

@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
+from unjpeg.precision import Choice
 from unjpeg.web.darkroom import calibrate, expire_pictures, open_darkroom, warm_up
 from unjpeg.web.gauges import Gauges, expect_seconds, left_of
 
@@ -72,14 +73,14 @@ class ServerLimits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(self, models: Sequence[str], threads: int, limits: ServerLimits, folder: Path) -> None:
+    def __init__(self, models: Mapping[str, Choice], threads: int, limits: ServerLimits, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
         self.waiting = 0
         self.gauges = Gauges(len(models))
         limited = (limits.pixels, limits.held_bytes, limits.held_seconds)
-        self._making = (tuple(models), threads, str(folder), *limited, self.gauges)
+        self._making = (dict(models), threads, str(folder), *limited, self.gauges)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
@@ -109,12 +110,12 @@ class Workers:
     """All worker processes of a server. For use within one event loop.
 
     Args:
-        models: shipped models' names or model files' paths, the first one the usual one.
+        models: shipped models' names or model files' paths, the first one the usual one, and each one's precision.
         count: of processes.
         threads: CPU threads of each.
     """
 
-    def __init__(self, *models: str, count: int, threads: int, limits: ServerLimits) -> None:
+    def __init__(self, models: Mapping[str, Choice], *, count: int, threads: int, limits: ServerLimits) -> None:
         self._limits, self._models = limits, models
         self._at_work = 0
         self._last_chosen = -1
