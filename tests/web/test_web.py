@@ -392,8 +392,6 @@ def team(tiny_model: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
     """One worker, with the limit in seconds that the test names."""
     limits = ServerLimits(seconds=request.param, requests=2)
     workers = Workers({str(tiny_model): FULL}, count=1, threads=1, limits=limits)
-        {str(tiny_model): FULL}, count=1, threads=1, limits=ServerLimits(seconds=request.param, requests=2)
-    )
     yield workers
     workers.stop()
 
