@@ -492,7 +492,7 @@ def test_a_damaged_file_is_salvaged_on_request_only(lively_restorer: Restorer) -
     result = lively_restorer.restore(cut, salvage=True)
     plain = lively_restorer.restore(cut, salvage=True, strength=0)
     salvaged, missing = result.report.notes
-    assert salvaged.startswith("salvaged from a damaged file, and not held to its cells: ")
+    assert salvaged.startswith("salvaged from a damaged file, and not made true to it: ")
     rows = 160 - int(missing.split()[2])
     assert missing == f"the last {160 - rows} of 160 rows are missing and left grey"
     assert 30 < rows < 130

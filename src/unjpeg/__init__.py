@@ -5,8 +5,6 @@
 >>> restored.save("photo.png")
 """
 
-from __future__ import annotations
-
 from unjpeg.errors import (
     BadImageError,
     BusyError,

@@ -1010,7 +1010,7 @@ def _summary(job: Job, report: Report) -> str:
     if report.earlier:
         facts.append("restored as the JPEG that it was before")
     elif report.stated_quality is not None:
-        facts.append("true to the file" if report.projected else "not kept true to the file")
+        facts.append("true to the file" if report.projected else "not true to the file")
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:

@@ -233,7 +233,7 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     saved = salvage(data, name, limits)
     height = saved.pixels.shape[0]
     notes: tuple[str, ...] = (
-        "salvaged from a damaged file, so that nothing tells whether it is true to it: "
+        "salvaged from a damaged file, and not made true to it: "
         + str(damage).removeprefix(f"{name}: "),
     )
     if saved.sound_rows < height:

@@ -256,7 +256,7 @@ class Workers:
         for number in range(self.count):
             with suppress(UnjpegError):
                 await self.run(number, warm_up)
-        for model in (None, *self._models[1:]):
+        for model in (None, *list(self._models)[1:]):
             while self._at_work:
                 await asyncio.sleep(_IDLE_SECONDS)
             with suppress(UnjpegError):
