@@ -17,7 +17,14 @@ from unjpeg.cli import app
 
 ROOT = Path(__file__).parents[1]
 USERS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALL = [*USERS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "research").glob("*.md"))]
+CARD = ROOT / "src" / "unjpeg" / "weights" / "README.md"
+ALL = [
+    *USERS,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs" / "research").glob("*.md")),
+    CARD,
+]
 
 
 def name_document(path: Path) -> str:
