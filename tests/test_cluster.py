@@ -22,6 +22,7 @@ from jpegs import encoded, picture
 from unjpeg.cli import app
 from unjpeg.errors import ClusterError
 from unjpeg.modelfile import ModelFile
+from unjpeg.precision import Choice
 from unjpeg.restorer import Options, Restorer
 from unjpeg.settings import Settings
 from unjpeg.version import __version__
@@ -133,6 +134,41 @@ def test_a_worker_runs_at_the_precision_it_is_told(
 ) -> None:
     settings = replace(order.settings, precision=precision)
     assert done(replace(order, settings=settings, model=ModelFile.read(rounded_model))).precision == precision
+
+
+def test_one_worker_chooses_for_all(order: cluster._Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself is made up here: what it runs is run at once."""
+
+    class Remote:
+        def __init__(self, function: Any) -> None:
+            self._function = function
+
+        def remote(self, *arguments: Any) -> Any:
+            return self._function(*arguments)
+
+    rooms: list[dict[str, Any]] = []
+
+    def remote(**room: Any) -> type[Remote]:
+        rooms.append(room)
+        return Remote
+
+    monkeypatch.setattr("ray.remote", remote)
+    monkeypatch.setattr("ray.get", lambda value: value)
+    measured: list[bool] = []
+
+    def choose(*_: object, measure: bool) -> Choice:
+        measured.append(measure)
+        return Choice("bf16", "measured")
+
+    monkeypatch.setattr(cluster, "choose_precision", choose)
+    order = replace(order, threads=3)
+    assert cluster._settled(order).settings == replace(order.settings, precision="bf16")
+    assert (measured, rooms) == ([True], [{"num_cpus": 3, "num_gpus": None}])
+    named = replace(order, settings=replace(order.settings, precision="full"))
+    assert cluster._settled(named) is named
+    with pytest.raises(ClusterError, match="install one everywhere"):
+        cluster._settled(replace(order, version="0"))
+    assert len(measured) == 1
 
 
 def test_run_again_it_gives_the_same_row_without_work(

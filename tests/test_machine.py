@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from jpegs import encoded, picture
 from unjpeg import machine
 from unjpeg.batch import worker_count
 from unjpeg.errors import ModelError, UnjpegError
-from unjpeg.machine import allowed_cores
+from unjpeg.machine import allowed_cores, hold_lock, name_processor
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Model
 from unjpeg.restorer import Restorer
-from unjpeg.runtimes import check_engine
+from unjpeg.runtimes import Runtime, check_engine
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -78,6 +79,47 @@ def test_a_process_tied_to_one_core_says_so(child_environment: dict[str, str]) -
     assert ran.stdout.strip() == "1", ran.stderr
 
 
+def test_processors_are_named_as_the_system_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert name_processor() == "aarch64"
+    part = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n\n"
+    (tmp_path / "cpuinfo").write_text(part.format(0) + part.format(1))
+    assert name_processor() == "0x41 0xd0c (aarch64)"
+    (tmp_path / "cpuinfo").write_text("model name\t: A Fast One 9000\n")
+    assert name_processor() == "A Fast One 9000 (aarch64)"
+
+
+def test_a_lock_is_one_holder_s(tmp_path: Path) -> None:
+    place = tmp_path / "lock"
+    with hold_lock(place, 0), pytest.raises(TimeoutError, match="held by another"), hold_lock(place, 0):
+        pass
+    with hold_lock(place, 0):
+        pass
+    with pytest.raises(FileNotFoundError), hold_lock(tmp_path / "nowhere" / "lock", 0):
+        pass
+
+
+def test_a_lock_of_a_process_that_died_is_free(tmp_path: Path, child_environment: dict[str, str]) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "from unjpeg.machine import hold_lock\n"
+        "with hold_lock(pathlib.Path(sys.argv[1]), 0):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
+    with subprocess.Popen(command, env=child_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held" + os.linesep.encode()
+        with pytest.raises(TimeoutError), hold_lock(tmp_path / "lock", 0):
+            pass
+        child.kill()
+    with hold_lock(tmp_path / "lock", 0):
+        pass
+
+
 # Engines
 
 
@@ -88,14 +130,14 @@ def test_auto_falls_back_where_the_engine_does_not_run(tiny_model: Path, monkeyp
     asked = []
     plain = openvino.compile_openvino
 
-    def kept(graph: bytes, threads: int | None, precision: str) -> object:
+    def kept(graph: bytes, device: str, threads: int | None, precision: str) -> object:
         asked.append(precision)
         if precision == "bf16":
             raise RuntimeError("could not create\na primitive descriptor")
-        return plain(graph, threads, "full")
+        return plain(graph, device, threads, "full")
 
     monkeypatch.setattr(openvino, "compile_openvino", kept)
-    monkeypatch.setattr("unjpeg.runtimes.processor_features", lambda: frozenset({"avx512_bf16", "avx512_vnni"}))
+    monkeypatch.setattr("unjpeg.runtimes.processor_features", lambda: frozenset({"amx_bf16", "avx512_vnni"}))
     file = ModelFile.read(tiny_model)
     assert Model(file).precision == "full"
     assert "bf16" in asked
@@ -148,29 +190,14 @@ def test_a_forced_instruction_set(
     subprocess.run(
         [*command, "--overwrite"], cwd=tmp_path, env=child_environment | cache, check=True, capture_output=True
     )
-    assert len(list((tmp_path / "cache" / "unjpeg").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "unjpeg").glob("openvino-*"))) == 2
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch", None])
-def test_a_gpu_that_is_not_there_is_said_at_once(
-    runtime: str | None, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch = sys.modules.get("torch")
-    if runtime == "torch" and torch is not None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    elif runtime == "torch":
-        monkeypatch.setitem(sys.modules, "torch", None)
-    else:
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModelError):
-        Restorer(tiny_model, device="cuda", runtime=runtime)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch"])
-def test_an_engine_that_is_not_installed_is_said_at_once(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runtime", get_args(Runtime))
+def test_an_engine_that_is_not_installed_is_said_at_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(ModelError, match="pip install"):
-        check_engine(runtime, "cpu")  # type: ignore[arg-type]
+        check_engine(runtime, "cpu")
 
 
 # Albums

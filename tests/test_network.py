@@ -363,20 +363,10 @@ def test_a_graph_that_is_none(runtime: Any, graph: bytes, file: ModelFile) -> No
 def test_devices_and_runtimes_that_are_not_there(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="device must be"):
         Model(file, device="tpu")
-    with pytest.raises(ModelError, match="cpu only"):
-        Model(file, device="cuda", runtime="openvino")
     for runtime in get_args(Runtime):
-        monkeypatch.setitem(sys.modules, "unjpeg.runtimes.torch" if runtime == "torch" else runtime, None)
+        monkeypatch.setitem(sys.modules, runtime, None)
         with pytest.raises(ModelError, match="pip install"):
             Model(file, runtime=runtime)
-
-
-def test_a_gpu_that_the_runtime_lacks(file: ModelFile) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("it has one")
-    with pytest.raises(ModelError, match="CUDAExecutionProvider"):
-        Model(file, device="cuda")
 
 
 def test_guidance_is_the_mean_over_windows(tiny_restorer: Restorer) -> None:

@@ -33,7 +33,7 @@ from unjpeg.version import __version__
 
 if TYPE_CHECKING:
     from unjpeg.batch import Job, Outcome, Plan, Settings
-    from unjpeg.inspection import Inspection, Verification
+    from unjpeg.inspection import Inspection, Machine, Verification
     from unjpeg.restorer import Report
 
 __all__ = ["app", "main"]
@@ -63,11 +63,11 @@ OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
 AdaptBy = Literal["redegradation", "adversary"]
 BitDepth = Literal["8", "16"]
 _BITS: dict[str | None, Literal[8, 16] | None] = {None: None, "8": 8, "16": 16}
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "gpu", "npu", "cuda", "directml", "coreml"]
 # As in ``unjpeg.restorer`` and ``unjpeg.runtimes``, which help and usage errors do not wait for.
 Consistency = Literal["auto", "strict", "off"]
 Precision = Literal["auto", "full", "bf16", "int8"]
-Runtime = Literal["openvino", "onnxruntime", "torch"]
+Runtime = Literal["openvino", "onnxruntime"]
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ JsonOption = Annotated[
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest of what is there.",
+        help="full: float32; bf16: 16-bit floats; int8: mostly 8-bit integers; auto: the fastest here, measured once.",
         rich_help_panel=ENGINE,
     ),
 ]
@@ -308,9 +308,15 @@ def restore(
     ] = None,
     runtime: Annotated[
         Runtime | None,
-        typer.Option(help="[openvino on a cpu, onnxruntime on a gpu]", rich_help_panel=ENGINE),
+        typer.Option(help="[what runs on the device]", rich_help_panel=ENGINE),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.", rich_help_panel=ENGINE)] = "cpu",
+    device: Annotated[
+        Device,
+        typer.Option(
+            help="Where the network runs: gpu and npu by OpenVINO, cuda, directml and coreml by ONNX Runtime.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = "cpu",
     precision: PrecisionOption = "auto",
     tta: TtaOption = False,
 ) -> None:
@@ -517,7 +523,9 @@ def cluster(
         ),
     ] = 3,
     as_json: JsonOption = False,
-    device: Annotated[Device, typer.Option(help="With cuda each worker takes a GPU.", rich_help_panel=ENGINE)] = "cpu",
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="With cuda each worker takes a GPU.", rich_help_panel=ENGINE)
+    ] = "cpu",
     precision: PrecisionOption = "auto",
     tta: TtaOption = False,
 ) -> None:
@@ -574,18 +582,33 @@ def cluster(
 
 @app.command(cls=Command, rich_help_panel=DAILY)
 def inspect(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures; - reads standard input.")],
-    model: Annotated[str, typer.Option(help="Model that reads the quality from the pixels.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE", help="Pictures; - reads standard input.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that reads the quality from the pixels, or whose precision is shown.")
+    ] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show what this machine restores with, and at which precision, and why.")
+    ] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="With --machine: measure the precisions anew.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file, or of the machine.")] = False,
 ) -> None:
     """Show what files say about themselves, and what their pixels say of earlier compressions."""
+    if machine == bool(files):
+        raise typer.BadParameter("give pictures, or --machine")
+    if measure and not machine:
+        raise typer.BadParameter("--measure goes with --machine")
+    if machine:
+        _show_machine(model, measure=measure, as_json=as_json)
+        return
     with loading():
         from unjpeg.inspection import inspect as inspect_file
 
     failed = False
-    for file in files:
+    for file in files or []:
         try:
-            inspection = inspect_file(file, model=model)
+            inspection = inspect_file(file, model=model or "default")
         except ModelError:  # no file's fault
             raise
         except (UnjpegError, OSError, MemoryError) as error:
@@ -596,6 +619,28 @@ def inspect(
         typer.echo(json.dumps(facts) if as_json else _describe(inspection))
     if failed:
         raise typer.Exit(1)
+
+
+def _show_machine(model: str | None, *, measure: bool, as_json: bool) -> None:
+    with loading():
+        from unjpeg.inspection import inspect_machine
+        from unjpeg.modelfile import shipped_models
+
+    found = inspect_machine([model] if model else sorted(shipped_models()), measure=measure)
+    if as_json:
+        typer.echo(json.dumps(_plain(found), default=str))
+        return
+    lines = [f"{found.processor}, {found.cores} cores"]
+    lines += [f"{runtime}: {', '.join(devices)}" for runtime, devices in found.devices.items()]
+    for choice in found.choices:
+        lines.append(f"{choice.model}: {choice.precision} ({choice.in_words})")
+        lines += [
+            f"  {precision}: {seconds:.2g} seconds per megapixel"
+            for precision, seconds in choice.seconds_per_megapixel.items()
+        ]
+        lines += [f"  {precision}: passed over ({reason})" for precision, reason in choice.failed.items()]
+        lines += [f"  kept in {choice.kept}"] if choice.kept else []
+    typer.echo("\n".join(map(escape_line, lines)))
 
 
 @app.command(cls=Command, rich_help_panel=DAILY)
@@ -1050,5 +1095,5 @@ def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
         complain(UnjpegError(message))
 
 
-def _plain(value: Report | Inspection | Verification) -> dict[str, Any]:
+def _plain(value: Report | Inspection | Machine | Verification) -> dict[str, Any]:
     return dataclasses.asdict(value)

@@ -53,6 +53,8 @@ from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.picture import NamedBytes
+from unjpeg.precision import choose_precision
+from unjpeg.runtimes import ChosenPrecision
 from unjpeg.settings import Settings, fit_options
 from unjpeg.version import __version__
 
@@ -258,7 +260,7 @@ def _results(
         with _connected(address):
             gpu = order.settings.device == "cuda"
             cores = _room(cores, gpu=gpu)
-            order = replace(order, threads=cores)
+            order = _settled(replace(order, threads=cores))
             context = ray.data.DataContext.get_current().copy()
             context.enable_progress_bars = False
             logging.getLogger("ray.data").setLevel(
@@ -289,6 +291,15 @@ def _results(
         ) from error
     if waiting:
         raise ClusterError(f"the cluster returned no result for {len(waiting)} of {len(inputs)} pictures; run it again")
+
+
+def _settled(order: _Order) -> _Order:
+    """The same at one precision for all workers: what one of them chooses, for this machine may be another kind."""
+    if order.settings.precision != "auto":
+        return order
+    choose = ray.remote(num_cpus=order.threads, num_gpus=1 if order.settings.device == "cuda" else None)(_choose)
+    chosen: ChosenPrecision = ray.get(choose.remote(order))
+    return replace(order, settings=replace(order.settings, precision=chosen))
 
 
 @contextmanager
@@ -378,13 +389,23 @@ _worker: _Worker | None = None
 """In a worker process: kept from task to task, the model loaded."""
 
 
-def _restored_row(row: dict[str, Any], order: _Order) -> dict[str, Any]:
-    """What Ray runs for each input. The result as JSON: no column's type is guessed from its first rows."""
-    global _worker
+def _choose(order: _Order) -> ChosenPrecision:
+    """What Ray runs once, before the inputs."""
+    _check_version(order)
+    return choose_precision(order.model, order.settings.runtime, order.settings.device, measure=True).precision
+
+
+def _check_version(order: _Order) -> None:
     if order.version != __version__:
         raise ClusterError(
             f"a worker has unjpeg {__version__}, and the run is of {order.version}: install one everywhere"
         )
+
+
+def _restored_row(row: dict[str, Any], order: _Order) -> dict[str, Any]:
+    """What Ray runs for each input. The result as JSON: no column's type is guessed from its first rows."""
+    global _worker
+    _check_version(order)
     if _worker is None or _worker.order.run != order.run:
         _worker = _Worker(order)
     result = _worker.run(Input(row["source"], row["name"]))

@@ -1,9 +1,13 @@
-"""What a file says about itself and its pixels say of earlier ones, and whether a picture could have produced it."""
+"""What a file says about itself and its pixels say of earlier ones, and whether a picture could have produced it.
+
+And what there is on this machine to restore with.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +18,16 @@ from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.history import Verdict, read_history
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.layers import EarlierJpeg, describe_history
+from unjpeg.machine import allowed_cores, name_processor
+from unjpeg.modelfile import ModelFile
 from unjpeg.output import Pixels
 from unjpeg.picture import FileSource, Picture, Source, read_bytes, read_picture
+from unjpeg.precision import Choice, choose_precision
 from unjpeg.projection import Consistency, measure_consistency
 from unjpeg.restorer import Restored, shared_restorer
+from unjpeg.runtimes import Device, Runtime, list_devices
 
-__all__ = ["Inspection", "Verification", "inspect", "inspect_picture", "verify"]
+__all__ = ["Inspection", "Machine", "Verification", "inspect", "inspect_machine", "inspect_picture", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,23 @@ class Inspection:
     has_xmp: bool
     has_photoshop: bool
     has_comment: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to restore with.
+
+    Attributes:
+        processor: its name.
+        cores: that this process may keep busy.
+        devices: that each installed runtime finds.
+        choices: what ``precision="auto"`` is for each model.
+    """
+
+    processor: str
+    cores: int
+    devices: Mapping[Runtime, Sequence[Device]]
+    choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +135,21 @@ def inspect(
     picture = read_picture(source, limits=limits)
     read = shared_restorer(os.fspath(model)).guide(picture).quality if model is not None else None
     return inspect_picture(picture, read)
+
+
+def inspect_machine(models: Sequence[str | os.PathLike[str] | ModelFile], *, measure: bool = False) -> Machine:
+    """What there is on this machine to restore with.
+
+    Args:
+        models: whose precision is wanted: names, paths or files that have been read.
+        measure: measure each model's precisions, also if that was done: up to 4 seconds for each.
+
+    Raises:
+        ModelError: a model is not there.
+    """
+    files = [model if isinstance(model, ModelFile) else ModelFile.read(model) for model in models]
+    choices = tuple(choose_precision(file, again=measure) for file in files)
+    return Machine(name_processor(), allowed_cores(), list_devices(), choices)
 
 
 def inspect_picture(picture: Picture, read: int | None) -> Inspection:

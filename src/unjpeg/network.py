@@ -64,13 +64,14 @@ class Model:
 
     Args:
         file: the contents.
-        runtime: "openvino" (the default on CPUs), "onnxruntime" (the default on GPUs) or "torch"; None chooses.
-        device: "cpu", or "cuda" for the first GPU.
+        runtime: "openvino" or "onnxruntime"; None chooses by the device.
+        device: "cpu"; "gpu" or "npu" of OpenVINO; "cuda", "directml" or "coreml" of ONNX Runtime.
         threads: CPU threads; None leaves it to the runtime.
-        precision: see ``Precision``. The guide always runs in float32.
+        precision: see ``Precision``; ``auto`` is the fixed default of ``choose_engine``. The guide runs in float32.
+        else_full: run at full precision where the engine does not take that one; with ``auto`` always.
 
     Attributes:
-        precision: the one that was chosen.
+        precision: the one that it runs at.
 
     Raises:
         ModelError: the runtime is not installed, or cannot run on that device or at that precision.
@@ -84,11 +85,12 @@ class Model:
         device: str = "cpu",
         threads: int | None = None,
         precision: Precision = "auto",
+        else_full: bool = False,
     ) -> None:
         self.runtime, self.precision = choose_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
         attempts = [self.precision]
-        if precision == "auto" and self.precision != "full":
+        if (precision == "auto" or else_full) and self.precision != "full" and device != "npu":
             # The engine may be kept from instructions that the processor has (ONEDNN_MAX_CPU_ISA, a hypervisor). Not
             # int8 after bf16: without VNNI its sums saturate.
             attempts.append("full")

@@ -39,6 +39,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.picture import Picture, Source, read_picture
+from unjpeg.precision import WORTH_PIXELS, Choice, choose_precision
 from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
 from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
@@ -360,11 +361,13 @@ class Restorer:
     Args:
         model: a shipped model's name ("fast", "default", or "best" for the latter's self-ensemble), a model file's
             path, or a model file that has been read (which is kept, to be pickled with the restorer).
-        runtime: "openvino", "onnxruntime" or "torch"; None chooses by the device.
-        device: "cpu", or "cuda" through ONNX Runtime or torch. What is not there is said at once, not with a picture.
+        runtime: "openvino" or "onnxruntime"; None chooses by the device.
+        device: "cpu"; "gpu" or "npu" through OpenVINO; "cuda", "directml" or "coreml" through ONNX Runtime. What is not
+            there is said at once, not with a picture.
         threads: CPU threads; None uses all cores.
         precision: "full" computes in float32, "bf16" in 16-bit floats, "int8" most convolutions in 8-bit integers;
-            "auto" is what model and processor are made for: see ``unjpeg.runtimes.choose_engine``.
+            "auto" is the fastest here, as measured once, with the first picture that is large enough: see
+            ``unjpeg.precision``. Or what ``choose_precision`` chose on this machine.
         limits: what a file may ask for; what asks for more is refused, from the header.
         tiling: sizes of the tiles; None chooses by the network's width and precision.
 
@@ -384,12 +387,13 @@ class Restorer:
         runtime: Runtime | None = None,
         device: str = "cpu",
         threads: int | None = None,
-        precision: Precision = "auto",
+        precision: Precision | Choice = "auto",
         limits: Limits = DEFAULT_LIMITS,
         tiling: Tiling | None = None,
     ) -> None:
         self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
-        check_engine(choose_engine(self.model_file, runtime, device, precision)[0], device)
+        named: Precision = "auto" if isinstance(precision, Choice) else precision
+        check_engine(choose_engine(self.model_file, runtime, device, named)[0], device)
         self._limits = limits
         self._made_of: tuple[str | os.PathLike[str] | ModelFile, dict[str, Any]] = (
             model,
@@ -402,9 +406,24 @@ class Restorer:
                 "tiling": tiling,
             },
         )
-        self._load: Callable[[], TiledNetwork] = lambda: TiledNetwork(
-            Model(self.model_file, runtime=runtime, device=device, threads=threads, precision=precision), tiling
-        )
+
+        def load(measure: bool) -> TiledNetwork:
+            chosen: Precision = named
+            if isinstance(precision, Choice):
+                chosen = precision.precision
+            elif precision == "auto":
+                chosen = choose_precision(self.model_file, runtime, device, measure=measure).precision
+            model = Model(
+                self.model_file,
+                runtime=runtime,
+                device=device,
+                threads=threads,
+                precision=chosen,
+                else_full=named == "auto",
+            )
+            return TiledNetwork(model, tiling)
+
+        self._load = load
         self._network: TiledNetwork | None = None
         self._lock = threading.Lock()
 
@@ -424,9 +443,24 @@ class Restorer:
     @property
     def network(self) -> TiledNetwork:
         """The model in its runtime, tile by tile; compiled on first use."""
+        return self._loaded(measure=False)
+
+    def load(self, *, measure: bool = False) -> ChosenPrecision:
+        """Load the model now, not with the first picture. Returns the precision that it runs at from now on.
+
+        Args:
+            measure: let ``auto`` measure, if it never did on this machine: up to 4 seconds, once. A first picture of
+                ``unjpeg.precision.WORTH_PIXELS`` does so, too.
+
+        Raises:
+            ModelError: the model cannot run.
+        """
+        return self._loaded(measure).model.precision
+
+    def _loaded(self, measure: bool) -> TiledNetwork:
         with self._lock:
             if self._network is None:
-                self._network = self._load()
+                self._network = self._load(measure)
                 self.model_file = self.model_file.without_graphs()
             return self._network
 
@@ -475,6 +509,7 @@ class Restorer:
         if options.strength == 0 or picture.left_alone:
             return self._restoration(picture, Layout(()), (), options, None, progress)
         layout = self._lay_out(picture, options)
+        self._load_for(picture, layout)
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         tiles = tuple(
@@ -504,6 +539,7 @@ class Restorer:
         """
         options = replace(options, **keywords)
         layout = self._lay_out(picture, options)
+        self._load_for(picture, layout)
         guidances, read = self._guide_layers(layout, options)
         passes, count = self._passes(options.tta), len(layout.layers)
 
@@ -543,6 +579,12 @@ class Restorer:
             raise ValueError("strict looks at the file alone: run the network for it anew")
         tiles = tuple(map(_tiles_of, output.layers))
         return self._restoration(output.picture, output.layout, tiles, options, output.read_quality, progress).finish()
+
+    def _load_for(self, picture: Picture, layout: Layout) -> None:
+        """Before anything else uses the network: it keeps the precision that it is loaded with."""
+        if layout.layers:
+            height, width = picture.pixels.shape[:2]
+            self.load(measure=height * width >= WORTH_PIXELS)
 
     def _passes(self, tta: bool) -> int:
         return WHOLE_ENSEMBLE if tta else self.model_file.description.passes

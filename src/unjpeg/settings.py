@@ -12,6 +12,7 @@ from typing import BinaryIO
 from unjpeg.jpeg import DEFAULT_LIMITS, Limits
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS, list_without_place
+from unjpeg.precision import Choice, choose_precision
 from unjpeg.restorer import DEFAULTS, Options, Report, Restoration, Restorer
 from unjpeg.runtimes import Precision, Runtime, choose_engine
 from unjpeg.version import __version__
@@ -41,7 +42,7 @@ class Settings:
     options: Options = DEFAULTS
     runtime: Runtime | None = None
     device: str = "cpu"
-    precision: Precision = "auto"
+    precision: Precision | Choice = "auto"
     limits: Limits = DEFAULT_LIMITS
     output_quality: int | None = None
     strip: bool = False
@@ -56,10 +57,22 @@ class Settings:
             ModelError: the model is not there, or does not run as these settings say.
         """
         model = ModelFile.read(self.model)
-        choose_engine(model, self.runtime, self.device, self.precision)
+        named = "auto" if isinstance(self.precision, Choice) else self.precision
+        choose_engine(model, self.runtime, self.device, named)
         relevant = asdict(self.options) | {"output_quality": self.output_quality, "strip": self.strip}
         relevant |= {"model": model.hash, "version": __version__}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+    def settled(self, *, measure: bool) -> Settings:
+        """The same with ``auto`` decided, here and for all workers. Raises ModelError.
+
+        Args:
+            measure: if it was not done yet on this machine.
+        """
+        if self.precision != "auto":
+            return self
+        choice = choose_precision(ModelFile.read(self.model), self.runtime, self.device, measure=measure)
+        return replace(self, precision=choice)
 
     def restorer(
         self, threads: int | None, *, limits: Limits | None = None, model: ModelFile | None = None

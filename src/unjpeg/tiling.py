@@ -97,6 +97,17 @@ class Tiling:
         side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * halo
         return cls(min(MAX_CORE, max(CORE_IN_HALOS * halo, side) // 96 * 96), halo)
 
+    def computed_share(self, height: int, width: int) -> float:
+        """Pixels that the network computes for each of a picture's, 1 or more: halos are computed and thrown away."""
+        seen = [
+            sum(
+                min(size, start + self.core + self.halo) - max(0, start - self.halo)
+                for start in range(0, size, self.core)
+            )
+            for size in (height, width)
+        ]
+        return seen[0] * seen[1] / (height * width)
+
 
 class TiledNetwork:
     """A model that restores pictures of any size, tile by tile.

@@ -31,7 +31,7 @@ from unjpeg.evaluate.processes import read_own_peak_mib
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
-from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
+from unjpeg.runtimes import ChosenPrecision, Precision, list_precisions, processor_features
 from unjpeg.tiling import TiledNetwork, Tiling
 
 __all__ = [
@@ -120,16 +120,11 @@ def main(
 
 
 def _list_precisions(model: str) -> list[ChosenPrecision]:
-    """That this model runs at on this machine: the default one first, full last."""
+    """That this model runs at on this machine: what ``auto`` is first, full last."""
     restorer = Restorer(model)
-    holds_int8 = restorer.model_file.restore_int8 is not None
-    chosen = restorer.model.precision
-    here: dict[ChosenPrecision, None] = {chosen: None}
-    if processor_features() & BF16_FEATURES:
-        here["bf16"] = None
-    if holds_int8:
-        here["int8"] = None
-    return [*(precision for precision in here if precision != "full"), "full"]
+    here = list_precisions(restorer.model_file, "openvino", "cpu")
+    chosen = restorer.load(measure=True)
+    return [*dict.fromkeys([chosen, *(precision for precision in here if precision != "full"), "full"])]
 
 
 def time_start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:

@@ -113,12 +113,12 @@ def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path
         ({"avx2", "avx512f"}, "full", "full"),
         ({"avx2", "avx_vnni"}, "int8", "full"),
         ({"avx512_vnni"}, "int8", "full"),
-        ({"avx512_vnni", "avx512_bf16"}, "bf16", "bf16"),
+        ({"avx512_vnni", "avx512_bf16"}, "int8", "full"),
         ({"avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}, "bf16", "bf16"),
     ],
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else None,
 )
-def test_the_processor_decides(
+def test_the_fixed_default(
     rounded: ModelFile,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -26,6 +27,7 @@ from unjpeg.jpeg import Limits
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import shorten_reason
 from unjpeg.picture import NamedBytes, read_bytes
+from unjpeg.precision import WORTH_BYTES
 from unjpeg.restorer import Report
 from unjpeg.runtimes import check_engine, default_runtime
 from unjpeg.settings import Settings, fit_options
@@ -112,6 +114,8 @@ def restore_batch(
             yield passed_over(worker.run(job, show))
         return
 
+    worth_it = settings.options.strength > 0 and _count_bytes(waiting) >= WORTH_BYTES
+    settings = settings.settled(measure=worth_it)  # once, for all of them
     count = worker_count(workers, max_memory_mib)
     cores = allowed_cores()
     share = None if max_memory_mib is None else max_memory_mib // count
@@ -128,6 +132,15 @@ def restore_batch(
             for outcome in pool.map(too_large, show):
                 finished += 1
                 yield passed_over(outcome)
+
+
+def _count_bytes(jobs: Sequence[Job]) -> int:
+    """Of the files, as far as they are there."""
+    total = 0
+    for job in jobs:
+        with suppress(OSError):
+            total += os.stat(job.source).st_size
+    return total
 
 
 def find_done(jobs: Sequence[Job], settings: Settings) -> Iterator[tuple[Job, bool]]:

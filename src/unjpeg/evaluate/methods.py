@@ -65,9 +65,9 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *("av1", "cleanness", "dct", "depth", "history", "jpeg", "layers", "modelfile", "network", "othercodecs"),
-    *("picture", "pngfile", "projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino"),
-    *("segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
+    *("av1", "cleanness", "dct", "depth", "history", "jpeg", "layers", "machine", "modelfile", "network"),
+    *("othercodecs", "picture", "pngfile", "precision", "projection", "recovery", "restorer", "runtimes"),
+    *("runtimes.graph", "runtimes.openvino", "segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 
@@ -118,7 +118,7 @@ class UnjpegModel(Method):
         suffix = "".join(f"@{option}" for option in options)
         self.name = f"{self._restorer.model_file.description.name}{suffix}"
         self.spec = f"{model}{suffix}"
-        how = f"{policy} {self._restorer.model.precision}{' tta' if tta else ''}"
+        how = f"{policy} {self._restorer.load(measure=True)}{' tta' if tta else ''}"
         code = f"{source_hash(*RESTORING)} OpenVINO {importlib.metadata.version('openvino')}"
         self.identity = f"{self._restorer.model_file.hash} {code} {how}"
 

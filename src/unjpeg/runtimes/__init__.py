@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
-from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, ChosenPrecision, Graph, Precision, Runtime
+from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Device, Graph, Precision, Runtime
 
 __all__ = [
     "BF16_FEATURES",
     "Arrays",
     "ChosenPrecision",
+    "Device",
     "Graph",
     "Precision",
     "Runtime",
@@ -27,13 +30,19 @@ __all__ = [
     "choose_engine",
     "compile_graphs",
     "default_runtime",
+    "list_devices",
+    "list_precisions",
     "processor_features",
 ]
 
-_NO_TORCH = "the torch runtime needs the extra: pip install 'unjpeg[train]'"
-
 BF16_FEATURES: Final = frozenset({"amx_bf16", "avx512_bf16"})
 """Of a processor that multiplies 16-bit brain floats, by Linux's names."""
+
+_DEVICES: Final[Mapping[Runtime, tuple[Device, ...]]] = {
+    "openvino": ("cpu", "gpu", "npu"),
+    "onnxruntime": ("cpu", "cuda", "directml", "coreml"),
+}
+"""What each runtime may find to run on."""
 
 
 def choose_engine(
@@ -41,86 +50,116 @@ def choose_engine(
 ) -> tuple[Runtime, ChosenPrecision]:
     """The runtime and the precision that ``Model`` takes for these arguments.
 
-    In OpenVINO ``auto`` is bf16 on processors that multiply it, int8 on others with VNNI if the file has it, and full
-    elsewhere; the other runtimes run at full precision.
+    ``auto`` is here what is fixed, for where nothing was measured: with OpenVINO on a CPU bf16 on processors with AMX,
+    int8 on others with VNNI if the file has it, and full elsewhere. ``unjpeg.precision`` measures what is faster.
 
     Raises:
         ModelError: they do not go together.
     """
     if runtime not in (None, *get_args(Runtime)):
         raise ModelError(f"runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
-    if device not in ("cpu", "cuda"):
-        raise ModelError(f"device must be cpu or cuda, got {device!r}")
+    if device not in get_args(Device):
+        raise ModelError(f"device must be one of {', '.join(get_args(Device))}, got {device!r}")
     if precision not in get_args(Precision):
         raise ModelError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     chosen = runtime or default_runtime(device)
-    if device != "cpu" and chosen == "openvino":
-        raise ModelError(f"the openvino runtime runs on the cpu only; use onnxruntime or torch for {device}")
+    if device not in _DEVICES[chosen]:
+        raise ModelError(f"the {chosen} runtime does not run on {device}; use runtime={default_runtime(device)}")
+    if device == "npu" and (file.restore_int8 is None or precision not in ("auto", "int8")):
+        raise ModelError(
+            f"an npu computes in 8-bit integers: it needs precision int8, and a model with an int8 graph "
+            f"({file.description.name} has {'one' if file.restore_int8 is not None else 'none'})"
+        )
     if precision == "auto":
-        if chosen != "openvino":
-            return chosen, "full"
-        features = processor_features()
-        if features & BF16_FEATURES:
-            return chosen, "bf16"
-        rounded = file.restore_int8 and features & {"avx512_vnni", "avx_vnni"}
-        return chosen, "int8" if rounded else "full"
+        return chosen, _fixed_precision(file, chosen, device)
     if precision != "full" and chosen != "openvino":
         raise ModelError(f"{precision} is for the openvino runtime; {chosen} runs at full precision")
     if precision == "int8" and file.restore_int8 is None:
         raise ModelError(f"the model {file.description.name} has no int8 graph; leave the precision at auto")
-    if precision == "bf16" and not processor_features() & BF16_FEATURES:
+    if precision == "bf16" and device != "cpu":
+        raise ModelError(f"bf16 is for the cpu; a {device} runs at full precision, or in int8")
+    if precision == "bf16" and not _multiplies_bf16():
         raise ModelError("this processor does not multiply bf16, as far as the system tells; run at full precision")
     return chosen, precision
 
 
+def _fixed_precision(file: ModelFile, runtime: Runtime, device: str) -> ChosenPrecision:
+    if runtime != "openvino" or device == "gpu":
+        return "full"
+    if device == "npu":
+        return "int8"
+    features = processor_features()
+    if "amx_bf16" in features:
+        return "bf16"
+    # Without AMX bf16 is on some processors twice as fast as full, and on others half as fast.
+    return "int8" if file.restore_int8 is not None and features & {"avx512_vnni", "avx_vnni"} else "full"
+
+
+def list_precisions(file: ModelFile, runtime: Runtime, device: str) -> tuple[ChosenPrecision, ...]:
+    """Those that the file has and the runtime takes there, as far as can be told without trying; most exact first."""
+    if device == "npu":
+        return ("int8",)
+    rounded: tuple[ChosenPrecision, ...] = ("int8",) if file.restore_int8 is not None else ()
+    if runtime != "openvino":
+        return ("full",)
+    return ("full", "bf16", *rounded) if device == "cpu" and _multiplies_bf16() else ("full", *rounded)
+
+
 def default_runtime(device: str) -> Runtime:
     """What runs on a device unless something else is asked for."""
-    return "openvino" if device == "cpu" else "onnxruntime"
+    return "openvino" if device in _DEVICES["openvino"] else "onnxruntime"
+
+
+def list_devices() -> dict[Runtime, list[Device]]:
+    """What each installed runtime finds to run on, here. Loads them all."""
+    found: dict[Runtime, list[Device]] = {}
+    for runtime, devices in _DEVICES.items():
+        for device in devices:
+            with suppress(ModelError):
+                check_engine(runtime, device)
+                found.setdefault(runtime, []).append(device)
+    return found
 
 
 def check_engine(runtime: Runtime, device: str) -> None:
-    """Find out now, not with the first picture, whether the engine is there. Loads it for a GPU only.
+    """Find out now, not with the first picture, whether the engine is there. Loads it for other devices than the CPU.
 
     Raises:
         ModelError: it is not installed, or has no such device.
     """
-    if runtime == "torch":
-        if importlib.util.find_spec("torch") is None:
-            raise ModelError(_NO_TORCH)
-        if device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise ModelError(NO_TORCH_GPU)
-    elif runtime == "onnxruntime" and device == "cuda":
+    if device == "cpu":
+        if importlib.util.find_spec(runtime) is None:
+            raise ModelError(f"the {runtime} runtime is not installed; try: pip install {runtime}")
+    elif runtime == "onnxruntime":
         from unjpeg.runtimes.onnxruntime import check_onnxruntime
 
         check_onnxruntime(device)
-    elif importlib.util.find_spec(runtime) is None:
-        raise ModelError(f"the {runtime} runtime is not installed; try: pip install {runtime}")
+    else:
+        from unjpeg.runtimes.openvino import check_openvino
+
+        check_openvino(device)
 
 
 def compile_graphs(
     file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
 ) -> tuple[Graph, Graph]:
-    """The graphs ``guide`` (always in float32) and ``restore`` of a file, ready to run.
+    """The graphs ``guide`` (in float32 wherever the device computes in that) and ``restore`` of a file, ready to run.
 
     Raises:
         ModelError: the runtime is not installed, or has no such device. Engines raise errors of their own besides.
     """
-    if runtime == "torch":
-        try:
-            from unjpeg.runtimes.torch import compile_torch
-        except ImportError as error:
-            raise ModelError(_NO_TORCH) from error
-        return compile_torch(file, device, threads)
     if runtime == "onnxruntime":
         from unjpeg.runtimes.onnxruntime import compile_onnxruntime
 
         return compile_onnxruntime(file.guide, device, threads), compile_onnxruntime(file.restore, device, threads)
     from unjpeg.runtimes.openvino import compile_openvino
 
-    return compile_openvino(file.guide, threads, "full"), compile_openvino(file.restore, threads, precision)
+    # An NPU has no float32, and the guide is small: the processor beside it takes no time that counts.
+    beside = "cpu" if device == "npu" else device
+    return (
+        compile_openvino(file.guide, beside, threads, "full"),
+        compile_openvino(file.restore, device, threads, precision),
+    )
 
 
 @cache
@@ -132,3 +171,13 @@ def processor_features() -> frozenset[str]:
         return frozenset()
     flags = re.search(r"^flags\s*:(.*)$", facts, re.MULTILINE)
     return frozenset(flags[1].split()) if flags else frozenset()
+
+
+def _multiplies_bf16() -> bool:
+    """Asks the runtime, which takes a moment to load, only where the system does not tell."""
+    features = processor_features()
+    if features:
+        return bool(features & BF16_FEATURES)
+    from unjpeg.runtimes.openvino import multiplies_bf16
+
+    return multiplies_bf16()

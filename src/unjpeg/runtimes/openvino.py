@@ -1,12 +1,12 @@
-"""OpenVINO on a CPU: the default."""
+"""OpenVINO: CPUs, which is the default, and Intel's GPUs and NPUs where it finds them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
-from unjpeg.machine import allowed_cores
+from unjpeg.machine import FORCED_INSTRUCTIONS, allowed_cores, make_cache_folder
 from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
 
-__all__ = ["compile_openvino"]
+__all__ = ["check_openvino", "compile_openvino", "multiplies_bf16"]
+
+COMPILED_SHAPES = 4
+"""Kept of a graph on an NPU, which takes one shape each: inner tile, those at the right and bottom edges, corner."""
 
 _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
@@ -33,6 +36,10 @@ def _openvino_core() -> Any:
     Each core gives its thread a stack for signals and, when it ends, puts back the one that it found, which may have
     ended too (OpenVINO 2026.4): the next signal with a handler, a Ctrl-C for instance, would be a segmentation fault.
     """
+    try:
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
     with _ONE_AT_A_TIME:
         return _first_openvino_core()
 
@@ -44,63 +51,115 @@ def _first_openvino_core() -> Any:
     return openvino.Core()
 
 
-def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecision) -> Graph:
-    """A graph on the CPU. Raises ModelError if OpenVINO is not installed, else what OpenVINO raises."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
+def check_openvino(device: str) -> None:
+    """Raises ModelError if OpenVINO is not installed, or finds no such device: "cpu", "gpu" or "npu"."""
+    found = sorted({name.partition(".")[0].lower() for name in _openvino_core().available_devices})
+    if device not in found:
+        raise ModelError(
+            f"OpenVINO finds no {device} here, only {', '.join(found) or 'nothing'}: "
+            f"is its driver installed? or use device=cpu"
+        )
+
+
+def multiplies_bf16() -> bool:
+    """Whether OpenVINO says so of this processor. Raises ModelError if it is not installed."""
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compile_openvino(graph: bytes, device: str, threads: int | None, precision: ChosenPrecision) -> Graph:
+    """A graph on a device: "cpu", "gpu" or "npu".
+
+    Args:
+        threads: of the CPU; None takes all cores.
+        precision: an NPU takes int8 alone.
+
+    Raises:
+        ModelError: OpenVINO is not installed, or finds no such device. Else what OpenVINO raises.
+    """
     core = _openvino_core()
-    # The runtime's own choice is bf16 wherever the processor has it; here it does as it is told.
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-    }
+    if device != "cpu":
+        check_openvino(device)
+    target = device.upper()
+    settings = _settings(device, threads, precision)
+    cache = _compiled_graphs(core, target)
+    kept = {"CACHE_DIR": str(cache)} if cache else {}
+
+    def compile_shape(shape: tuple[int, ...] | None) -> Any:
+        # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C.
+        with _ONE_AT_A_TIME:
+            model = core.read_model(graph, b"")
+            if shape is not None:
+                model.reshape({"image": list(shape)})
+            try:
+                return core.compile_model(model, target, settings | (_FORGETFUL if device == "cpu" else {}) | kept)
+            except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
+                return core.compile_model(model, target, settings)
+
+    return _ShapeByShape(compile_shape) if device == "npu" else _Compiled(compile_shape(None))
+
+
+def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> dict[str, Any]:
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if device != "npu":  # what it does not do in integers it does in 16-bit floats
+        # The runtime's own choice is bf16 wherever the processor has it; here it does as it is told.
+        settings["INFERENCE_PRECISION_HINT"] = "bf16" if precision == "bf16" else "f32"
+    if device != "cpu":
+        return settings
     cores = allowed_cores()
     if threads is None and cores < (os.cpu_count() or 1):
         threads = cores  # the runtime sees neither quotas nor, in all versions, affinities
     if threads:
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-    facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
-    # What a process compiles that is kept from some instructions is not for others: the runtime does not tell.
-    forced = (os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ)
-    cache = _compiled_graphs(openvino.__version__, *map(str, facts), *forced)
-    with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
-        model = core.read_model(graph, b"")
-        try:
-            compiled = core.compile_model(
-                model, "CPU", settings | _FORGETFUL | ({"CACHE_DIR": str(cache)} if cache else {})
-            )
-        except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
-            compiled = core.compile_model(model, "CPU", settings)
-    requests = threading.local()  # a request holds buffers: one per thread
-    names = [node.get_any_name() for node in compiled.inputs]
-
-    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
-        if not hasattr(requests, "request"):
-            requests.request = compiled.create_infer_request()
-        results = requests.request.infer([inputs[name] for name in names])
-        return [np.array(results[i]) for i in range(len(compiled.outputs))]
-
-    return run
+    return settings
 
 
-def _compiled_graphs(*machine: str) -> Path | None:
+class _Compiled:
+    """A compiled graph, for several threads."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._requests = threading.local()  # a request holds buffers: one per thread
+        self._names = [node.get_any_name() for node in compiled.inputs]
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._compiled.create_infer_request()
+        results = self._requests.request.infer([inputs[name] for name in self._names])
+        return [np.array(results[i]) for i in range(len(self._compiled.outputs))]
+
+
+class _ShapeByShape:
+    """A graph on what computes one shape only: compiled for each that comes, the last few of them kept."""
+
+    def __init__(self, compile_shape: Callable[[tuple[int, ...]], Any]) -> None:
+        self._compile_shape = compile_shape
+        self._compiled: OrderedDict[tuple[int, ...], _Compiled] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        shape = inputs["image"].shape
+        with self._lock:
+            if shape not in self._compiled:
+                if len(self._compiled) == COMPILED_SHAPES:
+                    self._compiled.popitem(last=False)
+                self._compiled[shape] = _Compiled(self._compile_shape(shape))
+            self._compiled.move_to_end(shape)
+            graph = self._compiled[shape]
+        return graph(inputs)
+
+
+def _compiled_graphs(core: Any, target: str) -> Path | None:
     """A folder where the runtime keeps what it compiled, so that the next process need not; None if there can be none.
 
-    There is one for each runtime and processor that ``machine`` describes. It may be deleted at any time: the runtime
-    tells graphs and settings apart by itself, and compiles anew what it cannot read.
+    There is one for each runtime and device. It may be deleted at any time: the runtime tells graphs and settings apart
+    by itself, and compiles anew what it cannot read.
     """
-    variable, default = ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    import openvino
+
+    facts = [core.get_property(target, name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    # What a process compiles that is kept from some instructions is not for others: the runtime does not tell.
+    forced = [os.environ[name] for name in FORCED_INSTRUCTIONS if name in os.environ]
     # A home may be shared by machines with other processors.
-    name = hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16]
-    try:
-        base = Path(os.environ.get(variable) or Path.home() / default)
-        if not base.is_absolute():
-            return None
-        folder = base / "unjpeg" / f"openvino-{name}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    name = hashlib.sha256("\n".join(map(str, [openvino.__version__, *facts, *forced])).encode()).hexdigest()[:16]
+    return make_cache_folder(f"openvino-{name}")

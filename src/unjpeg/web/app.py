@@ -42,6 +42,7 @@ from unjpeg.errors import (
 from unjpeg.machine import allowed_cores
 from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
+from unjpeg.precision import choose_precision
 from unjpeg.restorer import DEFAULTS, Options
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
@@ -315,7 +316,8 @@ def create_app(
     """
     check_machine()
     models = models or OFFERED
-    names = [ModelFile.read(model).description.name for model in models]
+    files = [ModelFile.read(model) for model in models]
+    names = [file.description.name for file in files]
     team: Workers | None = None
     jobs: Jobs | None = None
 
@@ -323,7 +325,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal team, jobs
         share = threads or max(1, allowed_cores() // workers)
-        team = Workers(*models, count=workers, threads=share, limits=limits)
+        # Decided here, for all workers. A first start takes a few seconds for it.
+        choices = [await asyncio.to_thread(choose_precision, file, measure=True) for file in files]
+        team = Workers(*models, count=workers, threads=share, limits=limits, choices=choices)
         jobs = Jobs(team, limits.held_seconds)
         chores = [
             asyncio.create_task(team.warm_up()),

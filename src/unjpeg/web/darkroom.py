@@ -24,8 +24,10 @@ from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.output import list_without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
+from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
+from unjpeg.runtimes import Precision
 from unjpeg.settings import fit_options
 from unjpeg.web.gauges import Gauges
 from unjpeg.web.words import Fact, check_in_words, file_in_words
@@ -143,7 +145,7 @@ class Darkroom:
 
     def warm_up(self) -> None:
         """Load the model into its runtime now. Raises ModelError."""
-        _ = self._restorer.model
+        self._restorer.load()
 
     def open(self, data: bytes, key: str, salvage: bool = False) -> dict[str, Any]:
         """Decode a file and hold it; what it says about itself. Raises BadImageError.
@@ -380,6 +382,7 @@ _darkroom: Darkroom | None = None
 
 def open_darkroom(
     models: Sequence[str],
+    choices: Sequence[Choice],
     threads: int,
     folder: str,
     max_pixels: int,
@@ -391,7 +394,11 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    restorer, *others = (Restorer(model, threads=threads, limits=limits) for model in models)
+    precisions: list[Choice | Precision] = [*choices, *["auto"] * (len(models) - len(choices))]
+    restorer, *others = (
+        Restorer(model, threads=threads, precision=precision, limits=limits)
+        for model, precision in zip(models, precisions, strict=True)
+    )
     _darkroom = Darkroom(
         restorer,
         limits=limits,

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from unjpeg.errors import BadImageError, BusyError, TimeLimitError, UnjpegError
+from unjpeg.precision import Choice
 from unjpeg.web.darkroom import calibrate, expire_pictures, open_darkroom, warm_up
 from unjpeg.web.gauges import Gauges, expect_seconds, left_of
 
@@ -72,14 +73,16 @@ class ServerLimits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(self, models: Sequence[str], threads: int, limits: ServerLimits, folder: Path) -> None:
+    def __init__(
+        self, models: Sequence[str], choices: Sequence[Choice], threads: int, limits: ServerLimits, folder: Path
+    ) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
         self.waiting = 0
         self.gauges = Gauges(len(models))
         limited = (limits.pixels, limits.held_bytes, limits.held_seconds)
-        self._making = (tuple(models), threads, str(folder), *limited, self.gauges)
+        self._making = (tuple(models), tuple(choices), threads, str(folder), *limited, self.gauges)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
@@ -112,14 +115,17 @@ class Workers:
         models: shipped models' names or model files' paths, the first one the usual one.
         count: of processes.
         threads: CPU threads of each.
+        choices: at which precision each model runs; where none is given, each process chooses.
     """
 
-    def __init__(self, *models: str, count: int, threads: int, limits: ServerLimits) -> None:
+    def __init__(
+        self, *models: str, count: int, threads: int, limits: ServerLimits, choices: Sequence[Choice] = ()
+    ) -> None:
         self._limits, self._models = limits, models
         self._at_work = 0
         self._last_chosen = -1
         self._folder = Path(tempfile.mkdtemp(prefix="unjpeg-serve-"))
-        self._slots = [_Slot(models, threads, limits, self._folder / str(n)) for n in range(count)]
+        self._slots = [_Slot(models, choices, threads, limits, self._folder / str(n)) for n in range(count)]
 
     @property
     def at_work(self) -> int:
