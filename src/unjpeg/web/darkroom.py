@@ -394,7 +394,8 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    precisions: list[Choice | Precision] = [*choices, *["auto"] * (len(models) - len(choices))]
+    undecided: Precision = "auto"
+    precisions = [*choices, *[undecided] * (len(models) - len(choices))]
     restorer, *others = (
         Restorer(model, threads=threads, precision=precision, limits=limits)
         for model, precision in zip(models, precisions, strict=True)
