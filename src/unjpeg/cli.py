@@ -313,7 +313,8 @@ def restore(
     device: Annotated[
         Device,
         typer.Option(
-            help="Where the network runs: gpu and npu by OpenVINO, the others by ONNX Runtime.", rich_help_panel=ENGINE
+            help="Where the network runs: gpu and npu by OpenVINO, cuda, directml and coreml by ONNX Runtime.",
+            rich_help_panel=ENGINE,
         ),
     ] = "cpu",
     precision: PrecisionOption = "auto",
@@ -598,11 +599,12 @@ def inspect(
         raise typer.BadParameter("give pictures, or --machine")
     if measure and not machine:
         raise typer.BadParameter("--measure goes with --machine")
+    if machine:
+        _show_machine(model, measure=measure, as_json=as_json)
+        return
     with loading():
         from unjpeg.inspection import inspect as inspect_file
 
-    if machine:
-        _show_machine(model, measure=measure, as_json=as_json)
     failed = False
     for file in files or []:
         try:
@@ -620,8 +622,9 @@ def inspect(
 
 
 def _show_machine(model: str | None, *, measure: bool, as_json: bool) -> None:
-    from unjpeg.inspection import inspect_machine
-    from unjpeg.modelfile import shipped_models
+    with loading():
+        from unjpeg.inspection import inspect_machine
+        from unjpeg.modelfile import shipped_models
 
     found = inspect_machine([model] if model else sorted(shipped_models()), measure=measure)
     if as_json:
@@ -1010,7 +1013,7 @@ def _summary(job: Job, report: Report) -> str:
     if report.earlier:
         facts.append("restored as the JPEG that it was before")
     elif report.stated_quality is not None:
-        facts.append("true to the file" if report.projected else "not true to the file")
+        facts.append("true to the file" if report.projected else "not kept true to the file")
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:

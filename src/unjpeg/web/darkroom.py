@@ -11,7 +11,7 @@ import io
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
+from unjpeg.runtimes import Precision
 from unjpeg.settings import fit_options
 from unjpeg.web.gauges import Gauges
 from unjpeg.web.words import Fact, check_in_words, file_in_words
@@ -380,7 +381,8 @@ _darkroom: Darkroom | None = None
 
 
 def open_darkroom(
-    models: Mapping[str, Choice],
+    models: Sequence[str],
+    choices: Sequence[Choice],
     threads: int,
     folder: str,
     max_pixels: int,
@@ -392,15 +394,18 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
+    undecided: Precision = "auto"
+    precisions = [*choices, *[undecided] * (len(models) - len(choices))]
     restorer, *others = (
-        Restorer(model, threads=threads, precision=precision, limits=limits) for model, precision in models.items()
+        Restorer(model, threads=threads, precision=precision, limits=limits)
+        for model, precision in zip(models, precisions, strict=True)
     )
     _darkroom = Darkroom(
         restorer,
         limits=limits,
         held_bytes=held_bytes,
         held_seconds=held_seconds,
-        others=dict(zip(list(models)[1:], others, strict=True)),
+        others=dict(zip(models[1:], others, strict=True)),
         gauges=gauges,
     )
 
