@@ -620,8 +620,9 @@ def inspect(
 
 
 def _show_machine(model: str | None, *, measure: bool, as_json: bool) -> None:
-    from unjpeg.inspection import inspect_machine
-    from unjpeg.modelfile import shipped_models
+    with loading():
+        from unjpeg.inspection import inspect_machine
+        from unjpeg.modelfile import shipped_models
 
     found = inspect_machine([model] if model else sorted(shipped_models()), measure=measure)
     if as_json:
