@@ -466,6 +466,33 @@ def test_a_batch_decides_once_for_all_workers(
     assert decided.fingerprint == named.fingerprint
 
 
+def test_the_page_decides_once_for_all_processes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra: web")
+    from fastapi.testclient import TestClient
+
+    from unjpeg.web.app import create_app
+    from unjpeg.web.workers import Workers
+
+    asked: list[bool] = []
+    told: list[Any] = []
+    chosen = Choice("full", "measured")
+
+    def choose(*_: object, measure: bool) -> Choice:
+        asked.append(measure)
+        return chosen
+
+    class Recorded(Workers):
+        def __init__(self, models: Mapping[str, Choice], **settings: Any) -> None:
+            told.append(models)
+            super().__init__(models, **settings)
+
+    monkeypatch.setattr("unjpeg.web.app.choose_precision", choose)
+    monkeypatch.setattr("unjpeg.web.app.Workers", Recorded)
+    with TestClient(create_app(str(tiny_model), "fast", workers=2)):
+        assert asked == [True, False], "one measurement is enough to wait for"
+    assert told == [{str(tiny_model): chosen, "fast": chosen}]
+
+
 def test_the_machine_is_shown(file: ModelFile, measured: list[str]) -> None:
     machine = inspect_machine([file])
     assert machine.cores >= 1
