@@ -31,7 +31,7 @@ from PIL import Image
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
-from unjpeg.history import Verdict
+from unjpeg.history import History, Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
 from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out, merge_strips
 from unjpeg.metadata import Metadata
@@ -130,8 +130,8 @@ class Report:
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over flips, or over flips and rotations.
         precision: of the network's convolutions, "full", "bf16" or "int8"; None where no network ran.
-        history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing),
-            "scaled" (a JPEG was scaled) or "undecided"; None where it was not looked at.
+        history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing)
+            or "undecided"; None where it was not looked at.
         earlier: the JPEGs that the picture, or parts of it, were before, and were restored as.
     """
 
@@ -483,12 +483,18 @@ class Restorer:
         return self._restoration(picture, layout, tiles, options, read, progress)
 
     def run_network(
-        self, picture: Picture, options: Options = DEFAULTS, **keywords: Unpack[OptionKeywords]
+        self,
+        picture: Picture,
+        options: Options = DEFAULTS,
+        *,
+        history: History | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> NetworkOutput:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
 
         Args:
             options: of which ``quality`` and ``tta`` count here, and whether ``consistency`` is strict.
+            history: the picture's, where it has been read already.
             keywords: single options.
 
         Raises:
@@ -496,7 +502,7 @@ class Restorer:
             ValueError: an option is out of its range.
         """
         options = replace(options, **keywords)
-        layout = self._lay_out(picture, options)
+        layout = self._lay_out(picture, options, history)
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         layers = tuple(
@@ -529,8 +535,9 @@ class Restorer:
     def _passes(self, tta: bool) -> int:
         return WHOLE_ENSEMBLE if tta else self.model_file.description.passes
 
-    def _lay_out(self, picture: Picture, options: Options) -> Layout:
-        return lay_out(picture, look_back=options.consistency != "strict", insist=options.quality is not None)
+    def _lay_out(self, picture: Picture, options: Options, history: History | None = None) -> Layout:
+        look_back, insist = options.consistency != "strict", options.quality is not None
+        return lay_out(picture, look_back=look_back, insist=insist, history=history)
 
     def _guide_layers(self, layout: Layout, options: Options) -> tuple[list[Guidance], int | None]:
         """Each layer's guidance, and the quality read from the pixels of the lowest."""

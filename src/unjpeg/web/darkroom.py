@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.errors import PictureGoneError
+from unjpeg.history import History, read_history
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.output import list_without_place
@@ -66,6 +67,7 @@ class _Held:
     """A picture and what was last made of it; ``used`` is by ``time.monotonic``."""
 
     picture: Picture
+    history: History
     used: float
     output: NetworkOutput | None = None
     output_for: tuple[int | None, bool] | None = None
@@ -108,8 +110,9 @@ class Darkroom:
             salvage: take what decodes of a damaged JPEG.
         """
         picture = read_picture(NamedBytes(data, _THIS), limits=self._limits, salvage_damaged=salvage)
-        facts = self._facts(picture)
-        self._pictures[key] = _Held(picture, time.monotonic())
+        history = read_history(picture.pixels, picture.jpeg)
+        facts = self._facts(picture, history)
+        self._pictures[key] = _Held(picture, history, time.monotonic())
         self._make_room()
         return facts
 
@@ -186,9 +189,9 @@ class Darkroom:
         for key in [key for key, held in self._pictures.items() if now - held.used > self._held_seconds]:
             del self._pictures[key]
 
-    def _facts(self, picture: Picture) -> dict[str, Any]:
+    def _facts(self, picture: Picture, history: History | None = None) -> dict[str, Any]:
         read = self._restorer.guide(picture).quality
-        inspection = inspect_picture(picture, read)
+        inspection = inspect_picture(picture, read, history)
         return {
             "width": inspection.width,
             "height": inspection.height,
@@ -209,7 +212,7 @@ class Darkroom:
         wanted = (options.quality, options.consistency == "strict")
         if held.output is None or held.output_for != wanted:
             held.output = None  # the old one goes before the new one comes
-            held.output = self._restorer.run_network(held.picture, options)
+            held.output = self._restorer.run_network(held.picture, options, history=held.history)
             held.output_for = wanted
         return held.output
 

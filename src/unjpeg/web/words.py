@@ -63,7 +63,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
             Fact("Looks like", f"Quality {inspection.read_quality}, judged by the pixels alone."),
             Fact("Colour detail", colour),
         ]
-    if inspection.earlier or inspection.history == "scaled":
+    if inspection.earlier:
         facts.append(Fact("Before that", " ".join(f"{_capital(line)}." for line in inspection.in_words), "careful"))
     metadata = picture.metadata
     if picture.deep is not None:
