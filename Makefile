@@ -54,9 +54,6 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	$(BENCHMARK) live1 --method jpeg --method fast --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json
-	$(BENCHMARK) live1 --method jpeg --method fast --method default --rounds 0 --out runs/bench/live1-twice \
-	  $(foreach pair,30-after-10 50-after-30 90-after-20,--degradation jpeg-$(pair) --degradation jpeg-$(pair)-shift-4-4)
-	cp runs/bench/live1-twice/results.json results/live1-twice.json
 	$(BENCHMARK) classic5 set12 bsd68 --method jpeg --method fast --method default --rounds 0 --out runs/bench/grey
 	cp runs/bench/grey/results.json results/grey.json
 	$(BENCHMARK) live1 --method jpeg --method default --method best --method default@tta --rounds 1 --out runs/bench/live1-tta
@@ -67,6 +64,9 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	$(BIN)/python -m studies.speed.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
 	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
 	$(BIN)/python -m studies.speed.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
+	$(BIN)/python -m studies.earlier $(UNJPEG_DATA)/test/live1 --every 3 --perceptual 5
+	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 $(UNJPEG_DATA)/train/cid22 --every 12
+	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 --times 0.4,12,100
 	$(BIN)/python -m studies.documents.tables
 
 long: $(VENV)/installed-dev ## Checks of an hour or more: kill a training ten times, train at the published size

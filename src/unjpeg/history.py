@@ -18,7 +18,7 @@ How to use it::
 
     history = read_history(pixels)                # a PNG, an array, ...
     history = read_history(jpeg.pixels, jpeg)     # a JPEG: what came before it
-    history.verdict                               # "compressed", "clean", "scaled" or "undecided"
+    history.verdict                               # "compressed", "clean" or "undecided"
     for region in history.regions:                # one earlier JPEG each; empty unless "compressed"
         region.earlier                            # grid, tables, sampling
         recover(pixels, region, jpeg)             # unjpeg.recovery: its coefficients, as cells to project to
@@ -45,9 +45,9 @@ from unjpeg.upsampling import Upsampling, chroma_noise, plane_at_scale, upsample
 
 __all__ = ["Earlier", "History", "Region", "Verdict", "carried_noise", "read_history"]
 
-Verdict = Literal["compressed", "clean", "scaled", "undecided"]
-"""Of what came before: a JPEG whose grid and tables are known; nothing lossy, on positive evidence; a JPEG that was
-scaled afterwards; or nothing that can be told."""
+Verdict = Literal["compressed", "clean", "undecided"]
+"""Of what came before: a JPEG whose grid and tables are known; nothing lossy, on positive evidence; or nothing that can
+be told, as of a JPEG that was scaled afterwards."""
 
 MIN_SIDE = 64
 """Pixels. Smaller pictures stay undecided."""
@@ -161,13 +161,11 @@ class History:
         regions: largest first; they do not overlap.
         covers_all: whether the regions leave nothing of the picture out. What they leave out was not compressed by a
             JPEG that can be seen.
-        pitch: (vertical, horizontal) distance in pixels between the lines of a grid that was scaled, or None.
     """
 
     verdict: Verdict
     regions: tuple[Region, ...] = ()
     covers_all: bool = False
-    pitch: tuple[float, float] | None = None
 
 
 def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> History:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.errors import BadImageError, TooLargeError
-from unjpeg.history import Verdict, read_history
+from unjpeg.history import History, Verdict, read_history
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
 from unjpeg.layers import EarlierJpeg, describe_history
 from unjpeg.machine import allowed_cores, name_processor
@@ -44,7 +44,7 @@ class Inspection:
         table_distance: mean absolute logarithm of the ratio to them; 0 for standard tables.
         read_quality: the quality that the pixels look like to the network, or None if not asked for.
         looks_compressed_twice: deprecated, of JPEGs: whether ``earlier`` holds something; None if no network was asked.
-        history: what happened before this file: "compressed", "clean", "scaled" or "undecided".
+        history: what happened before this file: "compressed", "clean" or "undecided".
         earlier: the JPEGs that the picture, or parts of it, were before.
         in_words: the same, a sentence each.
     """
@@ -152,14 +152,15 @@ def inspect_machine(models: Sequence[str | os.PathLike[str] | ModelFile], *, mea
     return Machine(name_processor(), allowed_cores(), list_devices(), choices)
 
 
-def inspect_picture(picture: Picture, read: int | None) -> Inspection:
+def inspect_picture(picture: Picture, read: int | None, history: History | None = None) -> Inspection:
     """Facts about a picture that is decoded already.
 
     Args:
         read: the quality that the network read from it, if any.
+        history: the picture's, where it has been read already.
     """
     jpeg, metadata = picture.jpeg, picture.metadata
-    history = read_history(picture.pixels, jpeg)
+    history = history or read_history(picture.pixels, jpeg)
     height, width = picture.pixels.shape[:2]
     earlier = tuple(map(EarlierJpeg.of, history.regions))
     twice = None if read is None or jpeg is None else bool(earlier)

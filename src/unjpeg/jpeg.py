@@ -352,12 +352,6 @@ class JpegImage:
         return QualityEstimate.of_tables(self.components[0].table_88, chroma)
 
     @property
-    def sent_quality(self) -> QualityEstimate:
-        """That of tables as coarse as what was sent: lower where a progressive file ends early, else ``quality``."""
-        chroma = self.components[1].sent_table_88 if self.header.colour_space == "YCbCr" else None
-        return QualityEstimate.of_tables(self.components[0].sent_table_88, chroma)
-
-    @property
     def is_neutral(self) -> bool:
         """Whether a file of colour has none: all its chroma is exactly 0, or its three channels are one."""
         first, *others = self.components

@@ -129,12 +129,15 @@ class Layout:
         return tuple(map(EarlierJpeg.of, self.history.regions)) if self.history else ()
 
 
-def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -> Layout:
+def lay_out(
+    picture: Picture, *, look_back: bool = True, insist: bool = False, history: History | None = None
+) -> Layout:
     """Decide what is restored on which grid.
 
     Args:
         look_back: read the picture's history; else its file alone counts.
         insist: restore also what was never compressed.
+        history: the picture's, where it has been read already.
     """
     pixels = picture.pixels[: picture.sound_rows]
     whole = Layer(
@@ -146,7 +149,7 @@ def lay_out(picture: Picture, *, look_back: bool = True, insist: bool = False) -
     )
     if not look_back or picture.sound_rows is not None:
         return Layout((whole,))
-    history = read_history(pixels, picture.jpeg)
+    history = history or read_history(pixels, picture.jpeg)
     if not history.regions:
         untouched = history.verdict == "clean" and picture.jpeg is None and not insist
         return Layout(() if untouched else (whole,), history)
@@ -275,8 +278,6 @@ def describe_history(history: History, *, of_jpeg: bool, size: tuple[int, int]) 
     """
     if history.verdict == "clean":
         return () if of_jpeg else ("never compressed, as far as the pixels show",)
-    if history.verdict == "scaled":
-        return ("a JPEG that was scaled afterwards",)
     return tuple(_describe_region(region, size) for region in history.regions)
 
 

@@ -79,11 +79,6 @@ class Cells(Component):
         low[lowest <= -ANY], high[highest >= ANY] = -np.inf, np.inf
         return low, high
 
-    @property
-    def share_certain(self) -> float:
-        """Of the coefficients, those of which only one fits."""
-        return float((self.coefficients_VU88 == self.highest_VU88).mean())
-
 
 @dataclass(frozen=True, slots=True)
 class Recovered:

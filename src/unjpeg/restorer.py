@@ -31,7 +31,7 @@ from PIL import Image
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
-from unjpeg.history import Verdict
+from unjpeg.history import History, Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
 from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out, merge_strips
 from unjpeg.metadata import Metadata
@@ -131,8 +131,8 @@ class Report:
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over flips, or over flips and rotations.
         precision: of the network's convolutions, "full", "bf16" or "int8"; None where no network ran.
-        history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing),
-            "scaled" (a JPEG was scaled) or "undecided"; None where it was not looked at.
+        history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing)
+            or "undecided"; None where it was not looked at.
         earlier: the JPEGs that the picture, or parts of it, were before, and were restored as.
     """
 
@@ -523,6 +523,7 @@ class Restorer:
         options: Options = DEFAULTS,
         *,
         progress: Callable[[float], None] | None = None,
+        history: History | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> NetworkOutput:
         """The slow part of ``restore`` alone, for pictures that are finished more than once.
@@ -531,6 +532,7 @@ class Restorer:
             options: of which ``quality`` and ``tta`` count here, and whether ``consistency`` is strict.
             progress: called with the finished share, 0..1, when the network starts and after each tile. What it
                 raises ends the work.
+            history: the picture's, where it has been read already.
             keywords: single options.
 
         Raises:
@@ -538,7 +540,7 @@ class Restorer:
             ValueError: an option is out of its range.
         """
         options = replace(options, **keywords)
-        layout = self._lay_out(picture, options)
+        layout = self._lay_out(picture, options, history)
         self._load_for(picture, layout)
         guidances, read = self._guide_layers(layout, options)
         passes, count = self._passes(options.tta), len(layout.layers)
@@ -589,8 +591,9 @@ class Restorer:
     def _passes(self, tta: bool) -> int:
         return WHOLE_ENSEMBLE if tta else self.model_file.description.passes
 
-    def _lay_out(self, picture: Picture, options: Options) -> Layout:
-        return lay_out(picture, look_back=options.consistency != "strict", insist=options.quality is not None)
+    def _lay_out(self, picture: Picture, options: Options, history: History | None = None) -> Layout:
+        look_back, insist = options.consistency != "strict", options.quality is not None
+        return lay_out(picture, look_back=look_back, insist=insist, history=history)
 
     def _guide_layers(self, layout: Layout, options: Options) -> tuple[list[Guidance], int | None]:
         """Each layer's guidance, and the quality read from the pixels of the lowest."""

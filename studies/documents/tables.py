@@ -64,7 +64,8 @@ def make_tables(results: Path) -> dict[str, str]:
         "mozjpeg-live1": _make_from(results / "live1-mozjpeg.json", _make_methods),
         "earlier-live1": _make_from(results / "earlier.json", _make_earlier),
         "mixes-live1": _make_from(results / "live1-mixes.json", _make_methods),
-        "twice-live1": _make_from(results / "live1-twice.json", _make_methods),
+        "history": _make_from(results / "history.json", _make_history),
+        "never-compressed": _make_from(results / "history.json", _make_clean),
         "grey": _make_from(results / "grey.json", _make_sets),
         "method-costs": tabulate_costs(live1).to_markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _make_from(results / "downstream-contours.json", _make_contours),
@@ -288,6 +289,27 @@ def _make_earlier(record: Mapping[str, Any]) -> str:
         lines.append(line)
     parts = ("by the file", "by its history", "worst picture", "the JPEG itself", "found")
     return format_markdown(["", *(f"`{model}`, {part}" for model in record["models"] for part in parts)], lines)
+
+
+def _make_history(record: Mapping[str, Any]) -> str:
+    """How often an earlier JPEG is found, and found where there is none."""
+    rows = []
+    for group in ("photographs", "drawings"):
+        for case, row in record[group].items():
+            single = case.startswith("single")
+            right = ["", ""] if single else [str(row["grid"]), str(row["quality"])]
+            rows.append([f"{group}, {case}", str(row["of"]), str(row["found"]), *right])
+    return format_markdown(["", "files", "earlier JPEG found", "with its grid", "and its quality"], rows)
+
+
+def _make_clean(record: Mapping[str, Any]) -> str:
+    """How often pictures that were never compressed are told so."""
+    total = {key: sum(row[key] for row in record["clean"].values()) for key in ("of", "clean", "compressed")}
+    rows = [
+        [name, str(row["of"]), f"{row['clean']} ({row['clean'] / row['of']:.0%})", str(row["compressed"])]
+        for name, row in [*record["clean"].items(), ("all", total)]
+    ]
+    return format_markdown(["never compressed", "pictures", "told so", "taken for JPEGs"], rows)
 
 
 def _make_memory(record: Mapping[str, Any]) -> str:

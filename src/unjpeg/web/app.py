@@ -315,9 +315,8 @@ def create_app(
         UnjpegError: the machine has no semaphores for the processes.
     """
     check_machine()
-    models = models or OFFERED
-    files = [ModelFile.read(model) for model in models]
-    names = [file.description.name for file in files]
+    files = {model: ModelFile.read(model) for model in models or OFFERED}
+    names = [file.description.name for file in files.values()]
     team: Workers | None = None
     jobs: Jobs | None = None
 
@@ -325,9 +324,13 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal team, jobs
         share = threads or max(1, allowed_cores() // workers)
-        # Decided here, for all workers. A first start takes a few seconds for it.
-        choices = [await asyncio.to_thread(choose_precision, file, measure=True) for file in files]
-        team = Workers(*models, count=workers, threads=share, limits=limits, choices=choices)
+        # Decided here, for all workers. A first start takes up to 4 seconds for the usual model; the others are taken
+        # as they were measured elsewhere.
+        usual = next(iter(files))
+        chosen = {
+            name: await asyncio.to_thread(choose_precision, file, measure=name == usual) for name, file in files.items()
+        }
+        team = Workers(chosen, count=workers, threads=share, limits=limits)
         jobs = Jobs(team, limits.held_seconds)
         chores = [
             asyncio.create_task(team.warm_up()),

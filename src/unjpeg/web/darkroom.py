@@ -11,7 +11,7 @@ import io
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unjpeg.errors import PictureGoneError
+from unjpeg.history import History, read_history
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.output import list_without_place
@@ -27,7 +28,6 @@ from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.precision import Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
-from unjpeg.runtimes import Precision
 from unjpeg.settings import fit_options
 from unjpeg.web.gauges import Gauges
 from unjpeg.web.words import Fact, check_in_words, file_in_words
@@ -99,6 +99,7 @@ class _Held:
     """A picture and what was last made of it; ``used`` is by ``time.monotonic``."""
 
     picture: Picture
+    history: History
     used: float
     output: NetworkOutput | None = None
     output_for: tuple[str | None, int | None, bool] | None = None
@@ -154,8 +155,9 @@ class Darkroom:
             salvage: take what decodes of a damaged JPEG.
         """
         picture = read_picture(NamedBytes(data, _THIS), limits=self._limits, salvage_damaged=salvage)
-        facts = self._facts(picture)
-        self._pictures[key] = _Held(picture, time.monotonic())
+        history = read_history(picture.pixels, picture.jpeg)
+        facts = self._facts(picture, history)
+        self._pictures[key] = _Held(picture, history, time.monotonic())
         self._make_room()
         return facts
 
@@ -172,7 +174,8 @@ class Darkroom:
     def calibrate(self, model: str | None = None) -> None:
         """Restore a small picture of noise, to know how long pictures take here. Raises ModelError."""
         noise = np.random.default_rng(0).integers(0, 256, (_CALIBRATION_SIDE, _CALIBRATION_SIDE, 3), np.uint8)
-        held = _Held(read_picture(noise), time.monotonic())
+        picture = read_picture(noise)
+        held = _Held(picture, read_history(picture.pixels), time.monotonic())
         options = Options(quality=50)  # without one, a picture that was never compressed is left alone
         self._restorer_of(model).run_network(held.picture, options)  # runtimes are slow the first time
         self._render(held, options, model)
@@ -273,9 +276,9 @@ class Darkroom:
         for key in [key for key, held in self._pictures.items() if now - held.used > self._held_seconds]:
             del self._pictures[key]
 
-    def _facts(self, picture: Picture) -> dict[str, Any]:
+    def _facts(self, picture: Picture, history: History | None = None) -> dict[str, Any]:
         read = self._restorer.guide(picture).quality
-        inspection = inspect_picture(picture, read)
+        inspection = inspect_picture(picture, read, history)
         return {
             "width": inspection.width,
             "height": inspection.height,
@@ -304,7 +307,9 @@ class Darkroom:
         wanted = (model, options.quality, options.consistency == "strict")
         if held.output is None or held.output_for != wanted:
             held.output = None  # the old one goes before the new one comes
-            held.output = self._restorer_of(model).run_network(held.picture, options, progress=progress)
+            held.output = self._restorer_of(model).run_network(
+                held.picture, options, progress=progress, history=held.history
+            )
             held.output_for = wanted
         return held.output
 
@@ -381,8 +386,7 @@ _darkroom: Darkroom | None = None
 
 
 def open_darkroom(
-    models: Sequence[str],
-    choices: Sequence[Choice],
+    models: Mapping[str, Choice],
     threads: int,
     folder: str,
     max_pixels: int,
@@ -394,18 +398,15 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    undecided: Precision = "auto"
-    precisions = [*choices, *[undecided] * (len(models) - len(choices))]
     restorer, *others = (
-        Restorer(model, threads=threads, precision=precision, limits=limits)
-        for model, precision in zip(models, precisions, strict=True)
+        Restorer(model, threads=threads, precision=precision, limits=limits) for model, precision in models.items()
     )
     _darkroom = Darkroom(
         restorer,
         limits=limits,
         held_bytes=held_bytes,
         held_seconds=held_seconds,
-        others=dict(zip(models[1:], others, strict=True)),
+        others=dict(zip(list(models)[1:], others, strict=True)),
         gauges=gauges,
     )
 

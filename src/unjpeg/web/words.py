@@ -143,10 +143,6 @@ def _before_that(inspection: Inspection) -> Fact:
             )
             sentences.append(f"One, {place}, was saved at {_about(earlier)}.")
         sentences.append("Each is restored as that JPEG.")
-    elif inspection.history == "scaled":
-        sentences.append(
-            "The picture was a JPEG, and was scaled afterwards: its damage can only be judged by its looks."
-        )
     elif inspection.history == "clean":
         return Fact("Before that", "Never compressed, as far as the pixels show.", "good")
     else:

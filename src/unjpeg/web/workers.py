@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -73,16 +73,14 @@ class ServerLimits:
 class _Slot:
     """One worker process, what waits for it, and its folder."""
 
-    def __init__(
-        self, models: Sequence[str], choices: Sequence[Choice], threads: int, limits: ServerLimits, folder: Path
-    ) -> None:
+    def __init__(self, models: Mapping[str, Choice], threads: int, limits: ServerLimits, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.lock = asyncio.Lock()  # first come, first served
         self.waiting = 0
         self.gauges = Gauges(len(models))
         limited = (limits.pixels, limits.held_bytes, limits.held_seconds)
-        self._making = (tuple(models), tuple(choices), threads, str(folder), *limited, self.gauges)
+        self._making = (dict(models), threads, str(folder), *limited, self.gauges)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
@@ -112,20 +110,17 @@ class Workers:
     """All worker processes of a server. For use within one event loop.
 
     Args:
-        models: shipped models' names or model files' paths, the first one the usual one.
+        models: shipped models' names or model files' paths, the first one the usual one, and each one's precision.
         count: of processes.
         threads: CPU threads of each.
-        choices: at which precision each model runs; where none is given, each process chooses.
     """
 
-    def __init__(
-        self, *models: str, count: int, threads: int, limits: ServerLimits, choices: Sequence[Choice] = ()
-    ) -> None:
+    def __init__(self, models: Mapping[str, Choice], *, count: int, threads: int, limits: ServerLimits) -> None:
         self._limits, self._models = limits, models
         self._at_work = 0
         self._last_chosen = -1
         self._folder = Path(tempfile.mkdtemp(prefix="unjpeg-serve-"))
-        self._slots = [_Slot(models, choices, threads, limits, self._folder / str(n)) for n in range(count)]
+        self._slots = [_Slot(models, threads, limits, self._folder / str(n)) for n in range(count)]
 
     @property
     def at_work(self) -> int:
@@ -261,7 +256,7 @@ class Workers:
         for number in range(self.count):
             with suppress(UnjpegError):
                 await self.run(number, warm_up)
-        for model in (None, *self._models[1:]):
+        for model in (None, *list(self._models)[1:]):
             while self._at_work:
                 await asyncio.sleep(_IDLE_SECONDS)
             with suppress(UnjpegError):
