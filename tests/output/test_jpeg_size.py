@@ -47,9 +47,8 @@ def test_nothing_that_fits_is_better(seed: int, share: float, grey: bool, exif: 
     pixels = picture(48, 64, seed)
     pixels = pixels[..., 0] if grey else pixels
     samplings = ("4:4:4",) if grey else ("4:4:4", "4:2:0")
-    kind = {"optimize": True, "progressive": True}
     all_of_them = [
-        saved(pixels, quality=quality, subsampling=sampling, **kind)
+        saved(pixels, quality=quality, subsampling=sampling, optimize=True, progressive=True)
         for sampling in samplings
         for quality in range(1, 101)
     ]
@@ -96,8 +95,10 @@ def test_not_larger_than_the_input(tiny_restorer: Restorer, tmp_path: Any) -> No
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("input", "input"), (" Input", "input"), ("200000", 200_000), ("300KB", 300_000), ("1.5 MB", 1_500_000)]
-    + [("64KiB", 65_536), ("7b", 7)],
+    [
+        *[("input", "input"), (" Input", "input"), ("200000", 200_000), ("300KB", 300_000), ("1.5 MB", 1_500_000)],
+        *[("64KiB", 65_536), ("7b", 7)],
+    ],
 )
 def test_sizes_as_people_write_them(text: str, size: int | str) -> None:
     assert parse_size(text) == size

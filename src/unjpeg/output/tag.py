@@ -20,6 +20,7 @@ _PACKET: Final = (
     b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">'
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"></rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
 )
+_TAG: Final = re.compile(rb"<([^\s/>]+)")
 _PADDING: Final = re.compile(rb"\s+(?=<\?xpacket end)")
 
 
@@ -69,7 +70,8 @@ class _Places:
         self.history: int | None = None
         self.description: int | None = None
         self.has_history, self.about = False, ""
-        self._above: list[str] = []
+        self._packet = packet
+        self._above: list[tuple[str, int]] = []  # names, and where their tags begin
         self._parser = parser = expat.ParserCreate("utf-8", namespace_separator=" ")
         parser.StartDoctypeDeclHandler = self._refuse  # not allowed in XMP, and could make a parser work without end
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
@@ -82,19 +84,31 @@ class _Places:
         raise ValueError("it holds declarations")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._above.append(name)
-        if name == f"{_RDF} Description" and self._above[-2:-1] == [f"{_RDF} RDF"]:
+        if name == f"{_RDF} Description" and self._parent() == f"{_RDF} RDF":
             self.about = self.about or attributes.get(f"{_RDF} about", "")
+        self._above.append((name, self._parser.CurrentByteIndex))
+
+    def _parent(self) -> str | None:
+        return self._above[-1][0] if self._above else None
 
     def _end(self, name: str) -> None:
-        self._above.pop()
+        _, start = self._above.pop()
         place = self._parser.CurrentByteIndex
+        if not self._packet.startswith(b"</" + _tag_name(self._packet, start), place):
+            place = start  # one tag, behind which the parser is by now
         if name == f"{_HISTORY} History":
             self.has_history = True
-        elif name == f"{_RDF} Seq" and self._above[-1:] == [f"{_HISTORY} History"] and self.history is None:
+        elif name == f"{_RDF} Seq" and self._parent() == f"{_HISTORY} History" and self.history is None:
             self.history = place
         elif name == f"{_RDF} RDF":
             self.description = place
+
+
+def _tag_name(packet: bytes, start: int) -> bytes:
+    """Of the tag that begins there, as the packet spells it."""
+    found = _TAG.match(packet, start)
+    assert found is not None  # the parser has been there
+    return found[1]
 
 
 def _insert(packet: bytes, place: int, more: bytes) -> bytes:
@@ -103,8 +117,7 @@ def _insert(packet: bytes, place: int, more: bytes) -> bytes:
         before, after = packet[:place], packet[place:]
     else:
         end = packet.index(b"/>", place)
-        name = packet[place + 1 : end].split(None, 1)[0]
-        before, after = packet[:end] + b">", b"</" + name + b">" + packet[end + 2 :]
+        before, after = packet[:end] + b">", b"</" + _tag_name(packet, place) + b">" + packet[end + 2 :]
     padding = _PADDING.search(after)
     if padding is not None and len(padding[0]) > len(more):
         grown = len(before) + len(more) + len(after) - len(packet)
