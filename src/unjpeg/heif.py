@@ -59,7 +59,7 @@ def read_heif(data: bytes, name: str, max_pixels: int) -> HeifImage:
     """
     if not can_read_heif():
         raise UnsupportedImageError(
-            f"{name}: is a HEIC picture, which needs the extra: pip install unjpeg[formats]; or convert it to PNG"
+            f"{name}: is a HEIC picture; pip install 'unjpeg[formats]' reads it; or convert it to PNG or TIFF first"
         )
     import pi_heif
 

@@ -44,6 +44,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.precision import choose_precision
 from unjpeg.restorer import DEFAULTS, Options
+from unjpeg.settings import parse_size
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
 from unjpeg.web.darkroom import FileKind, Frame
@@ -67,7 +68,13 @@ _PAGE = {
 }
 """Everything that the page consists of, by address: no folder is served."""
 
-_MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff"}
+_MEDIA_TYPES = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "tiff": "image/tiff",
+    "avif": "image/avif",
+}
 
 _STATUS: tuple[tuple[type[UnjpegError], int], ...] = (
     (TooLargeError, 413),
@@ -110,11 +117,25 @@ class LookQuery(BaseModel):
     consistency: Literal["auto", "strict", "off"] = Field(
         "auto", description="Keep the result among the pictures that could have produced the file."
     )
+    detail: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Less than 1 smooths fine detail less: texture, and its noise.",
+    )
+    dither: bool = Field(False, description="Round to 8 bits with fine grain, against bands in skies.")
 
     model: str | None = Field(None, max_length=4096, description="One of those that `GET api/models` lists.")
 
     def options(self) -> Options:
-        return Options(strength=self.strength, quality=self.quality, consistency=self.consistency)
+        return Options(
+            strength=self.strength,
+            quality=self.quality,
+            consistency=self.consistency,
+            detail=self.detail,
+            dither=self.dither,
+        )
 
 
 def _bits(value: str) -> int:
@@ -128,11 +149,15 @@ def _bits(value: str) -> int:
 class FileQuery(LookQuery):
     """How to restore, and into what file."""
 
-    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    format: Literal["png", "jpeg", "webp", "tiff", "avif"] = "png"
     bit_depth: Annotated[Literal[8, 16] | None, BeforeValidator(_bits)] = Field(
         None, description="16 for PNG and TIFF only, where it is the default for files of more than 8 bits."
     )
-    output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
+    output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95), AVIF (90) or WebP (lossless).")
+    output_size: Annotated[int | Literal["input"] | None, BeforeValidator(parse_size)] = Field(
+        None, description="The best JPEG that is not larger: bytes, as in 200000 or 200KB, or input for the input's."
+    )
+    tag: bool = Field(False, description="Say in the XMP what restored the picture, and how.")
 
     def options(self) -> Options:
         return replace(super().options(), bit_depth=self.bit_depth)
@@ -140,7 +165,9 @@ class FileQuery(LookQuery):
     def kind(self) -> FileKind:
         if self.bit_depth is not None and self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
-        return FileKind(self.format, self.output_quality)
+        if self.output_size is not None and self.format != "jpeg":
+            raise OutputError(f"a size can be asked of jpeg only, not of {self.format}")
+        return FileKind(self.format, self.output_quality, self.output_size, self.tag)
 
 
 _SALVAGE = Field(False, description="Take what decodes of a damaged JPEG instead of refusing it.")

@@ -882,7 +882,7 @@ async function times() {
 
 // Downloads
 
-const suffix = (kind) => ({ png: "png", tiff: "tif", webp: "webp", jpeg: "jpg" })[new URLSearchParams(kind).get("format")];
+const suffix = (kind) => ({ png: "png", tiff: "tif", webp: "webp", jpeg: "jpg", avif: "avif" })[new URLSearchParams(kind).get("format")];
 
 function nameFor(picture, kind, taken = new Set()) {
   const stem = picture.file.name.replace(/\.[^.]*$/, "") || "picture";
