@@ -235,7 +235,7 @@ class Restored:
         strip: bool = False,
         output_size: int | Literal["input"] | None = None,
         tag: bool = False,
-    ) -> tuple[str, ...]:
+    ) -> str | None:
         """Write the picture, whole or not at all, with its metadata.
 
         Args:
@@ -249,7 +249,7 @@ class Restored:
             tag: have the XMP say what restored the picture, and how. Nothing is said of what was left as it is.
 
         Returns:
-            What a user should know of the file, one sentence each.
+            What a user should know of the file, if anything: the quality that a size led to, what was not tagged.
 
         Raises:
             OutputError: it cannot be written there, or not in that format, or not within that size.
@@ -323,7 +323,7 @@ class Restoration:
         output_size: int | Literal["input"] | None = None,
         tag: bool = False,
         about_to_place: Callable[[], None] | None = None,
-    ) -> tuple[str, ...]:
+    ) -> str | None:
         """Restore and write; PNG and TIFF as the rows are finished. Arguments, result and errors as ``Restored.save``.
 
         Args:
@@ -367,7 +367,7 @@ def _save(
     *,
     may_round: bool,
     about_to_place: Callable[[], None] | None = None,
-) -> tuple[str, ...]:
+) -> str | None:
     if isinstance(target, str | os.PathLike):
         target = Path(target)
     format = options.format
@@ -406,7 +406,7 @@ def _save(
         overwrite=options.overwrite,
         about_to_place=about_to_place,
     )
-    return (*notes, *([chosen] if chosen else []))
+    return "; ".join([*notes, *([chosen] if chosen else [])]) or None
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:

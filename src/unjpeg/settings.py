@@ -132,7 +132,7 @@ class Settings:
         about_to_place: Callable[[], None] | None = None,
     ) -> Report:
         """``Restoration.save`` as these settings say; the same errors. Returns what was done."""
-        of_file = work.save(
+        said = work.save(
             target,
             format=format,
             quality=self.output_quality,
@@ -142,7 +142,7 @@ class Settings:
             tag=self.tag,
             about_to_place=about_to_place,
         )
-        report = replace(work.report, notes=(*work.report.notes, *of_file))
+        report = replace(work.report, notes=(*work.report.notes, *([said] if said else [])))
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report

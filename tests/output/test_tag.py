@@ -161,6 +161,6 @@ def test_what_was_not_restored_is_not_said_to_be(tiny_restorer: Restorer, tmp_pa
 
 def test_a_damaged_packet_is_carried_and_a_note_says_so(tiny_restorer: Restorer, tmp_path: Path) -> None:
     data = encoded(picture(40, 48), quality=20, xmp=b"<x:xmpmeta")
-    (note,) = tiny_restorer.restore(data).save(tmp_path / "a.png", tag=True)
+    note = tiny_restorer.restore(data).save(tmp_path / "a.png", tag=True)
     assert note == "not tagged: nothing can be added to its XMP (it is damaged)"
     assert read_picture(tmp_path / "a.png").metadata.xmp == b"<x:xmpmeta"

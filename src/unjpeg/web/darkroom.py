@@ -266,8 +266,8 @@ class Darkroom:
         facts = dataclasses.asdict(restored.report)
         if lost:
             facts["notes"] += (f"{kind.format} has no place for {' and '.join(lost)}: lost",)
-        file, notes = _file(restored, kind)
-        facts["notes"] += notes
+        file, said = _file(restored, kind)
+        facts["notes"] += (said,) if said else ()
         return file, facts
 
     def close(self, key: str) -> None:
@@ -358,13 +358,13 @@ class Darkroom:
             total -= dropped.size_bytes
 
 
-def _file(restored: Restored, kind: FileKind) -> tuple[bytes, tuple[str, ...]]:
-    """The file, and what its user should know."""
+def _file(restored: Restored, kind: FileKind) -> tuple[bytes, str | None]:
+    """The file, and what its user should know, if anything."""
     buffer = io.BytesIO()
-    notes = restored.save(
+    said = restored.save(
         buffer, format=kind.format, quality=kind.output_quality, output_size=kind.output_size, tag=kind.tag
     )
-    return buffer.getvalue(), notes
+    return buffer.getvalue(), said
 
 
 def _residual(decoded: NDArray[np.uint8], restored: NDArray[Any], gain: float) -> NDArray[np.uint8]:
