@@ -138,11 +138,15 @@ def _before_that(inspection: Inspection) -> Fact:
         sentences.append("A part of the picture comes" if count == 1 else f"{count} parts of the picture come")
         sentences[0] += " from a JPEG." if count == 1 else " from JPEGs."
         for earlier in inspection.earlier:
-            place = f"{earlier.width} x {earlier.height} pixels, {earlier.left} from the left and {earlier.top} from above"
+            place = (
+                f"{earlier.width} x {earlier.height} pixels, {earlier.left} from the left and {earlier.top} from above"
+            )
             sentences.append(f"One, {place}, was saved at {_about(earlier)}.")
         sentences.append("Each is restored as that JPEG.")
     elif inspection.history == "scaled":
-        sentences.append("The picture was a JPEG, and was scaled afterwards: its damage can only be judged by its looks.")
+        sentences.append(
+            "The picture was a JPEG, and was scaled afterwards: its damage can only be judged by its looks."
+        )
     elif inspection.history == "clean":
         return Fact("Before that", "Never compressed, as far as the pixels show.", "good")
     else:

@@ -291,7 +291,7 @@ function drawStage() {
   $("busy-share").hidden = !waits || picture.share === null;
   $("busy-share").value = picture.share ?? 0;
   $("cancel").hidden = !waits;
-  stage.querySelector(".tag.left").textContent = picture.before ? "Before" : "Before, opening";
+  stage.querySelector(".tag.left").textContent = picture.before || !waits ? "Before" : "Before, opening";
   stage.querySelector(".tag.right").textContent = isFresh(picture)
     ? "After"
     : waits
@@ -313,6 +313,7 @@ function drawStage() {
   const shown = checked ? picture.check : null; // never the last result's mark beside another result
   if (shown !== shownCheck) list("check", shown?.facts ?? []);
   shownCheck = shown;
+  $("file").hidden = !picture.facts;
   $("check-waits").hidden = checked;
   $("check-waits").textContent = waits ? "Checked when it is restored." : "There is no result.";
   $("download").disabled = !isFresh(picture) && !picture.facts;
@@ -472,7 +473,8 @@ function preview(added) {
         bitmap.close();
         show(picture);
       } catch {
-        // The browser does not read this format; the server may.
+        // The browser does not read this file; the server may.
+        picture.item.querySelector(".thumb").textContent = "no preview";
       }
     });
   }
@@ -610,9 +612,12 @@ function draw() {
   layers.after.style.clipPath = `inset(0 0 0 ${at * 100}%)`;
   layers.residual.hidden = view !== "residual";
   $("handle").style.left = `${divider * 100}%`;
-  $("handle").hidden = $("divider").hidden = view !== "compare";
-  stage.querySelector(".tag.left").hidden = at < 0.02 || view === "residual";
-  stage.querySelector(".tag.right").hidden = at > 0.98 || view === "residual";
+  const empty = !$("stopped").hidden && !bases.before.hasAttribute("src"); // nothing to compare or to zoom
+  $("handle").hidden = $("divider").hidden = view !== "compare" || empty;
+  stage.querySelector(".tag.left").hidden = at < 0.02 || view === "residual" || empty;
+  stage.querySelector(".tag.right").hidden = at > 0.98 || view === "residual" || empty;
+  layers.after.hidden = empty;
+  for (const name of ["zoom-in", "zoom-out", "zoom-fit", "zoom-pixel"]) $(name).disabled = empty;
   $("gain-label").hidden = view !== "residual";
 }
 
@@ -642,7 +647,7 @@ function transform() {
   const ratio = scale * screen();
   stage.classList.toggle("pixels", ratio >= PIXELATED_FROM);
   stage.classList.toggle("zoomed", across > stage.clientWidth + 1 || down > stage.clientHeight + 1);
-  $("zoom").textContent = `${ratio >= 0.1 ? Math.round(ratio * 100) : (ratio * 100).toFixed(1)} %`;
+  $("zoom").textContent = !bases.before.hasAttribute("src") ? "" : `${ratio >= 0.1 ? Math.round(ratio * 100) : (ratio * 100).toFixed(1)} %`;
 }
 
 function fit() {
@@ -866,12 +871,13 @@ function timesSoon(ms = 0) {
 }
 
 async function times() {
-  const { width, height } = current?.size ?? { width: 1000, height: 1000 };
+  const size = current?.size;
+  const { width, height } = size ?? { width: 1000, height: 1000 };
   try {
     const now = await models(width, height);
     if (now.map(({ name }) => name).join() !== offered.map(({ name }) => name).join()) (offered = now), makeModels();
     for (const { name, seconds } of now) {
-      const words = seconds === null ? "measuring" : timeOf(seconds);
+      const words = seconds === null ? "measuring" : size ? timeOf(seconds) : "";
       for (const time of document.querySelectorAll("[data-time]")) if (time.dataset.time === name) time.textContent = words;
     }
     if (now.some(({ seconds }) => seconds === null)) timesSoon(2000);
