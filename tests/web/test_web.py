@@ -523,13 +523,13 @@ def test_the_page_brings_everything_along(client: TestClient) -> None:
     for address in named:
         assert client.get(f"/{address}").status_code == 200
     assert not re.search(r"\bstyle=|\bon[a-z]+=|<script>|<style>", page.text)
-    for address in ("", "page.css", "page.js", "zip.js"):
+    for address in ("", "page.css", "page.js", "server.js", "zip.js"):
         assert not re.search(r"(https?:)?//[\w-]+\.\w|@import", client.get(f"/{address}").text)
 
 
 def test_the_examples(client: TestClient, kitten: Path) -> None:
     assert client.get("/examples/kitten.jpg").content == kitten.read_bytes()
-    inspection = unjpeg.inspect(client.get("/examples/kitten-saved-twice.jpg").content)
+    inspection = unjpeg.inspect(client.get("/examples/beach-saved-twice.jpg").content)
     assert (inspection.stated_quality, inspection.looks_compressed_twice) == (85, True)
 
 

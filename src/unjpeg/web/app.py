@@ -10,6 +10,7 @@ import asyncio
 import importlib.resources
 import ipaddress
 import json
+import re
 import secrets
 import signal
 import socket
@@ -23,7 +24,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
@@ -189,23 +190,26 @@ class OpenQuery(BaseModel):
     salvage: bool = _SALVAGE
 
 
-def _area(value: str) -> tuple[int, ...]:
+def _check_area(value: str) -> str:
     """Of a query: "left,top,width,height"."""
-    try:
-        left, top, width, height = (int(part) for part in value.split(","))
-    except ValueError:
-        raise ValueError("must be left,top,width,height in pixels") from None
-    if min(left, top) < 0 or min(width, height) < 1:
-        raise ValueError("must lie in the picture")
-    return left, top, width, height
+    if re.fullmatch(r"\d{1,9},\d{1,9},[1-9]\d{0,8},[1-9]\d{0,8}", value, re.ASCII) is None:
+        raise ValueError("must be left,top,width,height in pixels, the latter two at least 1")
+    return value
 
 
 Area = Annotated[
-    tuple[int, int, int, int] | None,
-    BeforeValidator(_area, json_schema_input_type=str),
+    str | None,
+    AfterValidator(lambda value: value if value is None else _check_area(value)),
     Field(description="Show this part alone: left,top,width,height in pixels of the upright picture."),
 ]
 Reduce = Annotated[int, Field(ge=1, le=64, description="Show the mean of so many by so many pixels as one.")]
+
+
+def _frame(area: str | None, reduce: int) -> Frame:
+    if area is None:
+        return Frame(reduce=reduce)
+    left, top, width, height = (int(part) for part in area.split(","))
+    return Frame((left, top, width, height), reduce)
 
 
 class FrameQuery(BaseModel):
@@ -216,7 +220,7 @@ class FrameQuery(BaseModel):
     reduce: Reduce = 1
 
     def frame(self) -> Frame:
-        return Frame(self.area, self.reduce)
+        return _frame(self.area, self.reduce)
 
 
 class ViewQuery(LookQuery):
@@ -226,7 +230,7 @@ class ViewQuery(LookQuery):
     reduce: Reduce = 1
 
     def frame(self) -> Frame:
-        return Frame(self.area, self.reduce)
+        return _frame(self.area, self.reduce)
 
 
 class SizeQuery(BaseModel):
