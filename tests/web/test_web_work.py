@@ -26,6 +26,7 @@ from unjpeg.tiling import TiledNetwork, Tiling
 pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi.testclient import TestClient
 
+from unjpeg.precision import Choice
 from unjpeg.web import words
 from unjpeg.web.app import create_app, is_private
 from unjpeg.web.darkroom import Darkroom
@@ -82,7 +83,8 @@ def test_work_is_started_and_watched(client: TestClient, tiny_model: Path) -> No
 @pytest.fixture
 def slow_team(tiny_model: Path) -> Iterator[Workers]:
     """One worker without a limit."""
-    team = Workers(str(tiny_model), count=1, threads=1, limits=ServerLimits(requests=2, seconds=None))
+    limits = ServerLimits(requests=2, seconds=None)
+    team = Workers({str(tiny_model): Choice("full", "measured")}, count=1, threads=1, limits=limits)
     yield team
     team.stop()
 
