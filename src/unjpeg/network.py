@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import Arrays, Graph, Precision, Runtime, choose_engine, compile_graphs
+from unjpeg.runtimes import Arrays, Foldable, Graph, Precision, Runtime, choose_engine, compile_graphs
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
-__all__ = ["Guidance", "Model"]
+__all__ = ["FOLDED_PIXELS", "Folded", "Guidance", "Model"]
+
+FOLDED_PIXELS = 2_000_000
+"""For as many it pays to compile a graph of their own: about where the tenth of the work that it saves is what one core
+takes to compile it. A fixed shape takes two thirds of the memory besides."""
+
+
+class Folded(NamedTuple):
+    """A graph with a guidance folded in, but for what is stated, for tiles of one shape ``(rows, columns)``."""
+
+    graph: Graph
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,7 @@ class Guidance:
         stated: what the file states of its compression, ``(1, STATED_FEATURES)``: see ``unjpeg.jpeg.stated_features``.
             Zeros where nothing is: see ``stating``. Models that were trained without do not look at it.
         quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
+        folded: a graph for this guidance alone: see ``Model.folded``.
     """
 
     insensitive: NDArray[np.float32]
@@ -34,6 +48,7 @@ class Guidance:
     fusion: NDArray[np.float32]
     stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
+    folded: Folded | None = field(default=None, compare=False)
 
     def stating(self, quality: int, *, grey: bool = False) -> Guidance:
         """That of a file with libjpeg's tables of a quality: of this one's chroma sampling, or 4:2:0 if none is stated.
@@ -87,6 +102,8 @@ class Model:
     ) -> None:
         self.runtime, self.precision = choose_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
+        self._folded: tuple[bytes, Folded] | None = None  # the last one, which may hold a tile's buffers
+        self._folding = threading.Lock()
         attempts = [self.precision]
         if precision == "auto" and self.precision != "full":
             # The engine may be kept from instructions that the processor has (ONEDNN_MAX_CPU_ISA, a hypervisor). Not
@@ -155,7 +172,35 @@ class Model:
         state the standard tables of that quality.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        return replace(guidance, sensitive=guidance.sensitive + shift).stating(quality)
+        return replace(guidance, sensitive=guidance.sensitive + shift, folded=None).stating(quality)
+
+    def folded(self, guidance: Guidance, shape: tuple[int, int], pixels: int) -> Guidance:
+        """The same guidance with a graph of its own, where that pays: what is constant need not be added tile by tile.
+
+        Whether it does is a question of the picture alone, so that its pixels are the same every time.
+
+        Args:
+            shape: rows and columns of the tiles, multiples of ``total_stride``. Others go through the common graph.
+            pixels: of all the tiles, each time they are restored.
+        """
+        if pixels < FOLDED_PIXELS or not isinstance(self._restore, Foldable):
+            return guidance
+        constants = {
+            "insensitive": guidance.insensitive,
+            "sensitive": guidance.sensitive,
+            "fusion": guidance.fusion,
+        }
+        key = b"".join(part.tobytes() for part in constants.values())
+        with self._folding:
+            if self._folded is None or self._folded[0] != key or self._folded[1].shape != shape:
+                self._folded = None  # its memory may be needed
+                shapes = {"image": (1, 3, *shape), "stated": guidance.stated.shape}
+                try:
+                    graph = self._restore.fold(constants, shapes)
+                except Exception as error:  # the runtimes' own, RuntimeError for most
+                    raise self._failure(shorten_reason(error)) from error
+                self._folded = key, Folded(graph, shape)
+            return replace(guidance, folded=self._folded[1])
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels
@@ -179,7 +224,9 @@ class Model:
             "fusion": guidance.fusion,
             "stated": guidance.stated,
         }
-        restored = self._run(self._restore, named)[0]
+        folded = guidance.folded
+        graph = folded.graph if folded and folded.shape == tile.shape[2:] else self._restore
+        restored = self._run(graph, named)[0]
         if restored.shape != tile.shape:  # OpenVINO, kept from instructions, may give nothing and say nothing
             raise self._failure(f"it gave a tile of {restored.shape} for one of {tile.shape}")
         return restored

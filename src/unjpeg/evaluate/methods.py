@@ -66,8 +66,8 @@ PROGRAMS = {
 
 RESTORING = (
     *("cleanness", "dct", "depth", "history", "jpeg", "layers", "modelfile", "network", "picture", "pngfile"),
-    *("projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "segments", "tables"),
-    *("tiling", "upsampling", "xyb"),
+    *("projection", "recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "runtimes.rewrite"),
+    *("segments", "tables", "tiling", "upsampling", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 

@@ -1,4 +1,8 @@
-"""JPEG: Pillow encodes the pixels, the segments around them are written here."""
+"""JPEG: Pillow encodes the pixels, a band of rows at a time; the segments around them are written here.
+
+Each band is a file of its own, whose entropy-coded part becomes one restart interval of the whole picture's: decoders
+begin anew there, so that bands are encoded beside each other, and written as they come.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from unjpeg.metadata import Metadata
-from unjpeg.output.rows import Rows
+from unjpeg.output.rows import Pixels, Rows
+from unjpeg.parallel import map_ahead
 
 __all__ = ["encode"]
 
@@ -21,13 +26,33 @@ _DENSITY = 13
 """Where the JFIF segment that Pillow writes first states its unit and densities."""
 
 
+_BAND_PIXELS = 2**20
+"""Of a band, about: of the widest picture too no more blocks than a restart interval can have."""
+
+_BLOCK = 8
+_RESTART, _RESTARTS = 0xD0, 8
+_FRAME, _SCAN = 0xC0, 0xDA
+
+
 def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
-    """Quality 95 without one; always 4:4:4."""
-    buffer = io.BytesIO()
+    """Quality 95 without one; always 4:4:4. A picture of more than one band has restart markers."""
     dpi = metadata.resolution_below(2**16) or (0, 0)  # 0: not stated
-    quality = _QUALITY if quality is None else quality
-    Image.fromarray(rows.whole()).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
-    data = buffer.getbuffer()
+
+    def encode_band(pixels: Pixels) -> bytearray:
+        buffer = io.BytesIO()
+        level = _QUALITY if quality is None else quality
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=level, subsampling="4:4:4", dpi=dpi)
+        return bytearray(buffer.getbuffer())
+
+    height, width = rows.shape[:2]
+    band_rows = max(1, _BAND_PIXELS // (width * _BLOCK)) * _BLOCK
+    bands = map_ahead(encode_band, rows.regroup(band_rows), rows.threads)
+    data = next(bands)
+    if band_rows < height:
+        frame, scan = _find_segment(data, _FRAME), _find_segment(data, _SCAN)
+        struct.pack_into(">H", data, frame + 5, height)
+        blocks = band_rows // _BLOCK * -(-width // _BLOCK)
+        data[scan:scan] = struct.pack(">BBHH", 0xFF, 0xDD, 4, blocks)
     if metadata.aspect and dpi == (0, 0):
         data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *metadata.aspect)
     segments: list[tuple[int, bytes, str]] = []
@@ -62,7 +87,21 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     start = 4 + struct.unpack_from(">H", data, 4)[0]  # after the start of the image and the JFIF segment
     file.write(data[:start])
     file.write(b"".join(written))
-    file.write(data[start:])
+    end = data[-2:]
+    file.write(data[start:-2])
+    for number, band in enumerate(bands):
+        scan = _find_segment(band, _SCAN)
+        file.write(bytes((0xFF, _RESTART + number % _RESTARTS)))
+        file.write(band[scan + 2 + struct.unpack_from(">H", band, scan + 2)[0] : -2])
+    file.write(end)
+
+
+def _find_segment(data: bytearray, marker: int) -> int:
+    """Where a segment begins in the head of a file of Pillow's."""
+    place = 2
+    while data[place + 1] != marker:
+        place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+    return place
 
 
 def _extended_xmp_segments(packet: bytes, name: bytes) -> Iterator[bytes]:

@@ -14,12 +14,13 @@ from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
-from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, ChosenPrecision, Graph, Precision, Runtime
+from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, ChosenPrecision, Foldable, Graph, Precision, Runtime
 
 __all__ = [
     "BF16_FEATURES",
     "Arrays",
     "ChosenPrecision",
+    "Foldable",
     "Graph",
     "Precision",
     "Runtime",

@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError
 from unjpeg.machine import allowed_cores
 from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
+from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution
 
 __all__ = ["compile_openvino"]
+
+_FOLDABLE_BYTES = 64_000_000
+"""Of a graph that is kept to be folded. In larger ones nothing but the convolutions counts."""
 
 _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
@@ -62,28 +66,50 @@ def compile_openvino(graph: bytes, threads: int | None, precision: ChosenPrecisi
     if threads:
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
+        model = core.read_model(graph, b"")
+    interpolate_by_convolution(model)
     facts = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
     # What a process compiles that is kept from some instructions is not for others: the runtime does not tell.
     forced = (os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ)
     cache = _compiled_graphs(openvino.__version__, *map(str, facts), *forced)
-    with _ONE_AT_A_TIME:  # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C
-        model = core.read_model(graph, b"")
+    compiled = _compile(core, model, settings | ({"CACHE_DIR": str(cache)} if cache else {}), settings)
+    return _Graph(compiled, model if len(graph) <= _FOLDABLE_BYTES else None, settings)
+
+
+def _compile(core: Any, model: Any, settings: dict[str, Any], simpler: dict[str, Any]) -> Any:
+    with _ONE_AT_A_TIME:
         try:
-            compiled = core.compile_model(
-                model, "CPU", settings | _FORGETFUL | ({"CACHE_DIR": str(cache)} if cache else {})
-            )
+            return core.compile_model(model, "CPU", settings | _FORGETFUL)
         except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
-            compiled = core.compile_model(model, "CPU", settings)
-    requests = threading.local()  # a request holds buffers: one per thread
-    names = [node.get_any_name() for node in compiled.inputs]
+            return core.compile_model(model, "CPU", simpler)
 
-    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
-        if not hasattr(requests, "request"):
-            requests.request = compiled.create_infer_request()
-        results = requests.request.infer([inputs[name] for name in names])
-        return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
-    return run
+class _Graph:
+    """A compiled graph, and what it was compiled of."""
+
+    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any]) -> None:
+        self._compiled, self._model, self._settings = compiled, model, settings
+        self._requests = threading.local()  # a request holds buffers: one per thread
+        self._names = [node.get_any_name() for node in compiled.inputs]
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Arrays:
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._compiled.create_infer_request()
+        results = self._requests.request.infer([inputs[name] for name in self._names])
+        return [np.array(results[i]) for i in range(len(self._compiled.outputs))]
+
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+        if self._model is None:
+            return self
+        model = self._model.clone()
+        fold_constants(model, constants)
+        taken = {node.get_any_name() for node in model.inputs}
+        model.reshape({name: list(shape) for name, shape in shapes.items() if name in taken})
+        if hasattr(self._compiled, "release_memory"):  # the buffers of what came before, which may be a tile's
+            self._compiled.release_memory()
+        # Not kept on disk: no other picture has such a graph.
+        return _Graph(_compile(_openvino_core(), model, self._settings, self._settings), None, self._settings)
 
 
 def _compiled_graphs(*machine: str) -> Path | None:
