@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import Arrays, Foldable, Graph, Precision, Runtime, choose_engine, compile_graphs
+from unjpeg.runtimes import Foldable, PixelGraph, Precision, Runtime, choose_engine, compile_graphs
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
-__all__ = ["FOLDED_PIXELS", "Folded", "Guidance", "Model"]
+__all__ = ["FOLDED_PIXELS", "Folded", "Guidance", "Model", "to_network"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FOLDED_PIXELS = 2_000_000
 """For as many it pays to compile a graph of their own: about where the tenth of the work that it saves is what one core
@@ -26,7 +29,7 @@ takes to compile it. A fixed shape takes two thirds of the memory besides."""
 class Folded(NamedTuple):
     """A graph with a guidance folded in, but for what is stated, for tiles of one shape ``(rows, columns)``."""
 
-    graph: Graph
+    graph: PixelGraph
     shape: tuple[int, int]
 
 
@@ -122,10 +125,10 @@ class Model:
                 if attempt == attempts[-1]:
                     raise ModelError(problem) from error
 
-    def _run(self, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    def _run(self, graph: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Raises ModelError where the engine fails: instructions that it is kept from, memory, threads."""
         try:
-            return graph(inputs)
+            return graph(*arguments, **keywords)
         except (MemoryError, ModelError):
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
@@ -194,11 +197,12 @@ class Model:
         with self._folding:
             if self._folded is None or self._folded[0] != key or self._folded[1].shape != shape:
                 self._folded = None  # its memory may be needed
-                shapes = {"image": (1, 3, *shape), "stated": guidance.stated.shape}
                 try:
-                    graph = self._restore.fold(constants, shapes)
+                    graph = self._restore.fold(constants, shape)
                 except Exception as error:  # the runtimes' own, RuntimeError for most
                     raise self._failure(shorten_reason(error)) from error
+                if graph is None:
+                    return guidance
                 self._folded = key, Folded(graph, shape)
             return replace(guidance, folded=self._folded[1])
 
@@ -224,9 +228,35 @@ class Model:
             "fusion": guidance.fusion,
             "stated": guidance.stated,
         }
-        folded = guidance.folded
-        graph = folded.graph if folded and folded.shape == tile.shape[2:] else self._restore
-        restored = self._run(graph, named)[0]
+        restored = self._run(self._restore, named)[0]
         if restored.shape != tile.shape:  # OpenVINO, kept from instructions, may give nothing and say nothing
             raise self._failure(f"it gave a tile of {restored.shape} for one of {tile.shape}")
         return restored
+
+    def restore_pixels(self, pixels: NDArray[np.uint8], guidance: Guidance) -> NDArray[np.float32]:
+        """One restored tile as it lies in memory: by the guidance's own graph, where it has one of that shape.
+
+        Args:
+            pixels: ``(H, W)`` or ``(H, W, 3)``; sides and start as ``restore``.
+
+        Returns:
+            ``(H, W, 3)``, range 0..255 but not clipped to it.
+        """
+        folded = guidance.folded
+        if folded and folded.shape == pixels.shape[:2]:
+            return self._run(folded.graph, np.ascontiguousarray(_in_colour(pixels)), {"stated": guidance.stated})
+        planes = self.restore(to_network(pixels), guidance)[0] * np.float32(255)
+        restored: NDArray[np.float32] = planes.transpose(1, 2, 0)
+        return restored
+
+
+def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` float32, range 0..1."""
+    planes = np.ascontiguousarray(_in_colour(pixels).transpose(2, 0, 1)[None], np.float32)
+    planes *= np.float32(1 / 255)
+    return planes
+
+
+def _in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey in three equal channels."""
+    return np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels

@@ -37,13 +37,13 @@ from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out,
 from unjpeg.machine import allowed_cores
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
-from unjpeg.network import Guidance, Model
+from unjpeg.network import Guidance, Model, to_network
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.parallel import map_ahead
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
-from unjpeg.tiling import SEAM_GRID, WHOLE_ENSEMBLE, Strips, TiledNetwork, Tiling, guide_windows, to_network
+from unjpeg.tiling import SEAM_GRID, WHOLE_ENSEMBLE, Strips, TiledNetwork, Tiling, guide_windows
 
 __all__ = [
     "DEFAULTS",

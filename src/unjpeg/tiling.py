@@ -42,7 +42,6 @@ __all__ = [
     "Tiles",
     "Tiling",
     "guide_windows",
-    "to_network",
 ]
 
 Tiles = Iterator[tuple[slice, NDArray[np.float32]]]
@@ -261,27 +260,26 @@ class TiledNetwork:
         self, pixels: NDArray[np.uint8], guidance: Guidance, rows: Span, columns: Span, passes: int
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
-        tile = to_network(_cut_out(pixels, rows.seen, columns.seen))
-        whole = self.model.restore(tile, guidance) if passes == 1 else self._self_ensemble(tile, guidance, passes)
+        seen = _cut_out(pixels, rows.seen, columns.seen)
+        if passes == 1:
+            whole = self.model.restore_pixels(seen, guidance)
+        else:
+            whole = self._self_ensemble(seen, guidance, passes)
         top, left = rows.seen.start, columns.seen.start
-        restored = whole[
-            0, :, rows.core.start - top : rows.core.stop - top, columns.core.start - left : columns.core.stop - left
-        ]
-        core: NDArray[np.float32] = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
-        core *= np.float32(255)
-        return core
+        core = whole[rows.core.start - top : rows.core.stop - top, columns.core.start - left : columns.core.stop - left]
+        return core.mean(axis=2) if pixels.ndim == 2 else core
 
-    def _self_ensemble(self, tile: NDArray[np.float32], guidance: Guidance, passes: int) -> NDArray[np.float32]:
+    def _self_ensemble(self, seen: NDArray[np.uint8], guidance: Guidance, passes: int) -> NDArray[np.float32]:
         """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
 
-        Each is restored and turned back. Shape as ``Model.restore``.
+        Each is restored and turned back. As ``Model.restore_pixels``.
         """
-        total = np.zeros_like(tile)
+        total = np.zeros((*seen.shape[:2], 3), np.float32)
         for step in (1, -1):
             for turns in range(0, 4, WHOLE_ENSEMBLE // passes):
-                turned = np.ascontiguousarray(np.rot90(tile[..., ::step], turns, axes=(2, 3)))
+                turned = np.ascontiguousarray(np.rot90(seen[:, ::step], turns))
                 under = guidance.transposed() if turns % 2 else guidance
-                total += np.rot90(self.model.restore(turned, under), -turns, axes=(2, 3))[..., ::step]
+                total += np.rot90(self.model.restore_pixels(turned, under), -turns)[:, ::step]
         total *= np.float32(1 / passes)
         return total
 
@@ -302,14 +300,6 @@ def guide_windows(pixels: NDArray[np.uint8], side: int, most: int = MAX_GUIDE_WI
     for top in _even_starts(height - side, down):
         for left in _even_starts(width - side, across):
             yield pixels[top : top + side, left : left + side]
-
-
-def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` float32, range 0..1."""
-    colour = np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels
-    planes = np.ascontiguousarray(colour.transpose(2, 0, 1)[None], np.float32)
-    planes *= np.float32(1 / 255)
-    return planes
 
 
 def _even_starts(last: int, count: int) -> Iterator[int]:

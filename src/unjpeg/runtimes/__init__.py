@@ -14,7 +14,16 @@ from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
-from unjpeg.runtimes.graph import NO_TORCH_GPU, Arrays, ChosenPrecision, Foldable, Graph, Precision, Runtime
+from unjpeg.runtimes.graph import (
+    NO_TORCH_GPU,
+    Arrays,
+    ChosenPrecision,
+    Foldable,
+    Graph,
+    PixelGraph,
+    Precision,
+    Runtime,
+)
 
 __all__ = [
     "BF16_FEATURES",
@@ -22,6 +31,7 @@ __all__ = [
     "ChosenPrecision",
     "Foldable",
     "Graph",
+    "PixelGraph",
     "Precision",
     "Runtime",
     "check_engine",

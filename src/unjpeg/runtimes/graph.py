@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_TORCH_GPU", "Arrays", "ChosenPrecision", "Foldable", "Graph", "Precision", "Runtime"]
+__all__ = ["NO_TORCH_GPU", "Arrays", "ChosenPrecision", "Foldable", "Graph", "PixelGraph", "Precision", "Runtime"]
 
 Runtime = Literal["openvino", "onnxruntime", "torch"]
 
@@ -27,14 +27,25 @@ class Graph(Protocol):
     def __call__(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Arrays: ...
 
 
+class PixelGraph(Protocol):
+    """A compiled graph from a tile's pixels, ``(H, W, 3)`` uint8, and other inputs by name to the restored ones.
+
+    These are float32, range 0..255 but not clipped to it. Inputs that the graph lacks are not looked at.
+    """
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], inputs: Mapping[str, NDArray[np.float32]], /
+    ) -> NDArray[np.float32]: ...
+
+
 @runtime_checkable
 class Foldable(Protocol):
-    """A graph that can be compiled once more for some work alone, which then is less."""
+    """A graph ``restore`` that can be compiled once more for some tiles alone, which then are less work."""
 
-    def fold(self, constants: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple[int, ...]]) -> Graph:
-        """The same with these inputs as constants, and the others of these shapes alone; raises what the engine raises.
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph | None:
+        """The same with these inputs as constants, for tiles of so many rows and columns.
 
-        It takes and gives what the graph does; constants that it is given are not looked at.
+        None where that is not worth while. Raises what the engine raises.
         """
         ...
 

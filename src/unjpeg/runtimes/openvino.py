@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.machine import allowed_cores
-from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
-from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution
+from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, PixelGraph
+from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
 
 __all__ = ["compile_openvino"]
 
@@ -99,17 +99,37 @@ class _Graph:
         results = self._requests.request.infer([inputs[name] for name in self._names])
         return [np.array(results[i]) for i in range(len(self._compiled.outputs))]
 
-    def fold(self, constants: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph | None:
         if self._model is None:
-            return self
+            return None
         model = self._model.clone()
         fold_constants(model, constants)
-        taken = {node.get_any_name() for node in model.inputs}
-        model.reshape({name: list(shape) for name, shape in shapes.items() if name in taken})
+        model.reshape({"image": [1, 3, *shape]})
+        take_bytes(model, "image")
         if hasattr(self._compiled, "release_memory"):  # the buffers of what came before, which may be a tile's
             self._compiled.release_memory()
         # Not kept on disk: no other picture has such a graph.
-        return _Graph(_compile(_openvino_core(), model, self._settings, self._settings), None, self._settings)
+        return _PixelGraph(_compile(_openvino_core(), model, self._settings, self._settings))
+
+
+class _PixelGraph:
+    """A graph that reads and writes the caller's arrays themselves."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._requests = threading.local()
+        self._names = [node.get_any_name() for node in compiled.inputs]
+
+    def __call__(self, pixels: NDArray[np.uint8], inputs: Mapping[str, NDArray[np.float32]], /) -> NDArray[np.float32]:
+        import openvino
+
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._compiled.create_infer_request()
+        given: dict[str, Any] = {**inputs, "image": pixels[None]}
+        restored = np.empty(pixels.shape, np.float32)
+        self._requests.request.set_output_tensor(openvino.Tensor(restored[None], shared_memory=True))
+        self._requests.request.infer([given[name] for name in self._names], share_inputs=True)
+        return restored
 
 
 def _compiled_graphs(*machine: str) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fold_constants", "interpolate_by_convolution"]
+__all__ = ["fold_constants", "interpolate_by_convolution", "take_bytes"]
 
 
 def fold_constants(model: Any, constants: Mapping[str, NDArray[np.float32]]) -> None:
@@ -64,6 +64,30 @@ def interpolate_by_convolution(model: Any) -> None:
         weights = opset13.constant(kernel.reshape(-1, channels, 3, 3))
         pixels = opset13.convolution(edged, weights, [1, 1], [0, 0], [0, 0], [1, 1])
         _put_in_place(node, opset13.depth_to_space(pixels, "depth_first", factor))
+    model.validate_nodes_and_infer_types()
+
+
+def take_bytes(model: Any, image: str) -> None:
+    """Let a graph from an image to an image take its pixels as they lie in memory, in place.
+
+    ``(1, 3, H, W)`` float32, range 0..1, becomes ``(1, H, W, 3)``: uint8 at the input, float32, range 0..255, at the
+    output. What that takes is done by all of the runtime's threads.
+    """
+    import openvino
+    from openvino import opset13
+
+    (node,) = (one for one in model.get_parameters() if one.get_output_tensor(0).get_any_name() == image)
+    _, channels, height, width = node.get_output_shape(0)
+    pixels = opset13.parameter([1, height, width, channels], np.uint8, name=image)
+    pixels.output(0).get_tensor().set_names({image})
+    planes = opset13.transpose(opset13.convert(pixels, "f32"), opset13.constant([0, 3, 1, 2]))
+    _put_in_place(node, opset13.multiply(planes, opset13.constant(np.float32(1 / 255))))
+    model.add_parameters([pixels])
+    model.remove_parameter(node)
+    (result,) = model.get_results()
+    levels = opset13.multiply(result.input_value(0), opset13.constant(np.float32(255)))
+    model.add_results([openvino.op.Result(opset13.transpose(levels, opset13.constant([0, 2, 3, 1])).output(0))])
+    model.remove_result(result)
     model.validate_nodes_and_infer_types()
 
 
