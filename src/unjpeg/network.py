@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import Arrays, Graph, Precision, Runtime, choose_engine, compile_graphs
+from unjpeg.runtimes import Foldable, PixelGraph, Precision, Runtime, choose_engine, compile_graphs
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
-__all__ = ["Guidance", "Model"]
+__all__ = ["FOLDED_PIXELS", "Folded", "Guidance", "Model", "to_network"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FOLDED_PIXELS = 2_000_000
+"""For as many it pays to compile a graph of their own: about where the tenth of the work that it saves is what one core
+takes to compile it. A fixed shape takes two thirds of the memory besides."""
+
+
+class Folded(NamedTuple):
+    """A graph with a guidance folded in, but for what is stated, for tiles of one shape ``(rows, columns)``."""
+
+    graph: PixelGraph
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,7 @@ class Guidance:
         stated: what the file states of its compression, ``(1, STATED_FEATURES)``: see ``unjpeg.jpeg.stated_features``.
             Zeros where nothing is: see ``stating``. Models that were trained without do not look at it.
         quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
+        folded: a graph for this guidance alone: see ``Model.folded``.
     """
 
     insensitive: NDArray[np.float32]
@@ -34,6 +51,7 @@ class Guidance:
     fusion: NDArray[np.float32]
     stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
+    folded: Folded | None = field(default=None, compare=False)
 
     def stating(self, quality: int, *, grey: bool = False) -> Guidance:
         """That of a file with libjpeg's tables of a quality: of this one's chroma sampling, or 4:2:0 if none is stated.
@@ -89,6 +107,8 @@ class Model:
     ) -> None:
         self.runtime, self.precision = choose_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
+        self._folded: tuple[bytes, Folded] | None = None  # the last one, which may hold a tile's buffers
+        self._folding = threading.Lock()
         attempts = [self.precision]
         if (precision == "auto" or else_full) and self.precision != "full" and device != "npu":
             # The engine may be kept from instructions that the processor has (ONEDNN_MAX_CPU_ISA, a hypervisor). Not
@@ -107,10 +127,10 @@ class Model:
                 if attempt == attempts[-1]:
                     raise ModelError(problem) from error
 
-    def _run(self, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    def _run(self, graph: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Raises ModelError where the engine fails: instructions that it is kept from, memory, threads."""
         try:
-            return graph(inputs)
+            return graph(*arguments, **keywords)
         except (MemoryError, ModelError):
             raise
         except Exception as error:  # the runtimes' own, RuntimeError for most
@@ -157,7 +177,36 @@ class Model:
         state the standard tables of that quality.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        return replace(guidance, sensitive=guidance.sensitive + shift).stating(quality)
+        return replace(guidance, sensitive=guidance.sensitive + shift, folded=None).stating(quality)
+
+    def folded(self, guidance: Guidance, shape: tuple[int, int], pixels: int) -> Guidance:
+        """The same guidance with a graph of its own, where that pays: what is constant need not be added tile by tile.
+
+        Whether it does is a question of the picture alone, so that its pixels are the same every time.
+
+        Args:
+            shape: rows and columns of the tiles, multiples of ``total_stride``. Others go through the common graph.
+            pixels: of all the tiles, each time they are restored.
+        """
+        if pixels < FOLDED_PIXELS or not isinstance(self._restore, Foldable):
+            return guidance
+        constants = {
+            "insensitive": guidance.insensitive,
+            "sensitive": guidance.sensitive,
+            "fusion": guidance.fusion,
+        }
+        key = b"".join(part.tobytes() for part in constants.values())
+        with self._folding:
+            if self._folded is None or self._folded[0] != key or self._folded[1].shape != shape:
+                self._folded = None  # its memory may be needed
+                try:
+                    graph = self._restore.fold(constants, shape)
+                except Exception as error:  # the runtimes' own, RuntimeError for most
+                    raise self._failure(shorten_reason(error)) from error
+                if graph is None:
+                    return guidance
+                self._folded = key, Folded(graph, shape)
+            return replace(guidance, folded=self._folded[1])
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels
@@ -185,3 +234,31 @@ class Model:
         if restored.shape != tile.shape:  # OpenVINO, kept from instructions, may give nothing and say nothing
             raise self._failure(f"it gave a tile of {restored.shape} for one of {tile.shape}")
         return restored
+
+    def restore_pixels(self, pixels: NDArray[np.uint8], guidance: Guidance) -> NDArray[np.float32]:
+        """One restored tile as it lies in memory: by the guidance's own graph, where it has one of that shape.
+
+        Args:
+            pixels: ``(H, W)`` or ``(H, W, 3)``; sides and start as ``restore``.
+
+        Returns:
+            ``(H, W, 3)``, range 0..255 but not clipped to it.
+        """
+        folded = guidance.folded
+        if folded and folded.shape == pixels.shape[:2]:
+            return self._run(folded.graph, np.ascontiguousarray(_in_colour(pixels)), {"stated": guidance.stated})
+        planes = self.restore(to_network(pixels), guidance)[0] * np.float32(255)
+        restored: NDArray[np.float32] = planes.transpose(1, 2, 0)
+        return restored
+
+
+def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` float32, range 0..1."""
+    planes = np.ascontiguousarray(_in_colour(pixels).transpose(2, 0, 1)[None], np.float32)
+    planes *= np.float32(1 / 255)
+    return planes
+
+
+def _in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey in three equal channels."""
+    return np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels

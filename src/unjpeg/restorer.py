@@ -35,16 +35,18 @@ from unjpeg.finishing import dither_tile, keep_detail
 from unjpeg.history import History, Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
 from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out, merge_strips
+from unjpeg.machine import allowed_cores
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
-from unjpeg.network import Guidance, Model
+from unjpeg.network import Guidance, Model, to_network
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
 from unjpeg.output.tag import add_tag
+from unjpeg.parallel import map_ahead
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.precision import WORTH_PIXELS, Choice, choose_precision
 from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
-from unjpeg.tiling import MAX_CORE, WHOLE_ENSEMBLE, TiledNetwork, Tiles, Tiling, guide_windows, to_network
+from unjpeg.tiling import SEAM_GRID, WHOLE_ENSEMBLE, Strips, TiledNetwork, Tiling, guide_windows
 
 __all__ = [
     "DEFAULTS",
@@ -63,7 +65,10 @@ __all__ = [
 ConsistencyPolicy = Literal["auto", "strict", "off"]
 
 PROJECTED_ROWS = 64
-"""Rows projected at once: a multiple of 32, as a tile's core."""
+"""Rows projected at once: a multiple of 32, as a tile's core. So few fit the processor's cache."""
+
+MERGED_ROWS = 256
+"""Rows of the result handed on at once."""
 
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 
@@ -381,7 +386,7 @@ def _save(
         if max_bytes is None:
             raise OutputError(f"{target}: the input has no size, for it was no file; give bytes")
     if may_round and rows.dtype == np.uint16 and format in FORMATS and 16 not in FORMATS[format].bit_depths:
-        rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips))
+        rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips), rows.threads)
     if options.strip:
         if metadata.orientation != 1:
             rows = Rows.of(turn_upright(rows.whole(), metadata.orientation))
@@ -459,7 +464,7 @@ class Restorer:
         self.model_file = model if isinstance(model, ModelFile) else ModelFile.read(model)
         named: Precision = "auto" if isinstance(precision, Choice) else precision
         check_engine(choose_engine(self.model_file, runtime, device, named)[0], device)
-        self._limits = limits
+        self._limits, self._threads = limits, threads
         self._made_of: tuple[str | os.PathLike[str] | ModelFile, dict[str, Any]] = (
             model,
             {
@@ -578,7 +583,8 @@ class Restorer:
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         tiles = tuple(
-            self._layer_tiles(layer, guidance, passes) for layer, guidance in zip(layout.layers, guidances, strict=True)
+            self.network.restore_ahead(layer.pixels, guidance, passes, _alignment(layer))
+            for layer, guidance in zip(layout.layers, guidances, strict=True)
         )
         return self._restoration(picture, layout, tiles, options, read, progress)
 
@@ -644,7 +650,7 @@ class Restorer:
             return self._restoration(output.picture, Layout(()), (), options, None, progress).finish()
         if (options.consistency == "strict") != (ran.consistency == "strict"):
             raise ValueError("strict looks at the file alone: run the network for it anew")
-        tiles = tuple(map(_tiles_of, output.layers))
+        tiles = tuple(map(_strips_of, output.layout.layers, output.layers))
         return self._restoration(output.picture, output.layout, tiles, options, output.read_quality, progress).finish()
 
     def _load_for(self, picture: Picture, layout: Layout) -> None:
@@ -691,7 +697,7 @@ class Restorer:
         self,
         picture: Picture,
         layout: Layout,
-        tiles: Sequence[Callable[[slice], Tiles]],
+        tiles: Sequence[Strips],
         options: Options,
         read: int | None,
         progress: Callable[[float], None] | None,
@@ -727,7 +733,8 @@ class Restorer:
             file_bytes=picture.file_bytes,
         )
         strips = self._finished_strips(picture, layout, tiles, options, progress)
-        return Restoration(picture, Rows(shape, _DTYPES[bit_depth], strips), report, may_round)
+        threads = self._threads or allowed_cores()
+        return Restoration(picture, Rows(shape, _DTYPES[bit_depth], strips, threads), report, may_round)
 
     def _notes(self, picture: Picture, layout: Layout, options: Options) -> tuple[str, ...]:
         notes: list[str] = []
@@ -755,105 +762,113 @@ class Restorer:
         self,
         picture: Picture,
         layout: Layout,
-        tiles: Sequence[Callable[[slice], Tiles]],
+        tiles: Sequence[Strips],
         options: Options,
         progress: Callable[[float], None] | None,
     ) -> Iterator[Pixels]:
         """The result's rows, alpha included, from top to bottom."""
-        height = picture.pixels.shape[0]
-        core = self.network.tiling.core if layout.layers else MAX_CORE
-        whole = sum(layer.pixels.shape[0] * layer.pixels.shape[1] for layer in layout.layers)
-        finished = 0
-
-        def counted(layer_tiles: Callable[[slice], Tiles]) -> Callable[[slice], Tiles]:
-            def tiles(rows: slice) -> Tiles:
-                nonlocal finished
-                for columns, tile in layer_tiles(rows):
-                    finished += tile.shape[0] * tile.shape[1]
-                    yield columns, tile
-                    if progress and finished < whole:
-                        progress(finished / whole)
-
-            return tiles
-
+        watch = _Watch(progress, sum(layer.pixels.size for layer in layout.layers) or picture.pixels.size)
         layers = [
-            (layer, self._layer_strips(layer, counted(layer_tiles), options))
+            (layer, self._layer_strips(layer, layer_tiles, options, watch))
             for layer, layer_tiles in zip(layout.layers, tiles, strict=True)
         ]
         decoded = picture.pixels if picture.deep is None or options.bit_depth == 8 else picture.deep
         top = 0
-        for strip in merge_strips(decoded, layers, core, options.bit_depth or 8):
+        for strip in merge_strips(decoded, layers, MERGED_ROWS, options.bit_depth or 8):
             rows = slice(top, top + len(strip))
             top = rows.stop
             yield picture.with_alpha(strip, rows)
-            if progress and (not layers or top == height):
-                progress(top / height)
+            if not layers:
+                watch.add(strip.size)
+        watch.end()
 
-    def _layer_tiles(self, layer: Layer, guidance: Guidance, passes: int) -> Callable[[slice], Tiles]:
-        if self.network.tiling.core % _alignment(layer):  # of rare samplings, and tiles that the caller has chosen
-            return _tiles_of(self.network.restore_whole(layer.pixels, guidance, passes))
-        return self.network.restore_ahead(layer.pixels, guidance, passes)
-
-    def _layer_strips(self, layer: Layer, tiles: Callable[[slice], Tiles], options: Options) -> Iterator[Pixels]:
+    def _layer_strips(self, layer: Layer, strips: Strips, options: Options, watch: _Watch) -> Iterator[Pixels]:
         """A layer's finished rows, from top to bottom."""
-        decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
         dtype = _DTYPES[options.bit_depth or 8]
-        scale = np.float32(np.iinfo(dtype).max) / np.float32(255)
+        finish = self._finisher(layer, options)
+        rows_at_once = math.lcm(PROJECTED_ROWS, _alignment(layer))
+        for rows, tiles in strips:
+            strip = np.empty((rows.stop - rows.start, *layer.pixels.shape[1:]), dtype)
+            for columns, tile in tiles:
+                bands = (slice(top, top + rows_at_once) for top in range(0, len(tile), rows_at_once))
+                work = ((strip[band, columns], tile[band], rows.start + band.start, columns) for band in bands)
+                for _ in map_ahead(lambda given: finish(*given), work, self._threads or allowed_cores()):
+                    pass
+                watch.add(tile.size)
+            yield strip
+
+    def _finisher(self, layer: Layer, options: Options) -> Callable[[Pixels, NDArray[np.float32], int, slice], None]:
+        """What makes finished pixels of some of the network's rows.
+
+        It takes the place that they go to, the rows, the first one's number and the columns.
+        """
+        decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
+        scale = np.float32(np.iinfo(_DTYPES[options.bit_depth or 8]).max) / np.float32(255)
         projected = compression is not None and options.consistency != "off"
         calibration = self.model_file.calibration
         shares = None
         if calibration and compression and projected:
             shares = calibration.at(compression.quality, compression.components)
-        alignment = _alignment(layer)
-        core = math.lcm(self.network.tiling.core, alignment)
-        rows_at_once = math.lcm(PROJECTED_ROWS, alignment)
-        height = decoded.shape[0]
-        for rows in (slice(top, min(top + core, height)) for top in range(0, height, core)):
-            strip = np.empty((rows.stop - rows.start, *decoded.shape[1:]), dtype)
-            for columns, tile in tiles(rows):
-                if strength != 1:
-                    as_decoded = decoded[rows, columns].astype(np.float32)
-                    tile = as_decoded + strength * (tile - as_decoded)
-                if options.detail != 1:
-                    tile = keep_detail(tile, decoded[rows, columns].astype(np.float32), options.detail)
-                if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
-                    tile = tile + (
-                        layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
-                    )
-                if layer.is_neutral:
-                    tile[:] = tile.mean(axis=2, keepdims=True)  # as of grey files
-                if compression and projected:
-                    for row in range(0, tile.shape[0], rows_at_once):  # few rows at a time: they fit the cache
-                        some = slice(row, row + rows_at_once)
-                        trust = None if shares is None else Trust(decoded[rows, columns][some], shares)
-                        place = rows.start + row, columns.start
-                        components, space = compression.components, compression.colour_space
-                        tile[some] = project(tile[some], components, space, *place, trust)
-                if layer.is_neutral:
-                    tile[:] = (tile @ RGB_TO_YCC[0])[..., None]  # the same but for the projection's rounding
-                np.clip(tile, 0, 255, out=tile)
-                if options.dither and dtype == np.uint8:
-                    cells = (compression.components, compression.colour_space) if compression and projected else None
-                    tile = dither_tile(tile, rows.start, columns.start, cells, is_neutral=layer.is_neutral)
-                else:
-                    np.rint(tile * scale, out=tile)
-                strip[:, columns] = tile.astype(dtype)
-            yield strip
+
+        def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
+            rows = slice(top, top + len(restored))
+            if strength != 1:
+                as_decoded = decoded[rows, columns].astype(np.float32)
+                restored = as_decoded + strength * (restored - as_decoded)
+            if options.detail != 1:
+                restored = keep_detail(restored, decoded[rows, columns].astype(np.float32), options.detail)
+            if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
+                restored = restored + (
+                    layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
+                )
+            if layer.is_neutral:
+                restored[:] = restored.mean(axis=2, keepdims=True)  # as of grey files
+            if compression and projected:
+                trust = None if shares is None else Trust(decoded[rows, columns], shares)
+                components, space = compression.components, compression.colour_space
+                restored = project(restored, components, space, top, columns.start, trust)
+            if layer.is_neutral:
+                restored[:] = (restored @ RGB_TO_YCC[0])[..., None]  # the same but for the projection's rounding
+            np.clip(restored, 0, 255, out=restored)
+            if options.dither and place.dtype == np.uint8:
+                cells = (compression.components, compression.colour_space) if compression and projected else None
+                place[...] = dither_tile(restored, top, columns.start, cells, is_neutral=layer.is_neutral)
+                return
+            if scale != 1:
+                restored *= scale
+            place[...] = np.rint(restored, out=restored)
+
+        return finish
 
 
-def _tiles_of(pixels: NDArray[np.float32]) -> Callable[[slice], Tiles]:
-    """A network's whole output as its tiles: one as wide as the picture, to be written to."""
-    whole_width = slice(0, pixels.shape[1])
+class _Watch:
+    """Tells ``progress`` the finished share of so many numbers, 1 once and last."""
 
-    def tiles(rows: slice) -> Tiles:
-        yield whole_width, pixels[rows].copy()
+    def __init__(self, progress: Callable[[float], None] | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
 
-    return tiles
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._progress and self._done < self._total:
+            self._progress(self._done / self._total)
+
+    def end(self) -> None:
+        if self._progress:
+            self._progress(1.0)
+
+
+def _strips_of(layer: Layer, pixels: NDArray[np.float32]) -> Strips:
+    """A network's whole output as its tiles: as wide as the picture, to be written to."""
+    height, width = pixels.shape[:2]
+    rows_at_once = math.lcm(MERGED_ROWS, _alignment(layer))
+    for top in range(0, height, rows_at_once):
+        rows = slice(top, min(top + rows_at_once, height))
+        yield rows, iter([(slice(0, width), pixels[rows].copy())])
 
 
 def _alignment(layer: Layer) -> int:
     """See ``tile_alignment``."""
-    return tile_alignment(layer.compression.components if layer.compression else ())
+    return math.lcm(SEAM_GRID, tile_alignment(layer.compression.components if layer.compression else ()))
 
 
 def restore(

@@ -8,16 +8,18 @@
     │  │ core  │  │   but for rounding.
     │  └───────┘  │
     └─────────────┘
+
+All tiles of a picture have one shape, so that one compiled graph serves them; at the picture's edges, where there is no
+halo to see, the cores are larger.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final, TypeVar
+from itertools import count, islice
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,39 +27,58 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS, Description
 from unjpeg.network import Guidance, Model
+from unjpeg.parallel import work_ahead
 from unjpeg.runtimes import ChosenPrecision
 
 __all__ = [
     "HALOS",
     "MAX_CORE",
+    "SEAM_GRID",
     "WHOLE_ENSEMBLE",
+    "Plan",
+    "Span",
+    "Strips",
     "TiledNetwork",
     "Tiles",
     "Tiling",
     "guide_windows",
-    "to_network",
-    "work_ahead",
 ]
-
-T = TypeVar("T")
 
 Tiles = Iterator[tuple[slice, NDArray[np.float32]]]
 """(columns, float32 pixels 0..255) of the tiles side by side in some rows, from left to right."""
 
-MAX_CORE = 1440
-"""Side of the part of a tile that is kept, at most. A multiple of 32: whole blocks at every chroma sampling, whole
-strides."""
+Strips = Iterator[tuple[slice, Tiles]]
+"""(rows, their tiles) from top to bottom. The tiles of one strip are taken before the next is asked for."""
+
+SEAM_GRID: Final = 32
+"""Cores meet at multiples of this: whole blocks at every usual chroma sampling."""
+
+MAX_CORE = 1920
+"""Side of the core of a square tile, at most."""
 
 TILE_MEMORY_BYTES = 570_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles, down to the smallest core."""
 
 CORE_IN_HALOS = 5
-"""Side of the smallest core, in halos: no network, however wide, computes much more than twice the picture. It may
-take more than ``TILE_MEMORY_BYTES`` for that: docs/robustness.md."""
+"""Side of the smallest square core, in halos: no network, however wide, computes much more than twice the picture. It
+may take more than ``TILE_MEMORY_BYTES`` for that: docs/robustness.md."""
 
-HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 160, "int8": 192}
-"""Pixels around the core that a tile sees and that are thrown away, by the network's precision: rounding makes whole
-steps of small differences, and carries them further. Chosen by measurement: docs/research/results.md."""
+HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 128, "int8": 160}
+"""Pixels around the core that a tile sees and that are thrown away, at most, by the network's precision: rounding makes
+whole steps of small differences, and carries them further. Chosen by measurement, so that no pixel differs by a level
+from the whole picture's: docs/research/results.md."""
+
+FELT_SHARES: Mapping[ChosenPrecision, float] = {"full": 0.42, "bf16": 1, "int8": 1}
+"""How far a pixel is felt, as a share of how far the network reaches at all. In float32 what comes from further is less
+than half a level; small networks need less of a halo for it."""
+
+PIXEL_BYTES: Mapping[ChosenPrecision, tuple[float, float]] = {
+    "full": (45, 17.5),
+    "bf16": (45, 6.5),
+    "int8": (45, 15),
+}
+"""What the engine holds of a tile's pixel, by precision: always, and for each channel that its first scale has a pixel.
+Measured with OpenVINO on tiles of a fixed shape."""
 
 WHOLE_ENSEMBLE: Final = 8
 """Passes of a whole self-ensemble: all flips and rotations."""
@@ -67,46 +88,120 @@ TURNED_MULTIPLE = 32
 to lie on blocks."""
 
 
+class Span(NamedTuple):
+    """A tile along one axis: what is kept of it, and what it sees, which may reach beyond the picture."""
+
+    core: slice
+    seen: slice
+
+
+class Plan(NamedTuple):
+    """Where the tiles of a picture lie. All see equally many rows and columns."""
+
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that a tile sees."""
+        down, across = self.rows[0].seen, self.columns[0].seen
+        return down.stop - down.start, across.stop - across.start
+
+    @property
+    def computed_pixels(self) -> int:
+        """What the network computes, halos included."""
+        return math.prod(self.shape) * len(self.rows) * len(self.columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Sides in pixels. Both are multiples of the network's total stride, and the core of 32.
+    """How large tiles may be. Sides in pixels; both are multiples of the network's total stride, and the core of 32.
 
     Attributes:
-        core: of the part of a tile that is kept.
+        core: of the part of a square tile that is kept. Others have no more pixels, halo included.
         halo: how far a tile sees beyond its core.
     """
 
     core: int
     halo: int
 
-    def seen_pixels(self, height: int, width: int) -> int:
-        """Pixels that the network sees of such a picture in one pass, halos counted: what its work grows with."""
-
-        def seen(length: int) -> int:
-            starts = range(0, length, self.core)
-            return sum(min(length, start + self.core + self.halo) - max(0, start - self.halo) for start in starts)
-
-        return seen(height) * seen(width)
-
     @classmethod
     def suited_to(cls, description: Description, precision: ChosenPrecision) -> Tiling:
         """The largest core that the network's memory allows, and the halo that its precision needs."""
-        # A rule of thumb: some six maps of the first scale in float32 at once.
         channels = description.network.get("width", 64) / description.network.get("stem", 1) ** 2
-        halo = HALOS[precision]
-        side = int((TILE_MEMORY_BYTES / (24 * channels)) ** 0.5) - 2 * halo
+        felt = FELT_SHARES[precision] * _reach(description)
+        halo = min(HALOS[precision], _up_to_multiple(math.ceil(felt), SEAM_GRID))
+        always, each = PIXEL_BYTES[precision]
+        side = int((TILE_MEMORY_BYTES / (always + each * channels)) ** 0.5) - 2 * halo
         return cls(min(MAX_CORE, max(CORE_IN_HALOS * halo, side) // 96 * 96), halo)
+
+    def seen_pixels(self, height: int, width: int) -> int:
+        """Pixels that the network sees of such a picture in one pass, halos counted: what its work grows with."""
+        return self.plan(height, width, 1).computed_pixels  # what pads a picture to the network's stride is few
 
     def computed_share(self, height: int, width: int) -> float:
         """Pixels that the network computes for each of a picture's, 1 or more: halos are computed and thrown away."""
-        seen = [
-            sum(
-                min(size, start + self.core + self.halo) - max(0, start - self.halo)
-                for start in range(0, size, self.core)
-            )
-            for size in (height, width)
-        ]
-        return seen[0] * seen[1] / (height * width)
+        return self.seen_pixels(height, width) / (height * width)
+
+    def plan(self, height: int, width: int, multiple: int, grid: int = SEAM_GRID) -> Plan:
+        """The tiles of a picture that make the network compute least.
+
+        Args:
+            multiple: of which the tiles' sides and where they start are multiples.
+            grid: cores meet at multiples of this.
+        """
+        most = (self.core + 2 * self.halo) ** 2
+        unit = math.lcm(grid, multiple)
+        # With this each core is a unit at least, wherever the halo ends between two multiples.
+        smallest = _up_to_multiple(2 * self.halo + 2 * unit - 1, unit)
+        bottom, right = _up_to_multiple(height, multiple), _up_to_multiple(width, multiple)
+        best: tuple[int, int, int] | None = None
+        for down in count(1):
+            side = self._side(bottom, down, unit)
+            if down > 1 and side < smallest:
+                break
+            room = most // side
+            beyond = max(1, right - 2 * self.halo)
+            across = 1 if right <= room else -(-beyond // max(1, room // unit * unit - 2 * self.halo))
+            other = self._side(right, across, unit)
+            if (across == 1 or other >= smallest) and side * other <= most:
+                computed = side * other * down * across
+                if best is None or computed < best[0]:
+                    best = computed, side, other
+            if side >= bottom and down > 1:
+                break
+        _, side, other = best or (0, min(smallest, bottom), min(smallest, right))
+        return Plan(tuple(self._spans(height, side, multiple, grid)), tuple(self._spans(width, other, multiple, grid)))
+
+    def _side(self, length: int, tiles: int, unit: int) -> int:
+        """Of the tiles, if there are so many in this length."""
+        return min(length, _up_to_multiple(-(-(length + 2 * self.halo * (tiles - 1)) // tiles), unit))
+
+    def _spans(self, length: int, side: int, multiple: int, grid: int) -> Iterator[Span]:
+        end, top = _up_to_multiple(length, multiple), 0
+        while True:
+            start = max(0, top - self.halo) // multiple * multiple
+            if start + side >= end:
+                # Moved back, not padded: beyond its edge the picture would look another way to the network.
+                yield Span(slice(top, length), slice(end - side, end))
+                return
+            bottom = (start + side - self.halo) // grid * grid
+            yield Span(slice(top, bottom), slice(start, start + side))
+            top = bottom
+
+
+def _reach(description: Description) -> int:
+    """How far, in pixels, anything can be felt in the output, by the network's 3x3 convolutions."""
+    network = description.network
+    scales, blocks, stem = (network.get(*default) for default in (("scales", 4), ("blocks", 4), ("stem", 1)))
+    sides = [stem * 2**scale for scale in range(scales)]  # of a scale's pixel, in the picture's
+    blocks_of_scale = [3 * blocks] * (scales - 1) + [2 * blocks]  # down and twice up again; the last has a bottleneck
+    convolutions = sum(2 * count * side for count, side in zip(blocks_of_scale, sides, strict=True)) + 2 * stem
+    return int(convolutions) + (12 if network.get("input") == "detail" else 0)  # its means are 8 wide, interpolated
+
+
+def _up_to_multiple(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 class TiledNetwork:
@@ -129,10 +224,11 @@ class TiledNetwork:
                 f"{self.tiling.core} and {self.tiling.halo} pixels"
             )
 
-    def strips(self, height: int) -> Iterator[slice]:
-        """The rows of each row of tiles, from top to bottom."""
-        core = self.tiling.core
-        return (slice(top, min(top + core, height)) for top in range(0, height, core))
+    def plan(self, shape: tuple[int, ...], passes: int = 1, grid: int = SEAM_GRID) -> Plan:
+        """The tiles of a picture of shape ``(H, W)`` or ``(H, W, C)``."""
+        stride = self.model.total_stride
+        multiple = stride if passes == 1 else math.lcm(stride, TURNED_MULTIPLE)
+        return self.tiling.plan(shape[0], shape[1], multiple, grid)
 
     def restore_whole(
         self,
@@ -148,63 +244,67 @@ class TiledNetwork:
             progress: called with the finished share, 0..1: at the start, and after each tile.
         """
         whole = np.empty(pixels.shape, np.float32)
+        plan = self.plan(pixels.shape, passes)
+        tiles = self._restore_tiles(pixels, guidance, plan, passes)
         done = 0
         if progress:
             progress(0.0)
-        for rows in self.strips(pixels.shape[0]):
-            for columns, tile in self._restore_strip(pixels, guidance, rows, passes):
-                whole[rows, columns] = tile
-                done += tile[..., 0].size if tile.ndim == 3 else tile.size
+        for rows in plan.rows:
+            for columns, tile in islice(tiles, len(plan.columns)):
+                whole[rows.core, columns] = tile
+                done += tile.size
                 if progress:
-                    progress(done / (pixels.shape[0] * pixels.shape[1]))
+                    progress(done / pixels.size)
         return whole
 
-    def restore_ahead(self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int = 1) -> Callable[[slice], Tiles]:
-        """A function from the rows of each of ``strips``, asked for once and in order, to their tiles.
+    def restore_ahead(
+        self, pixels: NDArray[np.uint8], guidance: Guidance, passes: int = 1, grid: int = SEAM_GRID
+    ) -> Strips:
+        """The picture's strips, each with its tiles.
 
-        While a tile is finished and encoded, which takes one core, the network works on the next.
+        While a tile is finished and encoded the network works on the next.
 
         Args:
             passes: 1, or over how many flips (4), or flips and rotations (8), each tile is the mean.
+            grid: tiles meet at multiples of this.
         """
-        (height, width), core = pixels.shape[:2], self.tiling.core
-        strips = self.strips(height)
-        tiles: Tiles = (tile for rows in strips for tile in self._restore_strip(pixels, guidance, rows, passes))
-        if max(height, width) > core:
+        plan = self.plan(pixels.shape, passes, grid)
+        tiles = self._restore_tiles(pixels, guidance, plan, passes)
+        if len(plan.rows) * len(plan.columns) > 1:
             tiles = work_ahead(tiles)
-        return lambda rows: islice(tiles, -(-width // core))  # noqa: ARG005 (it is the next one's rows)
+        for rows in plan.rows:
+            yield rows.core, islice(tiles, len(plan.columns))
 
-    def _restore_strip(self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, passes: int) -> Tiles:
-        width = pixels.shape[1]
-        for left in range(0, width, self.tiling.core):
-            columns = slice(left, min(left + self.tiling.core, width))
-            yield columns, self._restore_tile(pixels, guidance, rows, columns, passes)
+    def _restore_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, plan: Plan, passes: int) -> Tiles:
+        guidance = self.model.folded(guidance, plan.shape, plan.computed_pixels * passes)
+        for rows in plan.rows:
+            for columns in plan.columns:
+                yield columns.core, self._restore_tile(pixels, guidance, rows, columns, passes)
 
     def _restore_tile(
-        self, pixels: NDArray[np.uint8], guidance: Guidance, rows: slice, columns: slice, passes: int
+        self, pixels: NDArray[np.uint8], guidance: Guidance, rows: Span, columns: Span, passes: int
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
-        (height, width), halo = pixels.shape[:2], self.tiling.halo
-        y0, x0 = max(0, rows.start - halo), max(0, columns.start - halo)
-        seen = pixels[y0 : min(height, rows.stop + halo), x0 : min(width, columns.stop + halo)]
-        stride = self.model.total_stride
-        tile = to_network(_pad_to_multiple(seen, stride if passes == 1 else math.lcm(stride, TURNED_MULTIPLE)))
-        whole = self.model.restore(tile, guidance) if passes == 1 else self._self_ensemble(tile, guidance, passes)
-        restored = whole[0, :, rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        core = restored.mean(axis=0) if pixels.ndim == 2 else restored.transpose(1, 2, 0)
-        return core * np.float32(255)
+        seen = _cut_out(pixels, rows.seen, columns.seen)
+        if passes == 1:
+            whole = self.model.restore_pixels(seen, guidance)
+        else:
+            whole = self._self_ensemble(seen, guidance, passes)
+        top, left = rows.seen.start, columns.seen.start
+        core = whole[rows.core.start - top : rows.core.stop - top, columns.core.start - left : columns.core.stop - left]
+        return core.mean(axis=2) if pixels.ndim == 2 else core
 
-    def _self_ensemble(self, tile: NDArray[np.float32], guidance: Guidance, passes: int) -> NDArray[np.float32]:
+    def _self_ensemble(self, seen: NDArray[np.uint8], guidance: Guidance, passes: int) -> NDArray[np.float32]:
         """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
 
-        Each is restored and turned back. Shape as ``Model.restore``.
+        Each is restored and turned back. As ``Model.restore_pixels``.
         """
-        total = np.zeros_like(tile)
+        total = np.zeros((*seen.shape[:2], 3), np.float32)
         for step in (1, -1):
             for turns in range(0, 4, WHOLE_ENSEMBLE // passes):
-                turned = np.ascontiguousarray(np.rot90(tile[..., ::step], turns, axes=(2, 3)))
+                turned = np.ascontiguousarray(np.rot90(seen[:, ::step], turns))
                 under = guidance.transposed() if turns % 2 else guidance
-                total += np.rot90(self.model.restore(turned, under), -turns, axes=(2, 3))[..., ::step]
+                total += np.rot90(self.model.restore_pixels(turned, under), -turns)[:, ::step]
         total *= np.float32(1 / passes)
         return total
 
@@ -227,23 +327,6 @@ def guide_windows(pixels: NDArray[np.uint8], side: int, most: int = MAX_GUIDE_WI
             yield pixels[top : top + side, left : left + side]
 
 
-def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` float32, range 0..1."""
-    colour = np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels
-    planes = np.ascontiguousarray(colour.transpose(2, 0, 1)[None], np.float32)
-    planes *= np.float32(1 / 255)
-    return planes
-
-
-def work_ahead(items: Iterator[T]) -> Generator[T]:
-    """The same items, none of them None; a thread makes the next one while one is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = thread.submit(next, items, None)
-            yield item
-
-
 def _even_starts(last: int, count: int) -> Iterator[int]:
     """``count`` positions from 0 to ``last`` on the 16-pixel grid, evenly; a single one in the middle."""
     for number in range(count):
@@ -261,9 +344,8 @@ def _mirror_to(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.pad(whole, pad + [(0, 0)] * (pixels.ndim - 2), mode="symmetric")
 
 
-def _pad_to_multiple(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
-    """Grown at the bottom and the right by repeating the edge, as JPEG encoders do."""
-    pad = [(0, -n % multiple) for n in pixels.shape[:2]]
-    if not any(after for _, after in pad):
-        return pixels
-    return np.pad(pixels, pad + [(0, 0)] * (pixels.ndim - 2), mode="edge")
+def _cut_out(pixels: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np.uint8]:
+    """A rectangle. Beyond the picture its edge goes on, as JPEG encoders repeat it."""
+    seen = pixels[rows, columns]
+    pad = [(0, rows.stop - rows.start - seen.shape[0]), (0, columns.stop - columns.start - seen.shape[1])]
+    return np.pad(seen, pad + [(0, 0)] * (pixels.ndim - 2), mode="edge") if any(after for _, after in pad) else seen

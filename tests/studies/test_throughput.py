@@ -51,6 +51,25 @@ def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Pat
     assert made["against"].splitlines()[3].endswith("| 1.0 |")  # copying is the fastest
 
 
+def test_an_album_is_given_to_programs_picture_by_picture(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    keep = f"copy=cp {{input}} {copied}"
+    throughput.album(photo, [str(tiny_model), keep], tmp_path, pictures=3, megapixels=0.01, rounds=1)
+    record = json.loads((tmp_path / "throughput.json").read_text())["album-3"]
+    assert record["seconds"].keys() == record["cores"].keys() == {tiny_model.stem, "copy"}
+    assert sorted(path.name for path in copied.iterdir()) == ["0.jpg", "1.jpg", "2.jpg"]
+    with pytest.raises(MeasurementError, match=r"^bad failed"):
+        throughput.album(photo, ["bad=false {input}"], tmp_path, pictures=2, megapixels=0.01, rounds=1)
+
+
+def test_models_can_write_what_programs_write(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
+    throughput.against(photo, [str(tiny_model)], tmp_path, megapixels=0.01, rounds=1, suffix=".jpg")
+    record = json.loads((tmp_path / "throughput.json").read_text())["against-0.01.jpg"]
+    assert record["output"] == ".jpg"
+    assert 0 < record["cores"][tiny_model.stem] <= (os.cpu_count() or 1) + 0.1
+
+
 def test_an_untrained_network_is_timed_like_a_model(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,19 +66,9 @@ PROGRAMS = {
 
 RESTORING = (
     *("av1", "cleanness", "dct", "depth", "finishing", "heif", "history", "jpeg", "layers", "machine"),
-    *(
-        "modelfile",
-        "network",
-        "othercodecs",
-        "picture",
-        "pngfile",
-        "precision",
-        "projection",
-        "recovery",
-        "restorer",
-        "runtimes",
-    ),
-    *("runtimes.graph", "runtimes.openvino", "segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
+    *("modelfile", "network", "othercodecs", "parallel", "picture", "pngfile", "precision", "projection"),
+    *("recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "runtimes.rewrite"),
+    *("segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""
 

@@ -1,4 +1,8 @@
-"""JPEG: Pillow encodes the pixels, the segments around them are written here."""
+"""JPEG: Pillow encodes the pixels, a band of rows at a time; the segments around them are written here.
+
+Each band is a file of its own, whose entropy-coded part becomes one restart interval of the whole picture's: decoders
+begin anew there, so that bands are encoded beside each other, and written as they come.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from PIL import Image
 
 from unjpeg.metadata import Metadata
 from unjpeg.output.rows import Pixels, Rows
+from unjpeg.parallel import map_ahead
 
 __all__ = ["encode", "encode_within"]
 
@@ -22,12 +27,37 @@ _EXTENDED_XMP_STEP = 65400
 _DENSITY = 13
 """Where the JFIF segment that Pillow writes first states its unit and densities."""
 
+_BAND_PIXELS = 2**20
+"""Of a band, about: of the widest picture too no more blocks than a restart interval can have."""
+
+_BLOCK = 8
+_RESTART, _RESTARTS = 0xD0, 8
+_FRAME, _SCAN = 0xC0, 0xDA
+_END = b"\xff\xd9"
+
 
 def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
-    """Quality 95 without one; always 4:4:4."""
-    quality = _QUALITY if quality is None else quality
-    data = _Coder(rows.whole(), metadata).encode(quality, "4:4:4")
-    _write(data, _segments(metadata), file)
+    """Quality 95 without one; always 4:4:4. A picture of more than one band has restart markers."""
+    segments, level = _segments(metadata), _QUALITY if quality is None else quality
+
+    def encode_band(pixels: Pixels) -> bytearray:
+        return _Coder(pixels, metadata).encode(level, "4:4:4")
+
+    height, width = rows.shape[:2]
+    band_rows = max(1, _BAND_PIXELS // (width * _BLOCK)) * _BLOCK
+    bands = map_ahead(encode_band, rows.regroup(band_rows), rows.threads)
+    data = next(bands)
+    if band_rows < height:
+        frame, scan = _find_segment(data, _FRAME), _find_segment(data, _SCAN)
+        struct.pack_into(">H", data, frame + 5, height)
+        blocks = band_rows // _BLOCK * -(-width // _BLOCK)
+        data[scan:scan] = struct.pack(">BBHH", 0xFF, 0xDD, 4, blocks)
+    _write(data, segments, file)
+    for number, band in enumerate(bands):
+        scan = _find_segment(band, _SCAN)
+        file.write(bytes((0xFF, _RESTART + number % _RESTARTS)))
+        file.write(band[scan + 2 + struct.unpack_from(">H", band, scan + 2)[0] : -2])
+    file.write(_END)
 
 
 def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO, max_bytes: int) -> str:
@@ -47,10 +77,10 @@ def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: Bin
     """
     pixels, segments = rows.whole(), _segments(metadata)
     coder = _Coder(pixels, metadata)
-    found: list[tuple[float, int, str, bytes]] = []
+    found: list[tuple[float, int, str, bytearray]] = []
     smallest = 0
     for sampling in _SAMPLINGS if rows.channels > 1 else _SAMPLINGS[:1]:
-        fits, too_high, data = 0, (100 if quality is None else quality) + 1, b""
+        fits, too_high, data = 0, (100 if quality is None else quality) + 1, bytearray()
         while too_high - fits > 1:
             tried = (fits + too_high) // 2
             attempt = coder.encode(tried, sampling, compact=True)
@@ -65,6 +95,7 @@ def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: Bin
         raise ValueError(f"it has {smallest:,} bytes{of_them} even at quality 1; allow more than {max_bytes:,}")
     _, chosen, sampling, data = min(found)
     _write(data, segments, file)
+    file.write(_END)
     kind = f", {sampling}" if rows.channels > 1 else ""
     return f"quality {chosen}{kind}: {len(data) + len(segments):,} bytes, of at most {max_bytes:,}"
 
@@ -76,29 +107,38 @@ class _Coder:
         self._image, self._aspect = Image.fromarray(pixels), metadata.aspect
         self._dpi = metadata.resolution_below(2**16) or (0, 0)  # 0: not stated
 
-    def encode(self, quality: int, sampling: str, *, compact: bool = False) -> bytes:
+    def encode(self, quality: int, sampling: str, *, compact: bool = False) -> bytearray:
         """As few bytes as the format allows if ``compact``, else as other programs write."""
         buffer = io.BytesIO()
         more = {"optimize": True, "progressive": True} if compact else {}
         self._image.save(buffer, "JPEG", quality=quality, subsampling=sampling, dpi=self._dpi, **more)
-        data = buffer.getbuffer()
+        data = bytearray(buffer.getbuffer())
         if self._aspect and self._dpi == (0, 0):
             data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *self._aspect)
-        return bytes(data)
+        return data
 
 
-def _distance(data: bytes, pixels: Pixels) -> float:
+def _distance(data: bytearray, pixels: Pixels) -> float:
     """Mean square of the differences."""
     difference = np.asarray(Image.open(io.BytesIO(data))).astype(np.float32)
     difference -= pixels
     return float(np.square(difference, out=difference).mean(dtype=np.float64))
 
 
-def _write(data: bytes, segments: bytes, file: BinaryIO) -> None:
+def _write(data: bytearray, segments: bytes, file: BinaryIO) -> None:
+    """All of a file but the marker at its end."""
     start = 4 + struct.unpack_from(">H", data, 4)[0]  # after the start of the image and the JFIF segment
     file.write(data[:start])
     file.write(segments)
-    file.write(data[start:])
+    file.write(data[start:-2])
+
+
+def _find_segment(data: bytearray, marker: int) -> int:
+    """Where a segment begins in the head of a file of Pillow's."""
+    place = 2
+    while data[place + 1] != marker:
+        place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+    return place
 
 
 def _segments(metadata: Metadata) -> bytes:

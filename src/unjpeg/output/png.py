@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.metadata import Metadata
 from unjpeg.output.rows import Rows
+from unjpeg.parallel import map_ahead
 
 __all__ = ["encode"]
 
@@ -22,9 +24,17 @@ size."""
 _ROWS = 16
 """Rows filtered at once: what is in work stays in the processor's cache."""
 
+_BAND_BYTES = 2**20
+"""Uncompressed, about, of the rows that one thread compresses at once."""
+
+_WINDOW_BYTES: Final = 2**15
+"""How far deflate looks back: a band begins with as much of the one before in sight, and is no larger for it."""
+
+_ADLER_BASE: Final = 65521
+
 
 def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:  # noqa: ARG001 (lossless)
-    """Row by row: of the libraries here none takes rows as they come, and Pillow has no 16-bit colour."""
+    """In bands of rows, each deflated by itself, one after the other in one stream."""
     height, width = rows.shape[:2]
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[rows.channels]
     header = struct.pack(">IIBBBBB", width, height, rows.dtype.itemsize * 8, kind, 0, 0, 0)
@@ -50,17 +60,68 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     file.write(b"\x89PNG\r\n\x1a\n")
     for name, body in ((b"IHDR", header), *chunks):
         _write_chunk(file, name, body)
-    compress = zlib.compressobj(_ZLIB_LEVEL)
+    checksum = 1
+    head = _ZLIB_HEADER
     sample_bytes = rows.channels * rows.dtype.itemsize
-    above = np.zeros(width * sample_bytes, np.uint8)
-    for strip in rows.cut(_ROWS):
-        raw = strip.astype(strip.dtype.newbyteorder(">"), copy=False).reshape(len(strip), -1).view(np.uint8)
-        packed = compress.compress(_png_filtered(raw, above, sample_bytes).tobytes())
-        above = raw[-1]
-        if packed:
-            _write_chunk(file, b"IDAT", packed)
-    _write_chunk(file, b"IDAT", compress.flush())
+    for packed in map_ahead(lambda band: _pack(band, sample_bytes), _cut_bands(rows), rows.threads):
+        checksum = _join_checksums(checksum, packed.checksum, packed.size)
+        _write_chunk(file, b"IDAT", head + packed.data)
+        head = b""
+    _write_chunk(file, b"IDAT", _EMPTY_LAST_BLOCK + struct.pack(">I", checksum))
     _write_chunk(file, b"IEND", b"")
+
+
+class _Band(NamedTuple):
+    """Rows as bytes, ``(rows, width * step)``, and those before them that the window reaches, with one above."""
+
+    rows: NDArray[np.uint8]
+    before: NDArray[np.uint8]
+
+
+class _Packed(NamedTuple):
+    """Deflated, up to a whole byte; what Adler's checksum is of these bytes alone, and how many they were."""
+
+    data: bytes
+    checksum: int
+    size: int
+
+
+_ZLIB_HEADER = zlib.compress(b"", _ZLIB_LEVEL)[:2]
+_EMPTY_LAST_BLOCK = zlib.compressobj(wbits=-15).flush()
+
+
+def _cut_bands(rows: Rows) -> Iterator[_Band]:
+    width_bytes = rows.shape[1] * rows.channels * rows.dtype.itemsize
+    reach = -(-_WINDOW_BYTES // (width_bytes + 1)) + 1
+    before = np.zeros((1, width_bytes), np.uint8)
+    for strip in rows.regroup(max(1, _BAND_BYTES // width_bytes)):
+        raw = strip.astype(strip.dtype.newbyteorder(">"), copy=False).reshape(len(strip), -1).view(np.uint8)
+        yield _Band(raw, before)
+        before = raw[-reach:]
+
+
+def _pack(band: _Band, step: int) -> _Packed:
+    dictionary = _filter(band.before[1:], band.before[0], step)[-_WINDOW_BYTES:]
+    deflate = zlib.compressobj(_ZLIB_LEVEL, wbits=-15, zdict=dictionary)
+    filtered = _filter(band.rows, band.before[-1], step)
+    data = deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return _Packed(data, zlib.adler32(filtered), len(filtered))
+
+
+def _filter(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
+    parts = []
+    for top in range(0, len(rows), _ROWS):
+        some = rows[top : top + _ROWS]
+        parts.append(_png_filtered(some, above, step).tobytes())
+        above = some[-1]
+    return b"".join(parts)
+
+
+def _join_checksums(first: int, second: int, second_size: int) -> int:
+    """Adler-32 of two pieces, one after the other, from each one's own (RFC 1950)."""
+    low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % _ADLER_BASE
+    high = ((first >> 16) + (second >> 16) + second_size * ((first & 0xFFFF) - 1)) % _ADLER_BASE
+    return high << 16 | low
 
 
 def _write_chunk(file: BinaryIO, kind: bytes, body: bytes) -> None:

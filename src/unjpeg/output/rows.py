@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unjpeg.machine import allowed_cores
 
 __all__ = ["Pixels", "Rows"]
 
@@ -22,11 +24,13 @@ class Rows:
             premultiplied).
         dtype: uint8 or uint16, full range.
         strips: consecutive rows, each of the picture's width and dtype.
+        threads: that may encode them; all cores unless somebody says otherwise.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
     strips: Iterable[Pixels]
+    threads: int = field(default_factory=allowed_cores)
 
     @classmethod
     def of(cls, pixels: Pixels) -> Rows:
@@ -54,3 +58,17 @@ class Rows:
         for strip in self.strips:
             for top in range(0, len(strip), rows):
                 yield strip[top : top + rows]
+
+    def regroup(self, rows: int) -> Iterator[Pixels]:
+        """Strips of exactly so many rows, but for the last."""
+        held: list[Pixels] = []
+        for strip in self.cut(rows):
+            held.append(strip)
+            joined: Pixels = held[0] if len(held) == 1 else np.concatenate(held, dtype=self.dtype)  # type: ignore[assignment]
+            if len(joined) >= rows:
+                yield joined[:rows]
+                held = [joined[rows:]] if len(joined) > rows else []
+            else:
+                held = [joined]
+        if held:
+            yield held[0]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import BinaryIO, Literal
 
-import numpy as np
-
 from unjpeg.metadata import PIXEL_LAYOUT_TAGS, ExifBlock, IfdEntry, Metadata
 from unjpeg.output.rows import Pixels, Rows
+from unjpeg.parallel import map_ahead
 
 __all__ = ["encode"]
 
@@ -40,8 +38,7 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     file.write(base)
     offsets, counts = [], []
     strip_rows = max(1, _STRIP_BYTES // (width * channels * rows.dtype.itemsize))
-    for pixels in _regrouped(rows, strip_rows):
-        strip = _tiff_strip(pixels, order)
+    for strip in map_ahead(lambda pixels: _tiff_strip(pixels, order), rows.regroup(strip_rows), rows.threads):
         offsets.append(size)
         counts.append(len(strip))
         size += file.write(strip + bytes(len(strip) % 2))
@@ -107,21 +104,6 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     file.seek(start + 4)
     file.write(struct.pack(f"{order}I", size))
     file.seek(0, os.SEEK_END)
-
-
-def _regrouped(rows: Rows, count: int) -> Iterator[Pixels]:
-    """Strips of exactly so many rows, but for the last."""
-    held: list[Pixels] = []
-    for strip in rows.cut(count):
-        held.append(strip)
-        joined: Pixels = held[0] if len(held) == 1 else np.concatenate(held, dtype=rows.dtype)  # type: ignore[assignment]
-        if len(joined) >= count:
-            yield joined[:count]
-            held = [joined[count:]] if len(joined) > count else []
-        else:
-            held = [joined]
-    if held:
-        yield held[0]
 
 
 def _tiff_base(exif: bytes | None) -> tuple[bytes, Literal["<", ">"], dict[int, bytes]]:

@@ -16,14 +16,25 @@ from typing import Final, get_args
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile
-from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Device, Graph, Precision, Runtime
+from unjpeg.runtimes.graph import (
+    Arrays,
+    ChosenPrecision,
+    Device,
+    Foldable,
+    Graph,
+    PixelGraph,
+    Precision,
+    Runtime,
+)
 
 __all__ = [
     "BF16_FEATURES",
     "Arrays",
     "ChosenPrecision",
     "Device",
+    "Foldable",
     "Graph",
+    "PixelGraph",
     "Precision",
     "Runtime",
     "check_engine",

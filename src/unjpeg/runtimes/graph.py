@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "ChosenPrecision", "Device", "Graph", "Precision", "Runtime"]
+__all__ = ["Arrays", "ChosenPrecision", "Device", "Foldable", "Graph", "PixelGraph", "Precision", "Runtime"]
 
 Runtime = Literal["openvino", "onnxruntime"]
 
@@ -22,5 +22,32 @@ Precision = Literal["auto", ChosenPrecision]
 """``auto`` is what is fastest on this machine, as measured once: see ``unjpeg.precision``."""
 
 Arrays = list[NDArray[np.float32]]
-Graph = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
-"""A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
+
+
+class Graph(Protocol):
+    """A compiled graph: arrays by name to its outputs. A network without guidance has no inputs for it."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Arrays: ...
+
+
+class PixelGraph(Protocol):
+    """A compiled graph from a tile's pixels, ``(H, W, 3)`` uint8, and other inputs by name to the restored ones.
+
+    These are float32, range 0..255 but not clipped to it. Inputs that the graph lacks are not looked at.
+    """
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], inputs: Mapping[str, NDArray[np.float32]], /
+    ) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A graph ``restore`` that can be compiled once more for some tiles alone, which then are less work."""
+
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph | None:
+        """The same with these inputs as constants, for tiles of so many rows and columns.
+
+        None where that is not worth while. Raises what the engine raises.
+        """
+        ...

@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.machine import FORCED_INSTRUCTIONS, allowed_cores, make_cache_folder
-from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph
+from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, PixelGraph
+from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
 
 __all__ = ["check_openvino", "compile_openvino", "multiplies_bf16"]
 
 COMPILED_SHAPES = 4
 """Kept of a graph on an NPU, which takes one shape each: inner tile, those at the right and bottom edges, corner."""
+
+_FOLDABLE_BYTES = 64_000_000
+"""Of a graph that is kept to be folded. In larger ones nothing but the convolutions counts."""
 
 _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
@@ -84,18 +88,22 @@ def compile_openvino(graph: bytes, device: str, threads: int | None, precision: 
     cache = _compiled_graphs(core, target)
     kept = {"CACHE_DIR": str(cache)} if cache else {}
 
-    def compile_shape(shape: tuple[int, ...] | None) -> Any:
-        # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C.
-        with _ONE_AT_A_TIME:
-            model = core.read_model(graph, b"")
-            if shape is not None:
-                model.reshape({"image": list(shape)})
-            try:
-                return core.compile_model(model, target, settings | (_FORGETFUL if device == "cpu" else {}) | kept)
-            except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
-                return core.compile_model(model, target, settings)
+    # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C.
+    with _ONE_AT_A_TIME:
+        model = core.read_model(graph, b"")
+    if device == "npu":
 
-    return _ShapeByShape(compile_shape) if device == "npu" else _Compiled(compile_shape(None))
+        def compile_shape(shape: tuple[int, ...]) -> Any:
+            of_shape = model.clone()
+            of_shape.reshape({"image": list(shape)})
+            return _compile(core, of_shape, target, settings, kept)
+
+        return _ShapeByShape(compile_shape)
+    if device != "cpu":
+        return _Compiled(_compile(core, model, target, settings, kept))
+    interpolate_by_convolution(model)
+    compiled = _compile(core, model, target, settings, kept)
+    return _Refoldable(compiled, model, settings) if len(graph) <= _FOLDABLE_BYTES else _Compiled(compiled)
 
 
 def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> dict[str, Any]:
@@ -114,6 +122,15 @@ def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> d
     return settings
 
 
+def _compile(core: Any, model: Any, target: str, settings: dict[str, Any], kept: dict[str, str]) -> Any:
+    """``kept`` are settings that the graph does without, if need be."""
+    with _ONE_AT_A_TIME:
+        try:
+            return core.compile_model(model, target, settings | (_FORGETFUL if target == "CPU" else {}) | kept)
+        except RuntimeError:  # a full disk, say, or a version that does not know of forgetting
+            return core.compile_model(model, target, settings)
+
+
 class _Compiled:
     """A compiled graph, for several threads."""
 
@@ -122,11 +139,49 @@ class _Compiled:
         self._requests = threading.local()  # a request holds buffers: one per thread
         self._names = [node.get_any_name() for node in compiled.inputs]
 
-    def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Arrays:
         if not hasattr(self._requests, "request"):
             self._requests.request = self._compiled.create_infer_request()
         results = self._requests.request.infer([inputs[name] for name in self._names])
         return [np.array(results[i]) for i in range(len(self._compiled.outputs))]
+
+
+class _Refoldable(_Compiled):
+    """A compiled graph, and what it was compiled of."""
+
+    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any]) -> None:
+        super().__init__(compiled)
+        self._model, self._settings = model, settings
+
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph:
+        model = self._model.clone()
+        fold_constants(model, constants)
+        model.reshape({"image": [1, 3, *shape]})
+        take_bytes(model, "image")
+        if hasattr(self._compiled, "release_memory"):  # the buffers of what came before, which may be a tile's
+            self._compiled.release_memory()
+        # Not kept on disk: no other picture has such a graph.
+        return _PixelGraph(_compile(_openvino_core(), model, "CPU", self._settings, {}))
+
+
+class _PixelGraph:
+    """A graph that reads and writes the caller's arrays themselves."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._requests = threading.local()
+        self._names = [node.get_any_name() for node in compiled.inputs]
+
+    def __call__(self, pixels: NDArray[np.uint8], inputs: Mapping[str, NDArray[np.float32]], /) -> NDArray[np.float32]:
+        import openvino
+
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._compiled.create_infer_request()
+        given: dict[str, Any] = {**inputs, "image": pixels[None]}
+        restored = np.empty(pixels.shape, np.float32)
+        self._requests.request.set_output_tensor(openvino.Tensor(restored[None], shared_memory=True))
+        self._requests.request.infer([given[name] for name in self._names], share_inputs=True)
+        return restored
 
 
 class _ShapeByShape:
@@ -137,7 +192,7 @@ class _ShapeByShape:
         self._compiled: OrderedDict[tuple[int, ...], _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Arrays:
         shape = inputs["image"].shape
         with self._lock:
             if shape not in self._compiled:
