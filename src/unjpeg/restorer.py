@@ -290,7 +290,7 @@ class Restoration:
         strip: bool = False,
         about_to_place: Callable[[], None] | None = None,
     ) -> None:
-        """Restore and write; PNG and TIFF as the rows are finished. Arguments and errors as ``Restored.save``.
+        """Restore and write; all but WebP as the rows are finished. Arguments and errors as ``Restored.save``.
 
         Args:
             about_to_place: called when the file is complete, before it appears under its name.

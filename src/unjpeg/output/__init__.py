@@ -1,6 +1,6 @@
 """Writing a picture: PNG, JPEG, WebP or TIFF with its metadata, whole or not at all.
 
-PNG and TIFF are written strip by strip as the rows come; JPEG and WebP need them all. Metadata goes in as the bytes it
+PNG, TIFF and JPEG are written in bands as the rows come, by several threads; WebP needs them all. Metadata goes in as the bytes it
 came as: image libraries encode the pixels alone, and the segments, chunks and tags around them are written here,
 because those re-serialise EXIF and so damage makers' notes.
 
