@@ -329,7 +329,9 @@ class Restoration:
         tag: bool = False,
         about_to_place: Callable[[], None] | None = None,
     ) -> str | None:
-        """Restore and write; PNG and TIFF as the rows are finished. Arguments, result and errors as ``Restored.save``.
+        """Restore and write; PNG, TIFF and JPEG as the rows are finished.
+
+        Arguments, result and errors are those of ``Restored.save``.
 
         Args:
             about_to_place: called when the file is complete, before it appears under its name.

@@ -63,14 +63,14 @@ CORE_IN_HALOS = 5
 """Side of the smallest square core, in halos: no network, however wide, computes much more than twice the picture. It
 may take more than ``TILE_MEMORY_BYTES`` for that: docs/robustness.md."""
 
-HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 128, "int8": 160}
+HALOS: Mapping[ChosenPrecision, int] = {"full": 96, "bf16": 160, "int8": 192}
 """Pixels around the core that a tile sees and that are thrown away, at most, by the network's precision: rounding makes
 whole steps of small differences, and carries them further. Chosen by measurement, so that no pixel differs by a level
 from the whole picture's: docs/research/results.md."""
 
-FELT_SHARES: Mapping[ChosenPrecision, float] = {"full": 0.42, "bf16": 1, "int8": 1}
-"""How far a pixel is felt, as a share of how far the network reaches at all. In float32 what comes from further is less
-than half a level; small networks need less of a halo for it."""
+FELT_SHARES: Mapping[ChosenPrecision, float] = {"full": 0.5, "bf16": 0.8, "int8": 0.85}
+"""How far away a pixel is felt by a level, as a share of how far the network reaches at all: small ones need smaller
+halos. Measured as the halos were."""
 
 PIXEL_BYTES: Mapping[ChosenPrecision, tuple[float, float]] = {
     "full": (45, 17.5),
@@ -133,7 +133,7 @@ class Tiling:
         halo = min(HALOS[precision], _up_to_multiple(math.ceil(felt), SEAM_GRID))
         always, each = PIXEL_BYTES[precision]
         side = int((TILE_MEMORY_BYTES / (always + each * channels)) ** 0.5) - 2 * halo
-        return cls(min(MAX_CORE, max(CORE_IN_HALOS * halo, side) // 96 * 96), halo)
+        return cls(min(MAX_CORE, max(CORE_IN_HALOS * halo, side) // SEAM_GRID * SEAM_GRID), halo)
 
     def seen_pixels(self, height: int, width: int) -> int:
         """Pixels that the network sees of such a picture in one pass, halos counted: what its work grows with."""
@@ -152,30 +152,27 @@ class Tiling:
         """
         most = (self.core + 2 * self.halo) ** 2
         unit = math.lcm(grid, multiple)
-        # With this each core is a unit at least, wherever the halo ends between two multiples.
-        smallest = _up_to_multiple(2 * self.halo + 2 * unit - 1, unit)
+        halo = _up_to_multiple(self.halo, unit)  # what a seam costs, wherever between two multiples the halo ends
+        smallest = 2 * halo + unit
         bottom, right = _up_to_multiple(height, multiple), _up_to_multiple(width, multiple)
+
+        def side_of(length: int, tiles: int) -> int:
+            return min(length, _up_to_multiple(-(-(length + 2 * halo * (tiles - 1)) // tiles), unit))
+
         best: tuple[int, int, int] | None = None
         for down in count(1):
-            side = self._side(bottom, down, unit)
-            if down > 1 and side < smallest:
-                break
+            side = side_of(bottom, down)
             room = most // side
-            beyond = max(1, right - 2 * self.halo)
-            across = 1 if right <= room else -(-beyond // max(1, room // unit * unit - 2 * self.halo))
-            other = self._side(right, across, unit)
-            if (across == 1 or other >= smallest) and side * other <= most:
-                computed = side * other * down * across
+            across = 1 if right <= room else -(-(right - 2 * halo) // max(1, room // unit * unit - 2 * halo))
+            other = side_of(right, max(1, across))
+            if (across <= 1 or other >= smallest) and side * other <= most:
+                computed = side * other * down * max(1, across)
                 if best is None or computed < best[0]:
                     best = computed, side, other
-            if side >= bottom and down > 1:
+            if side <= smallest:
                 break
         _, side, other = best or (0, min(smallest, bottom), min(smallest, right))
         return Plan(tuple(self._spans(height, side, multiple, grid)), tuple(self._spans(width, other, multiple, grid)))
-
-    def _side(self, length: int, tiles: int, unit: int) -> int:
-        """Of the tiles, if there are so many in this length."""
-        return min(length, _up_to_multiple(-(-(length + 2 * self.halo * (tiles - 1)) // tiles), unit))
 
     def _spans(self, length: int, side: int, multiple: int, grid: int) -> Iterator[Span]:
         end, top = _up_to_multiple(length, multiple), 0
