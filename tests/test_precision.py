@@ -370,6 +370,8 @@ def test_the_real_engines_are_measured(rounded_model: Path, monkeypatch: pytest.
     monkeypatch.setattr(precision, "SIDES", (96, 32))
     monkeypatch.setattr(precision, "try_in_turns", partial(try_in_turns, clock=lambda: now[0]))
     monkeypatch.setattr(precision, "_measure", REALLY_MEASURE)
+    halos = {"full": 32, "int8": 96}
+    monkeypatch.setattr(Tiling, "suited_to", lambda _, precision: Tiling(480, halos[precision]))
     choice = choose_precision(rounded, measure=True)
     assert (choice.precision, choice.why, choice.failed) == ("int8", "measured", {})
     # Not twice as fast for a whole picture: its halo is wider.

@@ -154,7 +154,7 @@ def test_what_nobody_asks_about_is_forgotten(slow_team: Workers, monkeypatch: py
 
 def test_a_stopped_network_leaves_the_room_as_it_was(tiny_model: Path) -> None:
     gauges = Gauges(1)
-    restorer = Restorer(tiny_model, tiling=Tiling(32, 32))
+    restorer = Restorer(tiny_model, tiling=Tiling(32, 0))
     room = Darkroom(restorer, limits=Limits(), held_bytes=2**20, held_seconds=60, gauges=gauges)
     room.open(JPEG, "a")
     shares = []
@@ -316,7 +316,7 @@ def test_progress_goes_up_and_ends_at_one(share: float, at: float, later: float,
 
 def test_half_done_in_ten_seconds_leaves_ten() -> None:
     assert left_of(Sight(0.5, 10, (10, 10)), 10, 1000) == (0.5, 10)
-    assert Pace(1e-6, 1e-6, Tiling(32, 0)).seconds(1000, 1000) == pytest.approx(2)
+    assert Pace(1e-6, 1e-6, Tiling(1440, 0)).seconds(1000, 1000) == pytest.approx(2)
 
 
 # Parts of a picture
