@@ -1,8 +1,8 @@
 """Writing a picture: PNG, JPEG, WebP or TIFF with its metadata, whole or not at all.
 
-PNG, TIFF and JPEG are written in bands as the rows come, by several threads; WebP needs them all. Metadata goes in as the bytes it
-came as: image libraries encode the pixels alone, and the segments, chunks and tags around them are written here,
-because those re-serialise EXIF and so damage makers' notes.
+PNG, TIFF and JPEG are written in bands as the rows come, by several threads; WebP needs them all. Metadata goes in as
+the bytes it came as: image libraries encode the pixels alone, and the segments, chunks and tags around them are written
+here, because those re-serialise EXIF and so damage makers' notes.
 
 A module per format has one function ``encode(rows, metadata, quality, file)``: the file can be sought in. It raises
 ValueError, or OSError without a number, if the format cannot hold that.
