@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +18,7 @@ from jpegs import encoded
 from unjpeg import runtimes
 from unjpeg.errors import ModelError, TrainingError
 from unjpeg.modelfile import ModelFile
-from unjpeg.network import Guidance, Model
+from unjpeg.network import Model
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import BF16_FEATURES, ChosenPrecision, Precision, processor_features
 from unjpeg.tiling import Tiling
@@ -174,20 +175,12 @@ def test_a_restorer_says_so_at_once(tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     ("precision", "halo"), [("full", 96), pytest.param("bf16", 160, marks=needs_bf16), ("int8", 192)]
 )
-def test_tiles_of_integers_have_a_wider_halo(
-    rounded: ModelFile, monkeypatch: pytest.MonkeyPatch, precision: Precision, halo: int
-) -> None:
-    widths: list[int] = []
-    plain = Model.restore
-
-    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
-        widths.append(tile.shape[3])
-        return plain(self, tile, guidance)
-
-    monkeypatch.setattr(Model, "restore", recorded)
-    assert Restorer(rounded, precision=precision).network.tiling.halo == halo
-    Restorer(rounded, precision=precision, tiling=Tiling(32, halo)).restore(synthetic_photo(32, 600, seed=2))
-    assert max(widths) == 32 + 2 * halo
+def test_tiles_of_integers_have_a_wider_halo(rounded: ModelFile, precision: Precision, halo: int) -> None:
+    restorer = Restorer(rounded, precision=precision)
+    assert restorer.model.precision == precision
+    assert restorer.network.tiling == Tiling.suited_to(rounded.description, restorer.model.precision)
+    published = replace(rounded.description, network={})
+    assert Tiling.suited_to(published, restorer.model.precision).halo == halo
 
 
 def test_decoding_alone_has_no_precision(rounded: ModelFile) -> None:
