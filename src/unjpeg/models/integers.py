@@ -53,12 +53,11 @@ class Bounded(nn.Module):
         self.signed, self.rounding = signed, False
 
     def _bound(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            floor = -self.limit if self.signed else torch.zeros_like(self.limit)
-            bounded = torch.clamp(features.float(), floor, self.limit)
-            if not self.rounding:
-                return bounded
-            return _round_steps(bounded, self.limit / (SIGNED_STEPS if self.signed else UNSIGNED_STEPS))
+        floor = -self.limit if self.signed else torch.zeros_like(self.limit)
+        bounded = torch.clamp(features.float(), floor, self.limit)  # autocast leaves such operations in their precision
+        if not self.rounding:
+            return bounded
+        return _round_steps(bounded, self.limit / (SIGNED_STEPS if self.signed else UNSIGNED_STEPS))
 
     def _round_weight(self, weight: Tensor, inputs: int) -> Tensor:
         """Rounded, if it is to be, to steps of each output channel's own.
@@ -71,11 +70,10 @@ class Bounded(nn.Module):
         """
         if not self.rounding:
             return weight
-        with torch.autocast(weight.device.type, enabled=False):
-            limits = self.limit.unsqueeze(1 - inputs) if self.signed else self.limit
-            scaled = weight * limits
-            steps = scaled.detach().abs().amax((inputs, 2, 3), keepdim=True) / SIGNED_STEPS
-            return _round_steps(scaled, torch.where(steps > 0, steps, 1.0)) / limits
+        limits = self.limit.unsqueeze(1 - inputs) if self.signed else self.limit
+        scaled = weight * limits
+        steps = scaled.detach().abs().amax((inputs, 2, 3), keepdim=True) / SIGNED_STEPS
+        return _round_steps(scaled, torch.where(steps > 0, steps, 1.0)) / limits
 
 
 class BoundedConv2d(Bounded, nn.Conv2d):

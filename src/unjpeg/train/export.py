@@ -24,6 +24,7 @@ from unjpeg.errors import TrainingError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS, Description, ModelFile
 from unjpeg.models import Dagn, DagnConfig, GuidanceTensors
 from unjpeg.models.exported import Guide, Restore
+from unjpeg.models.integers import round_to_integers
 from unjpeg.network import Model
 from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
@@ -100,6 +101,7 @@ def export_network(
     Raises:
         TrainingError: the exported graphs do not compute what the network computes.
     """
+    round_to_integers(network, False)  # the graph in integers is made from the float graph's bounds
     guide, restore = _export_graphs(network, guide_window)
     description = Description(
         name=name,

@@ -49,8 +49,8 @@ def take_over(network: Dagn, initial: dict[str, Tensor]) -> None:
     """Load given weights: the frozen encoders', or a whole network's of the same or a smaller width and depth.
 
     Added channels keep the weights that they were born with, and nothing that was there before sees them yet, so the
-    output stays as it was. Added blocks begin with a second convolution of zero: they do nothing, but for a guided
-    block's shift, which comes once more.
+    output stays as it was. Those of a bounded network have no limits yet. Added blocks begin with a second convolution
+    of zero: they do nothing, but for a guided block's shift, which comes once more.
 
     Raises TrainingError unless the weights fit and hold all that the network keeps frozen.
     """
@@ -87,7 +87,7 @@ def take_over(network: Dagn, initial: dict[str, Tensor]) -> None:
             own[name].copy_(given)
         elif isinstance(guider, Guider) and layer is guider.mlp[-1]:
             _place(given, own[name], _pieces(guider, old_width / new_width))
-        elif isinstance(layer, nn.ConvTranspose2d) and given.dim() > 1:
+        elif isinstance(layer, nn.ConvTranspose2d) and name.endswith(".weight"):
             _place(given.transpose(0, 1), own[name].transpose(0, 1))
         else:
             _place(given, own[name])

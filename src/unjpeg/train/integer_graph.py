@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from unjpeg.models.integers import SIGNED_STEPS, UNSIGNED_STEPS
+from unjpeg.errors import TrainingError
+from unjpeg.models.integers import SIGNED_STEPS, UNBOUNDED, UNSIGNED_STEPS
 
 __all__ = [
     "FLOOR",
@@ -85,6 +86,9 @@ def round_bounded(restore: bytes) -> RoundedGraph:
 
     Args:
         restore: serialised, as exported.
+
+    Raises:
+        TrainingError: its limits were not measured: training has not come to its rounding yet.
     """
     model = onnx.load_from_string(restore)
     graph = model.graph
@@ -98,6 +102,8 @@ def round_bounded(restore: bytes) -> RoundedGraph:
         if node.op_type in ("Clip", "Min") and node.input[-1].endswith(LIMIT):
             name, target = node.input[-1].removesuffix(LIMIT), node.output[0]
             limit = numpy_helper.to_array(stored[node.input[-1]]).astype(np.float32)
+            if limit.max() >= UNBOUNDED:
+                raise TrainingError(f"{name}: its limit was not measured yet; train on until rounding begins")
             source = floored.get(node.input[0], node.input[0])
             if limit.ndim:
                 scales = f"{name}.scales"
