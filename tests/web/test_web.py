@@ -118,6 +118,8 @@ def test_files_are_those_of_the_library(
     assert (report["stated_quality"], report["strength"]) == (30, options.get("strength", 1.0))
     again = client.get(f"/api/pictures/{held(client, data)}/file?{query}")
     assert again.content == expected
+    note = json.loads(again.headers.get("unjpeg-note", "null"))
+    assert note == (report["notes"][-1] if "output_size" in query else None)
     name = re.search('filename="(.+)"', again.headers["content-disposition"])
     assert name is not None
     assert name[1].startswith("restored.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import unjpeg
 from jpegs import decoded, encoded, picture
@@ -234,3 +235,50 @@ def test_a_large_picture_is_shown_reduced_and_sharp_where_one_looks(page: Any, t
     top = round(y)
     there = shown[top : top + 300, :, :3]
     np.testing.assert_array_equal(there, restored[:, -round(x) : -round(x) + shown.shape[1]])
+
+
+@pytest.mark.parametrize(("page", "name"), [(DESKTOP, "desktop"), (PHONE, "phone")], indirect=["page"])
+def test_rare_settings_and_kinds_of_file(page: Any, name: str, album: list[Path]) -> None:
+    file = album[3]
+    upload(page, file)
+    page.locator("#advanced summary").click()
+    page.get_by_label("Smooth fine detail").fill("25")
+    wait_until_restored(page)
+    page.get_by_label("Fine grain against bands in skies").check()
+    page.get_by_label("Say in the file that it was restored").check()
+    page.locator("#kind").select_option(label="JPEG, not larger than my file")
+    wait_until_restored(page)
+    expect(page.locator("#saved")).to_be_hidden()
+    got, wanted = downloaded(page, "#download"), io.BytesIO()
+    restored = unjpeg.restore(file, detail=0.25, dither=True)
+    said = restored.save(wanted, format="jpeg", output_size="input", tag=True)
+    assert got == wanted.getvalue()
+    assert len(got) <= file.stat().st_size
+    assert said is not None
+    expect(page.locator("#saved")).to_have_text(f"{said[0].upper()}{said[1:]}.")
+    page.locator("#dither").scroll_into_view_if_needed()
+    keep(page, f"{name}-advanced", full_page=name == "phone")
+    assert problems_of(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#kind").select_option(label="AVIF, quality 90")
+    expect(page.locator("#saved")).to_be_hidden()
+    avif = io.BytesIO()
+    restored.save(avif, format="avif", tag=True)
+    assert downloaded(page, "#download") == avif.getvalue()
+
+
+def test_a_size_that_is_too_small_costs_the_download_alone(page: Any, tmp_path: Path) -> None:
+    flat = tmp_path / "flat.webp"  # a few bytes hold it: fewer than any JPEG of it has
+    Image.new("RGB", (64, 64), "teal").save(flat, quality=10)
+    upload(page, flat)
+    page.locator("#kind").select_option(label="JPEG, not larger than my file")
+    page.click("#download")
+    expect(page.locator("#problem")).to_contain_text("flat.webp cannot be written as jpeg")
+    expect(page.locator("#problem")).to_contain_text("Choose another kind of file.")
+    page.get_by_role("button", name="Close").click()
+    page.locator("#strength").fill("90")
+    wait_until_restored(page)
+    choose(page, flat)
+    expect(page.locator("#queue-words")).to_have_text("2 of 2 done")
+    page.locator("#kind").select_option(label="PNG")
+    assert decoded(downloaded(page, "#download")).shape == (64, 64, 3)

@@ -520,10 +520,15 @@ def create_app(
 
     @app.get("/api/pictures/{key}/file", tags=["held pictures"], response_class=Response)
     async def file(request: Request, key: Key, query: Annotated[FileQuery, Query()]) -> Response:
-        """The result as a file, with the metadata: what `POST api/restore` answers."""
+        """The result as a file, with the metadata: what `POST api/restore` answers.
+
+        What its user should know of it, if anything, is in the header `unjpeg-note`, as JSON: the quality that a size
+        led to, for instance.
+        """
         kind = query.kind()
         arguments = (query.options(), kind, chosen(query)[1])
-        return _file_response(await on_held(request, key, darkroom.save_picture, *arguments), kind.format)
+        data, note = await on_held(request, key, darkroom.save_picture, *arguments)
+        return _file_response(data, kind.format, {"unjpeg-note": json.dumps(note)} if note else None)
 
     @app.delete("/api/pictures/{key}", tags=["held pictures"], status_code=204)
     async def close_picture(request: Request, key: Key) -> None:

@@ -245,16 +245,21 @@ class Darkroom:
             "facts": _plain(check_in_words(restored.report, consistency)),
         }
 
-    def save(self, key: str, options: Options, kind: FileKind, model: str | None = None) -> bytes:
-        """The file that ``unjpeg restore`` writes. Raises PictureGoneError, OutputError."""
+    def save(self, key: str, options: Options, kind: FileKind, model: str | None = None) -> tuple[bytes, str | None]:
+        """The file that ``unjpeg restore`` writes; what its user should know of it, if anything.
+
+        Raises:
+            PictureGoneError: no picture is held under this key.
+            OutputError: the file cannot be written like that, or not within that size.
+        """
         held = self._take(key)
         options = fit_options(options, kind.format)
         deep = options.bit_depth or (8 if held.picture.deep is None else 16)
         if deep == 8:
-            return _file(self._render(held, options, model), kind)[0]
+            return _file(self._render(held, options, model), kind)
         whole = self._restorer_of(model).finish(self._run_network(held, options, model), options)
         self._make_room()
-        return _file(whole, kind)[0]
+        return _file(whole, kind)
 
     def restore(
         self, data: bytes, options: Options, kind: FileKind, model: str | None = None
@@ -448,7 +453,7 @@ def check_picture(key: str, options: Options, model: str | None) -> dict[str, An
     return _here().check(key, options, model)
 
 
-def save_picture(key: str, options: Options, kind: FileKind, model: str | None) -> bytes:
+def save_picture(key: str, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, str | None]:
     """``Darkroom.save``."""
     return _here().save(key, options, kind, model)
 

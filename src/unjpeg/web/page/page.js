@@ -33,16 +33,21 @@ let current = null;
 let limits = null;
 let lanes = 1; // pictures at work at once
 let offered = [];
-let usual = { strength: 1, quality: null, consistency: "auto", model: null };
+let usual = { strength: 1, quality: null, consistency: "auto", detail: 1, dither: false, model: null };
 
 // What is asked for
 
-function look({ strength, quality, consistency, model }) {
+function look({ strength, quality, consistency, detail, dither, model }) {
   const query = new URLSearchParams({ strength, consistency });
   if (quality) query.set("quality", quality);
+  if (detail !== 1) query.set("detail", detail);
+  if (dither) query.set("dither", true);
   if (model) query.set("model", model);
   return query.toString();
 }
+
+// What file is made of it: the same for all pictures.
+const chosenKind = () => $("kind").value + ($("tag").checked ? "&tag=true" : "");
 
 // What of it makes the network run again.
 const networkLook = ({ quality, consistency, model }) => `${quality} ${consistency === "strict"} ${model}`;
@@ -125,7 +130,9 @@ async function prepare(picture, signal) {
     }
     if (!picture.wasDone && wanted === look(picture.settings)) {
       say("Saving");
-      await fileOf(picture, $("kind").value, signal);
+      await fileOf(picture, chosenKind(), signal).catch((error) => {
+        if (error.kind !== "OutputError") throw error; // the picture is restored: the download will say it
+      });
     }
   }
   picture.wasDone = true;
@@ -155,8 +162,10 @@ async function fileOf(picture, kind, signal, progress) {
   const wanted = look(picture.settings);
   const made = `${wanted}&${kind}`;
   if (picture.made !== made) {
-    const blob = await (await ask(picture, `file?${made}`, wanted, signal, progress)).blob();
-    Object.assign(picture, { made, result: blob });
+    const response = await ask(picture, `file?${made}`, wanted, signal, progress);
+    const note = JSON.parse(response.headers.get("unjpeg-note"));
+    const blob = await response.blob();
+    Object.assign(picture, { made, note, result: blob });
     let total = 0;
     for (const each of [picture, ...pictures]) {
       if (each.result && each !== picture) total += each.result.size;
@@ -210,7 +219,9 @@ function again(picture) {
 function wordsOf(error, picture) {
   const words = error instanceof Refused ? error.message : `Something went wrong here (${error.message}).`;
   if (!picture) return words;
-  const said = words.replace(/^this file:/, picture.file.name);
+  const said = words
+    .replace(/^(this file|output stream):/, picture.file.name)
+    .replace(/; allow more than ([\d,]+)\)$/, ", and your file has $1). Choose another kind of file.");
   return error.salvageable && !picture.salvage
     ? `${said.replace(/; salvage=True restores .*$/s, "")}. It is possible to restore ${error.salvageable}.`
     : said;
@@ -229,6 +240,7 @@ function progressOf({ state, words, share, left }) {
   return `${words}, ${Math.floor(share * 100)} %${left ? `, ${timeOf(left)} left` : ""}`;
 }
 
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 const tell = (words) => ($("status").textContent = words);
 
 function complain(error) {
@@ -323,6 +335,9 @@ function drawStage() {
   $("check-waits").hidden = checked;
   $("check-waits").textContent = waits ? "Checked when it is restored." : "There is no result.";
   $("download").disabled = saving || stopped;
+  const note = picture.made === `${look(picture.settings)}&${chosenKind()}` ? picture.note : null;
+  $("saved").hidden = !note;
+  $("saved").textContent = note ? sentence(note) : "";
   if (drawn !== picture && (picture.size || before)) (drawn = picture), (fittedFor = null);
   if (fittedFor !== sizeKey()) (fittedFor = sizeKey()), fit();
   draw();
@@ -776,9 +791,12 @@ for (const image of [...Object.values(bases)]) image.addEventListener("load", ()
 // Settings: each picture has its own, new ones begin with those that are shown
 
 function settingsShown() {
-  const { strength, quality, consistency, model } = current.settings;
-  $("strength").value = Math.round(strength * 100);
-  $("strength-value").textContent = `${$("strength").value} %`;
+  const { strength, quality, consistency, detail, dither, model } = current.settings;
+  for (const [name, share] of Object.entries({ strength, fine: detail })) {
+    $(name).value = Math.round(share * 100);
+    $(`${name}-value`).textContent = `${$(name).value} %`;
+  }
+  $("dither").checked = dither;
   $("quality-auto").checked = quality === null;
   document.querySelector(`input[name=consistency][value=${consistency}]`).checked = true;
   for (const radio of document.querySelectorAll("input[name=model]")) radio.checked = (radio.dataset.model || null) === model;
@@ -804,11 +822,13 @@ function changed(change, delayMs = 0) {
   if (current) settle(current, usual, delayMs);
 }
 
-$("strength").addEventListener("input", () => {
-  $("strength-value").textContent = `${$("strength").value} %`;
-  const strength = $("strength").value / 100;
-  changed({ strength }, LIVE_DELAY_MS);
-});
+for (const [name, setting] of [["strength", "strength"], ["fine", "detail"]]) {
+  $(name).addEventListener("input", () => {
+    $(`${name}-value`).textContent = `${$(name).value} %`;
+    changed({ [setting]: $(name).value / 100 }, LIVE_DELAY_MS);
+  });
+}
+$("dither").onchange = () => changed({ dither: $("dither").checked });
 $("quality").addEventListener("input", () => {
   $("quality-value").textContent = $("quality").value;
   changed({ quality: Number($("quality").value) }, LIVE_DELAY_MS);
@@ -904,6 +924,8 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
+$("kind").onchange = $("tag").onchange = drawStage;
+
 let saving = false;
 
 async function whileDisabled(button, action) {
@@ -928,12 +950,12 @@ async function settled(picture) {
 
 $("download").onclick = ({ target }) =>
   whileDisabled(target, async (say) => {
-    const [picture, kind] = [current, $("kind").value];
+    const [picture, kind] = [current, chosenKind()];
     say("Preparing…");
     try {
       if (!(await settled(picture))) return;
       save(await fileOf(picture, kind, null, ({ share }) => say(`${Math.floor(share * 100)} %`)), nameFor(picture, kind));
-      tell(`${nameFor(picture, kind)} is downloaded.`);
+      tell(`${nameFor(picture, kind)} is downloaded. ${picture.note ? sentence(picture.note) : ""}`);
     } catch (error) {
       complain(new Refused({ message: wordsOf(error, picture) }));
     }
@@ -941,7 +963,7 @@ $("download").onclick = ({ target }) =>
 
 $("download-all").onclick = ({ target }) =>
   whileDisabled(target, async (say) => {
-    const [all, kind, taken] = [pictures.filter((picture) => picture.state !== "cancelled"), $("kind").value, new Set()];
+    const [all, kind, taken] = [pictures.filter((picture) => picture.state !== "cancelled"), chosenKind(), new Set()];
     const failed = [];
     async function* files() {
       for (const [number, picture] of all.entries()) {
