@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -269,3 +272,54 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     monkeypatch.chdir(place)
     return place
+
+
+# The page: a server of its own, and a browser
+
+
+BROWSER_PATIENCE_MS = 300_000
+
+
+@pytest.fixture(scope="module")
+def address(child_environment: dict[str, str]) -> Iterator[str]:
+    """Of a server of its own, with the shipped models."""
+    program = [sys.executable, "-m", "unjpeg", "serve", "--port", "0"]
+    with subprocess.Popen(program, env=child_environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        found = re.search(r"http://\S+/", server.stderr.readline())
+        assert found is not None
+        yield found[0]
+        server.terminate()
+        assert "Traceback" not in server.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import expect, sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium here; Debian's package is called so")
+    expect.set_options(timeout=BROWSER_PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, opened; nothing may go elsewhere, and nothing may go wrong in its script."""
+    context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1280, "height": 800}}))
+    context.set_default_timeout(BROWSER_PATIENCE_MS)
+    page = context.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    page.goto(address)
+    yield page
+    context.close()
+    elsewhere = [url for url in asked if not url.startswith(("blob:", address))]
+    assert (elsewhere, wrong) == ([], [])

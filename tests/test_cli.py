@@ -50,7 +50,9 @@ def test_beside_the_input_by_default(folder: Path, decode: Any) -> None:
     assert result.stderr.splitlines()[-1] == "3 restored, 0 done earlier, 0 failed"
 
 
-@pytest.mark.parametrize(("format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp"), ("tiff", ".tif")])
+@pytest.mark.parametrize(
+    ("format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp"), ("tiff", ".tif"), ("avif", ".avif")]
+)
 def test_the_format_chooses_the_suffix(format: str, suffix: str, folder: Path, decode: Any) -> None:
     put("photo.jpg")
     decode("photo.jpg", "--format", format)
@@ -207,7 +209,10 @@ def test_resuming(folder: Path, decode: Any) -> None:
     assert [json.loads(line)["skipped"] for line in lines] == [True, True, False]
 
 
-def test_nothing_in_a_folder_is_passed_over_in_silence(folder: Path, decode: Any) -> None:
+def test_nothing_in_a_folder_is_passed_over_in_silence(
+    folder: Path, decode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unjpeg.batch.planning.can_read_heif", lambda: False)
     for name in ("a.jpg", "b.heic", "c.HEIC", "clip.mov", "README", ".hidden.jpg", ".trash/e.jpg", "sub/d.gif"):
         put(f"in/{name}")
     put("in/a.restored.png")
@@ -327,6 +332,10 @@ def test_bad_standard_input(data: bytes, folder: Path, decode: Any) -> None:
         ["a.jpg", "--bit-depth", "16", "--format", "jpeg"],
         ["a.jpg", "--bit-depth", "16", "-o", "out.webp"],
         ["a.jpg", "--consistency", "never"],
+        ["a.jpg", "--detail", "nan"],
+        ["a.jpg", "--dither", "--bit-depth", "16"],
+        ["a.jpg", "--output-size", "input"],
+        ["a.jpg", "--output-size", "many", "-o", "out.jpg"],
         ["a.jpg", "--no-such-option"],
     ],
 )

@@ -59,7 +59,7 @@ app = typer.Typer(
 )
 
 
-OutputFormat = Literal["png", "jpeg", "webp", "tiff"]
+OutputFormat = Literal["png", "jpeg", "webp", "tiff", "avif"]
 AdaptBy = Literal["redegradation", "adversary"]
 BitDepth = Literal["8", "16"]
 _BITS: dict[str | None, Literal[8, 16] | None] = {None: None, "8": 8, "16": 16}
@@ -146,7 +146,7 @@ OutputQualityOption = Annotated[
         metavar="1..100",
         min=1,
         max=100,
-        help="Of the file that is written. [JPEG 95, WebP lossless]",
+        help="Of the file that is written. [JPEG 95, AVIF 90, WebP lossless]",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -171,6 +171,34 @@ StripOption = Annotated[
         help="Write no metadata, no colour profile either; turn pictures upright.",
         rich_help_panel=OUTPUT,
     ),
+]
+DetailOption = Annotated[
+    float,
+    typer.Option(
+        metavar="0..1",
+        min=0,
+        max=1,
+        help="Less than 1 smooths fine detail less: more texture, and more of its noise. [1]",
+        rich_help_panel=EVERYDAY,
+    ),
+]
+DitherOption = Annotated[
+    bool,
+    typer.Option(
+        "--dither", help="Round 8-bit output with fine grain, against bands in skies.", rich_help_panel=OUTPUT
+    ),
+]
+OutputSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="input|SIZE",
+        help="The best JPEG that is not larger than its input, or than 200KB, 1.5MB.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+TagOption = Annotated[
+    bool,
+    typer.Option("--tag", help="Say in the XMP what restored the picture, and how.", rich_help_panel=OUTPUT),
 ]
 JsonOption = Annotated[
     bool,
@@ -227,6 +255,7 @@ def restore(
     strength: StrengthOption = 1.0,
     as_quality: AsQualityOption = None,
     quality: OldQualityOption = None,
+    detail: DetailOption = 1.0,
     salvage: SalvageOption = False,
     overwrite: OverwriteOption = False,
     quiet: Annotated[
@@ -238,8 +267,11 @@ def restore(
         typer.Option("--format", help="File format. [by the output's suffix, else png]", rich_help_panel=OUTPUT),
     ] = None,
     output_quality: OutputQualityOption = None,
+    output_size: OutputSizeOption = None,
     bit_depth: BitDepthOption = None,
+    dither: DitherOption = False,
     consistency: ConsistencyOption = "auto",
+    tag: TagOption = False,
     strip: StripOption = False,
     keep_times: Annotated[
         bool,
@@ -321,8 +353,10 @@ def restore(
     tta: TtaOption = False,
 ) -> None:
     """Restore pictures. photo.jpg becomes photo.restored.png beside it, or DIR/photo.png with -o DIR."""
-    if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
-        raise typer.BadParameter("--strength must be from 0 to 1")
+    if not (0 <= strength <= 1 and 0 <= detail <= 1):  # not a number: the options' own checks let it pass
+        raise typer.BadParameter("--strength and --detail must be from 0 to 1")
+    if dither and bit_depth == "16":
+        raise typer.BadParameter("--dither is for 8 bits; 16 show no bands")
     if overwrite and skip_existing:
         raise typer.BadParameter("--overwrite and --skip-existing contradict each other")
     with loading():  # here, not at the top: help and usage errors stay fast
@@ -344,6 +378,8 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json")
+    if output_size is not None and any(job.format != "jpeg" for job in todo.jobs):
+        raise typer.BadParameter(_SIZE_OF_JPEG)
     as_quality = _take_old_name(as_quality, quality, {job.format for job in todo.jobs})
     unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
     if unfit:
@@ -361,12 +397,16 @@ def restore(
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
             tta=tta,
+            detail=detail,
+            dither=dither,
         ),
         output_quality=output_quality,
         strip=strip,
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         overwrite=overwrite,
         keep_times=keep_times,
+        output_size=_read_size(output_size),
+        tag=tag,
     )
     for source, failure in todo.failures:
         _report_failure(failure, as_json, source)
@@ -441,6 +481,18 @@ def _restore_planned(
     return not (counts["failed"] or in_the_way or (counts["there"] and not skip_existing))
 
 
+_SIZE_OF_JPEG = "--output-size is for JPEG; add --format jpeg, or end the output in .jpg"
+
+
+def _read_size(text: str | None) -> int | Literal["input"] | None:
+    from unjpeg.settings import parse_size
+
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--output-size: {error}") from error
+
+
 def _fate(outcome: Outcome) -> str:
     if isinstance(outcome.error, ExistsError):
         return "there"
@@ -480,12 +532,16 @@ def cluster(
     strength: StrengthOption = 1.0,
     as_quality: AsQualityOption = None,
     quality: OldQualityOption = None,
+    detail: DetailOption = 1.0,
     salvage: SalvageOption = False,
     overwrite: OverwriteOption = False,
     format: Annotated[OutputFormat, typer.Option("--format", help="File format.", rich_help_panel=OUTPUT)] = "png",
     output_quality: OutputQualityOption = None,
+    output_size: OutputSizeOption = None,
     bit_depth: BitDepthOption = None,
+    dither: DitherOption = False,
     consistency: ConsistencyOption = "auto",
+    tag: TagOption = False,
     strip: StripOption = False,
     address: Annotated[
         str | None,
@@ -530,8 +586,10 @@ def cluster(
     tta: TtaOption = False,
 ) -> None:
     """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
-    if not 0 <= strength <= 1:  # not a number: the option's own check lets it pass
-        raise typer.BadParameter("--strength must be from 0 to 1")
+    if not (0 <= strength <= 1 and 0 <= detail <= 1):  # not a number: the options' own checks let it pass
+        raise typer.BadParameter("--strength and --detail must be from 0 to 1")
+    if dither and bit_depth == "16":
+        raise typer.BadParameter("--dither is for 8 bits; 16 show no bands")
     with needing_extra("cluster"):
         from unjpeg.cluster import restore_on_cluster
         from unjpeg.output import FORMATS
@@ -550,11 +608,17 @@ def cluster(
             bit_depth=_BITS[bit_depth],
             salvage=salvage,
             tta=tta,
+            detail=detail,
+            dither=dither,
         ),
         output_quality=output_quality,
         strip=strip,
         overwrite=overwrite,
+        output_size=_read_size(output_size),
+        tag=tag,
     )
+    if output_size is not None and format != "jpeg":
+        raise typer.BadParameter(_SIZE_OF_JPEG)
     if bit_depth == "16" and 16 not in FORMATS[format].bit_depths:
         raise typer.BadParameter(f"{format} holds no 16-bit pixels; choose png or tiff, or 8 bits")
     counts = {"restored": 0, "done earlier": 0, "failed": 0}

@@ -45,7 +45,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from unjpeg.batch import PICTURE_SUFFIXES, JournalEntry, output_names
+from unjpeg.batch import JournalEntry, output_names, picture_suffixes
 from unjpeg.batch.workers import CORES_PER_WORKER
 from unjpeg.errors import BadImageError, ClusterError, ExistsError, OutputError, TooLargeError, UnjpegError
 from unjpeg.files import make_file_key, place_file
@@ -183,11 +183,11 @@ def _pictures_below(place: _Location, output: _Location) -> list[str] | None:
         return None
     root = place.path.rstrip("/")
     out = f"{output.path.rstrip('/')}/" if output.store == place.store else None
-    names = []
+    names, suffixes = [], picture_suffixes()
     for path in place.store.find(root):
         name = PurePosixPath(path[len(root) :].lstrip("/"))
         hidden = any(part.startswith(".") for part in name.parts)
-        if name.suffix.lower() in PICTURE_SUFFIXES and not hidden and not (out and path.startswith(out)):
+        if name.suffix.lower() in suffixes and not hidden and not (out and path.startswith(out)):
             names.append(str(name))
     return sorted(names)
 

@@ -278,6 +278,18 @@ class Metadata:
             return self
         return replace(self, exif=bytes(patched))
 
+    def upright(self) -> Metadata:
+        """The same for pixels that have been turned as they are to be seen: an orientation tag says so."""
+        if self.exif is None:
+            return self
+        patched = bytearray(self.exif)
+        try:
+            block = ExifBlock(self.exif)
+            _patch(patched, block.order, block.main()[0], {_ORIENTATION: 1})
+        except ValueError:
+            return self
+        return replace(self, exif=bytes(patched))
+
     def without_thumbnail(self) -> Metadata:
         """The same with the EXIF's thumbnail unlinked, and blanked if it is a JPEG that nothing else lies in.
 

@@ -26,6 +26,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
+from unjpeg.heif import is_heif, read_heif
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.othercodecs import comparable_quality
@@ -58,8 +59,6 @@ _CHUNK_BYTES = 2**24
 
 PIPE_SECONDS = 10.0
 """How long a named pipe may wait for somebody who writes to it."""
-
-_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"})
 
 _NO_PICTURES = (
     (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "is a JPEG XL picture, which has to be converted first"),
@@ -98,6 +97,7 @@ class Picture:
         left_alone: why the picture is not restored, if it is not.
         kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
         comparable_quality: of a lossy WebP or AVIF: the quality of the JPEGs that lost about as much.
+        file_bytes: size of the file; None if there is none.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Picture:
     left_alone: str | None = None
     kind: str = "JPEG"
     comparable_quality: int | None = None
+    file_bytes: int | None = None
 
     @property
     def is_neutral(self) -> bool:
@@ -158,6 +159,10 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     data, name = read_bytes(source, limits.file_bytes)
     if not data:
         raise BadImageError(f"{name}: is empty")
+    return replace(_of_file(data, name, limits, salvage_damaged), file_bytes=len(data))
+
+
+def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> Picture:
     if is_jpeg(data):
         try:
             jpeg = JpegImage.decode(data, name, limits)
@@ -192,9 +197,8 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
         problem = f"has more than the {most} pixels that a picture other than a JPEG may have"
         raise TooLargeError(f"{name}: {problem}; make it smaller, or cut it") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            way_out = "pip install 'unjpeg[formats]' reads it; or convert it to PNG or TIFF first"
-            raise UnsupportedImageError(f"{name}: is a HEIC picture; {way_out}") from error
+        if is_heif(data):
+            return _from_heif(data, name, limits)
         what = next((what for start, what in _NO_PICTURES if start.match(data)), "is not a picture")
         raise BadImageError(f"{name}: {what}; JPEG, PNG, TIFF, WebP, AVIF and BMP are read") from error
     if parts is None:
@@ -426,6 +430,19 @@ def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | No
     return picture if data is None else replace(picture, comparable_quality=comparable_quality(data))
 
 
+def _from_heif(data: bytes, name: str, limits: Limits) -> Picture:
+    image = read_heif(data, name, limits.pixels)
+    metadata = _with_code(image.metadata, colour_code_of(data))
+    notes = (f"{image.others} further pictures in the file are not carried over",) if image.others else ()
+    if image.pixels.dtype == np.uint8:
+        colours, alpha = _apart(image.pixels.astype(np.uint8, copy=False))
+        return Picture(name, colours, alpha, metadata, None, notes=notes, kind="HEIF")
+    deep, deep_alpha = _apart(image.pixels.astype(np.uint16, copy=False))
+    return Picture(
+        name, rounded(deep), deep_alpha, metadata, None, notes=notes, deep=deep, bits=image.bits, kind="HEIF"
+    )
+
+
 def _deep(image: Image.Image, name: str, data: bytes, bits: int) -> Picture:
     """A file of more than 8 bits: the network sees it rounded, what it changes is added to the whole depth."""
     try:
@@ -448,7 +465,10 @@ def _deep(image: Image.Image, name: str, data: bytes, bits: int) -> Picture:
 
 
 def _with_colour_code(metadata: Metadata, image: Image.Image, data: bytes | None) -> Metadata:
-    code = colour_code_of(data) if data is not None and image.format == "AVIF" else None
+    return _with_code(metadata, colour_code_of(data) if data is not None and image.format == "AVIF" else None)
+
+
+def _with_code(metadata: Metadata, code: bytes | None) -> Metadata:
     return metadata if code is None else replace(metadata, colour=((b"cICP", code),))
 
 

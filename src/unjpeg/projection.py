@@ -40,6 +40,7 @@ __all__ = [
     "Consistency",
     "OffsetSums",
     "Trust",
+    "find_outliers",
     "measure_consistency",
     "measure_offsets",
     "project",
@@ -364,12 +365,50 @@ def measure_consistency(
         clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
         for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            blocks, grown = _blocks_under(plane, component, top, 0)
-            low, high = component.cells(*blocks)
-            coefficients = dct_blocks(blocks_from_plane(grown))
-            beyond = (np.maximum(low - coefficients, coefficients - high) - tolerance) / component.table_88
-            tally.add(beyond, clips, component.scale, top)
+            tally.add(_excess(plane, component, tolerance, top, 0), clips, component.scale, top)
     return Consistency(tuple(tally.result() for tally in tallies))
+
+
+def find_outliers(
+    pixels: NDArray[np.float32], components: Sequence[Component], colour_space: str, top: int = 0, left: int = 0
+) -> NDArray[np.bool_]:
+    """Where whole levels do not fit the cells: blocks that ``measure_consistency`` would count as beyond them.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, 3)``, range 0..255, a rectangle as ``project`` takes it.
+        components, colour_space, top, left: as of ``project``.
+
+    Returns:
+        ``(H, W)``: all pixels of every square of whole blocks of all components that holds such a coefficient.
+    """
+    down, across = (BLOCK * math.lcm(*(component.scale[axis] for component in components)) for axis in (0, 1))
+    height, width = pixels.shape[:2]
+    found = np.zeros((-(-height // down), -(-width // across)), np.bool_)
+    for plane, component in zip(_planes(pixels, colour_space), components, strict=True):
+        beyond = _excess(plane, component, _TOLERANCE_88, top, left).max(axis=(2, 3)) > 0
+        rows, columns = down // (BLOCK * component.scale[0]), across // (BLOCK * component.scale[1])
+        starts = np.arange(0, beyond.shape[0], rows), np.arange(0, beyond.shape[1], columns)
+        found |= np.logical_or.reduceat(np.logical_or.reduceat(beyond, starts[0], axis=0), starts[1], axis=1)
+    return found.repeat(down, axis=0).repeat(across, axis=1)[:height, :width]
+
+
+_TOLERANCE_88 = ROUNDING_BOUND_88 + np.float32(1e-2)
+"""Of whole levels, and of this code's own float32."""
+
+
+def _excess(
+    plane: NDArray[np.float32], component: Component, tolerance_88: NDArray[np.float32], top: int, left: int
+) -> NDArray[np.float32]:
+    """How far each coefficient lies beyond its cell and its tolerance, in steps, ``(V, U, 8, 8)``; 0 or less: inside.
+
+    Arguments as of ``_blocks_under``.
+    """
+    blocks, grown = _blocks_under(plane, component, top, left)
+    low, high = component.cells(*blocks)
+    coefficients = dct_blocks(blocks_from_plane(grown))
+    beyond: NDArray[np.float32] = np.maximum(low - coefficients, coefficients - high) - tolerance_88
+    steps: NDArray[np.float32] = (beyond / component.table_88).astype(np.float32, copy=False)
+    return steps
 
 
 class _Tally:

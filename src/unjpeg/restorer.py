@@ -3,7 +3,7 @@
 ::
 
     read_picture ─▶ lay_out ─▶ guide ─▶ restore ─▶ strength ─▶ project ─▶ round ─▶ merge ─▶ write_image
-     picture.py     layers.py  network.py                    projection.py       layers.py   output/
+     picture.py     layers.py  network.py    finishing.py  projection.py         layers.py   output/
                                └── tile by tile: tiling.py ────┘
 
 ``lay_out`` reads what happened to the picture before its last file (``history.py``). Each of its layers is restored on
@@ -31,6 +31,7 @@ from PIL import Image
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
+from unjpeg.finishing import dither_tile, keep_detail
 from unjpeg.history import History, Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
 from unjpeg.layers import EarlierJpeg, Layer, Layout, describe_history, lay_out, merge_strips
@@ -38,6 +39,7 @@ from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model
 from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
+from unjpeg.output.tag import add_tag
 from unjpeg.picture import Picture, Source, read_picture
 from unjpeg.precision import WORTH_PIXELS, Choice, choose_precision
 from unjpeg.projection import Trust, project, tile_alignment
@@ -82,6 +84,10 @@ class Options:
         salvage: restore what decodes of a damaged JPEG, without its cells. Rows that are missing stay grey.
         tta: deprecated: the mean over the eight flips and rotations of every tile, for eight times the network's work.
             Takes precedence over the model's own self-ensemble.
+        detail: how much of the network's smoothing of fine luma frequencies is followed, 0 to 1 (all of it): see
+            ``finishing.keep_detail``. Less keeps more texture, and more of the noise that compression made.
+        dither: round results of 8 bits with a fixed pattern, so that slow changes show as grain and not as bands.
+            Those of 16 bits need none, and are the same.
 
     Raises:
         ValueError: an option is out of its range.
@@ -93,8 +99,12 @@ class Options:
     bit_depth: Literal[8, 16] | None = None
     salvage: bool = False
     tta: bool = False
+    detail: float = 1.0
+    dither: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.detail <= 1:
+            raise ValueError(f"detail must lie in 0..1, got {self.detail}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must lie in 0..1, got {self.strength}")
         if self.quality is not None and not (1 <= self.quality <= 100 and self.quality == int(self.quality)):
@@ -114,6 +124,8 @@ class OptionKeywords(TypedDict, total=False):
     bit_depth: Literal[8, 16] | None
     salvage: bool
     tta: bool
+    detail: float
+    dither: bool
 
 
 DEFAULTS: Final = Options()
@@ -134,6 +146,9 @@ class Report:
         history: what happened before the last file: "compressed" (by the JPEGs in ``earlier``), "clean" (nothing)
             or "undecided"; None where it was not looked at.
         earlier: the JPEGs that the picture, or parts of it, were before, and were restored as.
+        detail: how much of the smoothing of fine detail was followed, 0..1.
+        dithered: whether it was rounded to 8 bits with a pattern.
+        file_bytes: size of the input's file; None where it was no file.
     """
 
     name: str
@@ -151,6 +166,22 @@ class Report:
     precision: ChosenPrecision | None = None
     history: Verdict | None = None
     earlier: tuple[EarlierJpeg, ...] = ()
+    detail: float = 1.0
+    dithered: bool = False
+    file_bytes: int | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Model and settings on one line."""
+        words = [f"model {self.model} {(self.model_hash or '')[:12]}", f"strength {self.strength:g}"]
+        if self.guided_quality is not None:
+            words.append(f"as of quality {self.guided_quality}")
+        words.append(f"detail {self.detail:g}")
+        if self.earlier:
+            words.append("as the JPEG that it was before")
+        words.append("within the file's cells" if self.projected else "not held to the file's cells")
+        words += ["dithered"] * self.dithered
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,28 +233,33 @@ class Restored:
         quality: int | None = None,
         overwrite: bool = False,
         strip: bool = False,
-    ) -> None:
+        output_size: int | Literal["input"] | None = None,
+        tag: bool = False,
+    ) -> str | None:
         """Write the picture, whole or not at all, with its metadata.
 
         Args:
             target: a path or a binary stream.
-            format: "png", "jpeg", "webp" or "tiff"; by default what the path's suffix says, PNG for a stream.
-            quality: of JPEG (95 if not given) and WebP (lossless if not given), 1..100.
+            format: "png", "jpeg", "webp", "tiff" or "avif"; by default what the path's suffix says, PNG for a stream.
+            quality: of JPEG (95 if not given), AVIF (90) and WebP (lossless if not given), 1..100.
             overwrite: replace an existing file.
             strip: leave out all metadata, and turn the pixels the way that the orientation tag says.
+            output_size: of a JPEG, in bytes, or "input" for the size of the file that was restored: the best that is
+                not larger, at ``quality`` or below. Its chroma may have half the resolution.
+            tag: have the XMP say what restored the picture, and how. Nothing is said of what was left as it is.
+
+        Returns:
+            What a user should know of the file, if anything: the quality that a size led to, what was not tagged.
 
         Raises:
-            OutputError: it cannot be written there, or not in that format.
+            OutputError: it cannot be written there, or not in that format, or not within that size.
         """
-        rows = Rows.of(self.pixels)
-        _save(
-            rows,
+        return _save(
+            Rows.of(self.pixels),
             self.metadata,
+            self.report,
             target,
-            format=format,
-            quality=quality,
-            overwrite=overwrite,
-            strip=strip,
+            _FileOptions(format, quality, overwrite, strip, output_size, tag),
             may_round=self.may_round,
         )
 
@@ -284,22 +320,21 @@ class Restoration:
         quality: int | None = None,
         overwrite: bool = False,
         strip: bool = False,
+        output_size: int | Literal["input"] | None = None,
+        tag: bool = False,
         about_to_place: Callable[[], None] | None = None,
-    ) -> None:
-        """Restore and write; PNG and TIFF as the rows are finished. Arguments and errors as ``Restored.save``.
+    ) -> str | None:
+        """Restore and write; PNG and TIFF as the rows are finished. Arguments, result and errors as ``Restored.save``.
 
         Args:
             about_to_place: called when the file is complete, before it appears under its name.
         """
-        rows = self._taken()
-        _save(
-            rows,
+        return _save(
+            self._taken(),
             self.metadata,
+            self.report,
             target,
-            format=format,
-            quality=quality,
-            overwrite=overwrite,
-            strip=strip,
+            _FileOptions(format, quality, overwrite, strip, output_size, tag),
             may_round=self._may_round,
             about_to_place=about_to_place,
         )
@@ -311,27 +346,43 @@ class Restoration:
         return rows
 
 
+@dataclass(frozen=True, slots=True)
+class _FileOptions:
+    """As ``Restored.save`` takes them."""
+
+    format: str | None
+    quality: int | None
+    overwrite: bool
+    strip: bool
+    output_size: int | Literal["input"] | None
+    tag: bool
+
+
 def _save(
     rows: Rows,
     metadata: Metadata,
+    report: Report,
     target: str | os.PathLike[str] | BinaryIO,
+    options: _FileOptions,
     *,
-    format: str | None,
-    quality: int | None,
-    overwrite: bool,
-    strip: bool,
     may_round: bool,
     about_to_place: Callable[[], None] | None = None,
-) -> None:
+) -> str | None:
     if isinstance(target, str | os.PathLike):
         target = Path(target)
+    format = options.format
     if format is None:
         format = format_of(target) if isinstance(target, Path) else "png"
     if format is None:
-        raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp or .tiff")
+        raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp, .tiff or .avif")
+    max_bytes = options.output_size
+    if max_bytes == "input":
+        max_bytes = report.file_bytes
+        if max_bytes is None:
+            raise OutputError(f"{target}: the input has no size, for it was no file; give bytes")
     if may_round and rows.dtype == np.uint16 and format in FORMATS and 16 not in FORMATS[format].bit_depths:
         rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips))
-    if strip:
+    if options.strip:
         if metadata.orientation != 1:
             rows = Rows.of(turn_upright(rows.whole(), metadata.orientation))
         metadata = Metadata()
@@ -339,9 +390,23 @@ def _save(
         metadata = replace(metadata, icc_profile=None)
     height, width = rows.shape[:2]
     metadata = metadata.with_size(width, height).without_thumbnail()
-    write_image(
-        target, rows, metadata, format=format, quality=quality, overwrite=overwrite, about_to_place=about_to_place
+    notes: list[str] = []
+    if options.tag and report.model is not None:
+        try:
+            metadata = add_tag(metadata, report.in_words)
+        except ValueError as error:
+            notes.append(f"not tagged: nothing can be added to its XMP ({error})")
+    chosen = write_image(
+        target,
+        rows,
+        metadata,
+        format=format,
+        quality=options.quality,
+        max_bytes=max_bytes,
+        overwrite=options.overwrite,
+        about_to_place=about_to_place,
     )
+    return "; ".join([*notes, *([chosen] if chosen else [])]) or None
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -657,6 +722,9 @@ class Restorer:
             precision=self.model.precision if network_ran else None,
             history=layout.history.verdict if layout.history else None,
             earlier=earlier,
+            detail=options.detail if network_ran else 1.0,
+            dithered=network_ran and options.dither and bit_depth == 8,
+            file_bytes=picture.file_bytes,
         )
         strips = self._finished_strips(picture, layout, tiles, options, progress)
         return Restoration(picture, Rows(shape, _DTYPES[bit_depth], strips), report, may_round)
@@ -746,6 +814,8 @@ class Restorer:
                 if strength != 1:
                     as_decoded = decoded[rows, columns].astype(np.float32)
                     tile = as_decoded + strength * (tile - as_decoded)
+                if options.detail != 1:
+                    tile = keep_detail(tile, decoded[rows, columns].astype(np.float32), options.detail)
                 if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
                     tile = tile + (
                         layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]
@@ -761,7 +831,12 @@ class Restorer:
                         tile[some] = project(tile[some], components, space, *place, trust)
                 if layer.is_neutral:
                     tile[:] = (tile @ RGB_TO_YCC[0])[..., None]  # the same but for the projection's rounding
-                np.rint(np.clip(tile, 0, 255, out=tile) * scale, out=tile)
+                np.clip(tile, 0, 255, out=tile)
+                if options.dither and dtype == np.uint8:
+                    cells = (compression.components, compression.colour_space) if compression and projected else None
+                    tile = dither_tile(tile, rows.start, columns.start, cells, is_neutral=layer.is_neutral)
+                else:
+                    np.rint(tile * scale, out=tile)
                 strip[:, columns] = tile.astype(dtype)
             yield strip
 

@@ -100,6 +100,10 @@ def expected_file(data: bytes, model: Path, options: dict[str, Any], **saving: A
         ("format=tiff&bit_depth=16", {"bit_depth": 16}, {"format": "tiff"}),
         ("format=jpeg&output_quality=60", {}, {"format": "jpeg", "quality": 60}),
         ("format=webp", {}, {"format": "webp"}),
+        ("format=avif&output_quality=50", {}, {"format": "avif", "quality": 50}),
+        ("detail=0.25&dither=true&tag=true", {"detail": 0.25, "dither": True}, {"tag": True}),
+        ("format=jpeg&output_size=input", {}, {"format": "jpeg", "output_size": "input"}),
+        ("format=jpeg&output_size=3KB", {}, {"format": "jpeg", "output_size": 3000}),
     ],
 )
 def test_files_are_those_of_the_library(
@@ -281,6 +285,8 @@ def test_hostile_files_get_their_error(kind: str, address: str, client: TestClie
         ("bit_depth=12", "bit_depth: "),
         ("bit_depth=x", "bit_depth: must be 8 or 16"),
         ("output_quality=101", "output_quality: "),
+        ("format=jpeg&output_size=many", "output_size: 'many' is no size"),
+        ("output_size=input", "a size can be asked of jpeg only, not of png"),
         ("path=/etc/passwd", "path: Extra inputs"),
         ("format=jpeg&bit_depth=16", "jpeg holds no 16-bit"),
     ],
@@ -517,13 +523,13 @@ def test_the_page_brings_everything_along(client: TestClient) -> None:
     for address in named:
         assert client.get(f"/{address}").status_code == 200
     assert not re.search(r"\bstyle=|\bon[a-z]+=|<script>|<style>", page.text)
-    for address in ("", "page.css", "page.js", "zip.js"):
+    for address in ("", "page.css", "page.js", "server.js", "zip.js"):
         assert not re.search(r"(https?:)?//[\w-]+\.\w|@import", client.get(f"/{address}").text)
 
 
 def test_the_examples(client: TestClient, kitten: Path) -> None:
     assert client.get("/examples/kitten.jpg").content == kitten.read_bytes()
-    inspection = unjpeg.inspect(client.get("/examples/kitten-saved-twice.jpg").content)
+    inspection = unjpeg.inspect(client.get("/examples/beach-saved-twice.jpg").content)
     assert (inspection.stated_quality, inspection.looks_compressed_twice) == (85, True)
 
 

@@ -1,124 +1,38 @@
-"""The page in a real browser: `make test-web`. `UNJPEG_SCREENSHOTS=DIR` keeps what it looked like."""
+"""The page in a real browser: `make test-web`."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import unjpeg
 from jpegs import decoded, encoded, picture
 
 pytest.importorskip("playwright", reason="needs the extra browser: make test-web")
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from browsing import (
+    DESKTOP,
+    PHONE,
+    choose,
+    downloaded,
+    keep,
+    problems_of,
+    seen,
+    upload,
+    upload_and_key,
+    wait_until_restored,
+)
+from playwright.sync_api import expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian's package is called so"),
-]
-
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
-PHONE: dict[str, Any] = {
-    "viewport": {"width": 390, "height": 844},
-    "device_scale_factor": 2,
-    "has_touch": True,
-    "is_mobile": True,
-}
-PATIENCE_MS = 300_000
-expect.set_options(timeout=PATIENCE_MS)
-
-
-@pytest.fixture(scope="module")
-def address(child_environment: dict[str, str]) -> Iterator[str]:
-    """Of a server of its own, with the shipped model."""
-    program = [sys.executable, "-m", "unjpeg", "serve", "--port", "0"]
-    with subprocess.Popen(program, env=child_environment, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        found = re.search(r"http://\S+/", server.stderr.readline())
-        assert found is not None
-        yield found[0]
-        server.terminate()
-        assert "Traceback" not in server.stderr.read()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, opened; nothing may go elsewhere, and nothing may go wrong in its script."""
-    context = browser.new_context(**getattr(request, "param", DESKTOP))
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    asked: list[str] = []
-    wrong: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
-    page.goto(address)
-    yield page
-    context.close()
-    elsewhere = [url for url in asked if not url.startswith(("blob:", address))]
-    assert (elsewhere, wrong) == ([], [])
-
-
-def wait_until_restored(page: Page) -> None:
-    expect(page.locator("#busy")).to_be_hidden(timeout=PATIENCE_MS)
-    expect(page.locator("#check dd").first).to_be_visible(timeout=PATIENCE_MS)
-
-
-def upload(page: Page, *files: Path) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.locator("#choose, #add").locator("visible=true").click()
-    chooser.value.set_files(list(files))
-    wait_until_restored(page)
-
-
-def upload_and_key(page: Page, file: Path) -> Any:
-    with page.expect_request(re.compile(r"/decoded$")) as asked:
-        upload(page, file)
-    return asked.value.url.split("/")[-2]
-
-
-def keep(page: Page, name: str, **options: Any) -> None:
-    folder = os.environ.get("UNJPEG_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png", **options)
-
-
-def seen(page: Page, selector: str = "#stage") -> NDArray[np.uint8]:
-    return decoded(page.locator(selector).screenshot())
-
-
-def problems_of(page: Page) -> list[tuple[str, list[str]]]:
-    found = Axe().run(page).response["violations"]
-    return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
-
-
-def downloaded(page: Page, button: str) -> bytes:
-    with page.expect_download(timeout=PATIENCE_MS) as download:
-        page.click(button)
-    return Path(download.value.path()).read_bytes()
+pytestmark = pytest.mark.browser
 
 
 def test_upload_compare_adjust_download(
@@ -152,6 +66,7 @@ def test_upload_compare_adjust_download(
     with page.expect_response(re.compile(r"/restored\?strength=0\.5&")):
         page.locator("#strength").fill("50")
     wait_until_restored(page)
+    page.click("#advanced summary")
     page.locator("input[name=consistency][value=off]").check(force=True)
     wait_until_restored(page)
     got = downloaded(page, "#download")
@@ -177,9 +92,9 @@ def test_what_is_shown_at_one_to_one_is_the_picture(page: Any, kitten: Path) -> 
     page.click("#zoom-pixel")
     expect(page.locator("#zoom")).to_have_text("100 %")
     page.locator("input[name=view][value=after]").check(force=True)
-    page.evaluate("document.querySelectorAll('.tag').forEach(e => e.remove())")
+    page.evaluate("document.querySelectorAll('.tag').forEach(e => e.style.visibility = 'hidden')")
     shown = seen(page)
-    place = page.locator("#after img").evaluate(
+    place = page.locator("#after .base").evaluate(
         "e => [new DOMMatrix(e.style.transform).e, new DOMMatrix(e.style.transform).f]"
     )
     restored = unjpeg.restore(kitten).pixels
@@ -199,6 +114,7 @@ def test_changes_and_quality(page: Any, kitten: Path) -> None:
     keep(page, "desktop-changes")
     with page.expect_response(re.compile(r"/residual\?.*gain=16")):
         page.select_option("#gain", "16")
+    page.click("#advanced summary")
     page.locator("#quality-auto").uncheck()
     with page.expect_response(re.compile(r"/restored\?.*quality=5")):
         page.locator("#quality").fill("5")
@@ -222,7 +138,7 @@ def test_many_and_the_zip(page: Any, kitten: Path, tmp_path: Path) -> None:
     assert {(entry.create_system, entry.flag_bits) for entry in archive.infolist()} == {(3, 0x800)}
     for name, file in zip(archive.namelist(), (one, two, three), strict=True):
         np.testing.assert_array_equal(decoded(archive.read(name)), unjpeg.restore(file).pixels)
-    expect(page.locator("#problem")).to_contain_text("Not in the zip: broken.jpg (")
+    expect(page.locator("#problem")).to_contain_text("Not in the zip: broken.jpg: is a damaged JPEG")
     keep(page, "desktop-many")
     page.get_by_label("Remove größe 写真.png").click()
     expect(page.locator("#film li")).to_have_count(3)
@@ -231,26 +147,28 @@ def test_many_and_the_zip(page: Any, kitten: Path, tmp_path: Path) -> None:
 def test_a_bad_file_gets_its_words_and_the_page_goes_on(page: Any, kitten: Path, tmp_path: Path) -> None:
     bad = tmp_path / "notes.jpg"
     bad.write_bytes(b"These are notes.")
-    with page.expect_file_chooser() as chooser:
-        page.click("#choose")
-    chooser.value.set_files([bad])
-    expect(page.locator("#problem")).to_contain_text("notes.jpg is not a picture in a format that can be read")
+    choose(page, bad)
+    expect(page.locator("#stopped-words")).to_have_text("notes.jpg is not a picture in a format that can be read")
+    expect(page.locator("#salvage")).to_be_hidden()
+    expect(page.locator("#handle")).to_be_hidden()
     keep(page, "desktop-problem")
-    expect(page.locator("#choose")).to_be_focused()
+    assert problems_of(page) == []
     upload(page, kitten)
-    expect(page.locator("#problem")).to_be_empty()
+    expect(page.locator("#stopped")).to_be_hidden()
+    page.get_by_role("button", name="Remove notes.jpg").click()
+    expect(page.locator("#queue")).to_be_hidden()
+    expect(page.locator("#stage")).to_be_visible()
 
 
 def test_every_bad_file_keeps_its_words(page: Any, kitten: Path, tmp_path: Path) -> None:
     bad = [tmp_path / name for name in ("one.jpg", "two.jpg", "three.jpg")]
     for file in bad:
         file.write_bytes(kitten.read_bytes()[: 900 + len(file.name)])
-    with page.expect_file_chooser() as chooser:
-        page.click("#choose")
-    chooser.value.set_files([*bad, kitten])
+    choose(page, *bad, kitten)
+    expect(page.locator("#queue-words")).to_have_text("1 of 4 done, 3 failed")
     for file in bad:
-        page.locator("#problem p", has_text=file.name).wait_for()
-    assert page.locator("#problem p").count() == len(bad)
+        page.locator("#film .pick", has_text=file.name).click()
+        expect(page.locator("#stopped-words")).to_contain_text(file.name)
 
 
 def test_a_picture_that_the_server_forgot_is_sent_again(page: Any, kitten: Path) -> None:
@@ -303,9 +221,9 @@ def test_by_keyboard_alone(page: Any) -> None:
         page.keyboard.press("+")
     expect(page.locator("#zoom")).to_have_text("759 %")
     keep(page, "desktop-zoom")
-    place = page.locator("#before img").evaluate("e => e.style.transform")
+    place = page.locator("#before .base").evaluate("e => e.style.transform")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#before img").evaluate("e => e.style.transform") != place
+    assert page.locator("#before .base").evaluate("e => e.style.transform") != place
     page.keyboard.press("0")
     expect(page.locator("#zoom")).to_have_text(fitted)
     tab_to("#strength")
@@ -320,7 +238,7 @@ def test_by_keyboard_alone(page: Any) -> None:
 def test_accessible_at_every_step(page: Any, name: str, kitten: Path) -> None:
     keep(page, f"{name}-welcome")
     assert problems_of(page) == []
-    page.click("[data-example='kitten-saved-twice.jpg']")
+    page.click("[data-example='beach-saved-twice.jpg']")
     wait_until_restored(page)
     expect(page.locator("#check")).to_contain_text("before this file was saved")
     upload(page, kitten)
@@ -368,6 +286,6 @@ def test_a_phone(page: Any, kitten: Path) -> None:
 def test_under_a_path_of_a_proxy(address: str) -> None:
     """Every address in the page and its script is relative."""
     root = Path(unjpeg.__file__).parent / "web" / "page"
-    for name in ("index.html", "page.js", "page.css"):
+    for name in ("index.html", "page.js", "server.js", "page.css"):
         assert not re.search(r"""(?:src|href)="/|(?:request|fetch)\([`"']/""", (root / name).read_text())
     assert urlsplit(address).path == "/"

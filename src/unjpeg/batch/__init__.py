@@ -8,7 +8,7 @@
 """
 
 from unjpeg.batch.journal import JournalEntry
-from unjpeg.batch.planning import JOURNAL, LEFT_OUT, NO_PICTURE, PICTURE_SUFFIXES, Job, Plan, output_names, plan
+from unjpeg.batch.planning import JOURNAL, LEFT_OUT, NO_PICTURE, Job, Plan, output_names, picture_suffixes, plan
 from unjpeg.batch.workers import Outcome, count_known, find_done, restore_batch, worker_count
 from unjpeg.settings import Settings
 
@@ -16,7 +16,6 @@ __all__ = [
     "JOURNAL",
     "LEFT_OUT",
     "NO_PICTURE",
-    "PICTURE_SUFFIXES",
     "Job",
     "JournalEntry",
     "Outcome",
@@ -25,6 +24,7 @@ __all__ = [
     "count_known",
     "find_done",
     "output_names",
+    "picture_suffixes",
     "plan",
     "restore_batch",
     "worker_count",

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from unjpeg.errors import BadImageError, ExistsError, OutputError, UnjpegError
 from unjpeg.files import fold_case, ignores_case, is_same_file
+from unjpeg.heif import HEIF_SUFFIXES, can_read_heif
 from unjpeg.output import FORMATS, format_of
 
-__all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "PICTURE_SUFFIXES", "Job", "Plan", "output_names", "plan"]
+__all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "Job", "Plan", "output_names", "picture_suffixes", "plan"]
 
 P = TypeVar("P", bound=PurePath)
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
-"""What counts as a picture when a folder is given; a file that is named is tried whatever it is called."""
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
 NO_PICTURE, HIDDEN = "no picture by its name", "hidden"
 EARLIER_RESULT, LINKED_FOLDER = "an earlier result", "a link to a folder"
@@ -138,7 +138,7 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         chosen = format or format_of(Path(output))
         if chosen is None:
             raise ValueError(
-                f"{output}: end it in .png, .jpg, .webp or .tiff, give --format, or name a folder (with a slash)"
+                f"{output}: end it in .png, .jpg, .webp, .tiff or .avif, give --format, or name a folder (with a slash)"
             )
         target = Path(output)
         return Plan(tuple(Job(source, target, chosen) for source, _ in sources), tuple(failures), tuple(left_out))
@@ -167,6 +167,14 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         taken[key] = source
         jobs.append(Job(source, target, chosen, root))
     return Plan(tuple(jobs), tuple(failures), tuple(left_out))
+
+
+def picture_suffixes() -> frozenset[str]:
+    """What counts as a picture when a folder is given; a file that is named is tried whatever it is called.
+
+    HEIC only where it can be read: albums of phones hold as many of them as of JPEGs.
+    """
+    return _SUFFIXES | HEIF_SUFFIXES if can_read_heif() else _SUFFIXES
 
 
 def output_names(pictures: Sequence[P], ending: str) -> list[P]:
@@ -222,6 +230,7 @@ def _pictures_in(
     Links to folders are not followed. What lies in the output folder, and journals, are not looked at.
     """
     unreadable: list[OSError] = []
+    suffixes = picture_suffixes()
     output = Path(without) if without and _is_dir(without) else None
     found: list[Path] = []
     others: list[tuple[Path, str]] = []
@@ -243,7 +252,7 @@ def _pictures_in(
                 others.append((path, HIDDEN))
             elif path.stem.endswith(".restored"):
                 others.append((path, EARLIER_RESULT))
-            elif path.suffix.lower() not in PICTURE_SUFFIXES:
+            elif path.suffix.lower() not in suffixes:
                 others.append((path, NO_PICTURE))
             elif path.is_file():
                 found.append(path)

@@ -65,8 +65,19 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *("av1", "cleanness", "dct", "depth", "history", "jpeg", "layers", "machine", "modelfile", "network"),
-    *("othercodecs", "picture", "pngfile", "precision", "projection", "recovery", "restorer", "runtimes"),
+    *("av1", "cleanness", "dct", "depth", "finishing", "heif", "history", "jpeg", "layers", "machine"),
+    *(
+        "modelfile",
+        "network",
+        "othercodecs",
+        "picture",
+        "pngfile",
+        "precision",
+        "projection",
+        "recovery",
+        "restorer",
+        "runtimes",
+    ),
     *("runtimes.graph", "runtimes.openvino", "segments", "tables", "tiling", "upsampling", "vp8", "xyb"),
 )
 """Modules of this package that decide what pixels a model's restoration has."""

@@ -30,7 +30,7 @@ __all__ = ["BackboneMethod", "SpandrelMethod", "load_network"]
 
 NETWORKS = (
     *("models.arcnn", "models.autoencoder", "models.backbone", "models.backbones", "models.blocks", "models.dagn"),
-    *("models.dncnn", "models.rdn", "models.split_dagn"),
+    *("models.dncnn", "models.integers", "models.rdn", "models.split_dagn"),
 )
 """Modules of this package that our own networks are built of."""
 

@@ -34,6 +34,7 @@ from torch.nn import functional
 from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
 from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, Heads, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
+from unjpeg.models.integers import BoundedConv2d, BoundedConvTranspose2d
 from unjpeg.tables import STATED_FEATURES
 
 __all__ = ["Dagn", "DagnConfig", "GuidanceTensors"]
@@ -67,6 +68,8 @@ class DagnConfig:
             see them, as in the networks that learned fastest: docs/research/training-log.md.
         stated: whether the restorer is also told what the file states (quantisation tables, chroma sampling), which
             the papers' networks have to see in the pixels. Not published: docs/research/training-log.md.
+        bounded: whether the restorer's convolutions, all but the first and the last, are given bounded features and can
+            run in 8-bit integers: see ``integers``. Not published, and without batch norm.
         encoder_width, encoder_sharpen, encoder_heads: of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
@@ -80,6 +83,7 @@ class DagnConfig:
     input: Input = "rgb"
     skips: Skips = "before"
     stated: bool = False
+    bounded: bool = False
     encoder_width: int = 64
     encoder_sharpen: float = 0.0
     encoder_heads: Heads = "pooled"
@@ -97,6 +101,8 @@ class DagnConfig:
         for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"DagnConfig.{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
+        if self.bounded and self.norm != "none":
+            raise ValueError('DagnConfig.bounded goes with norm "none": batch norm moves the range of the features')
 
     @property
     def bottleneck_channels(self) -> int:
@@ -198,12 +204,17 @@ class GuidedStage(nn.Module):
     upsampling, else as the latter.
     """
 
-    def __init__(self, channels: int, blocks: int, norm: Norm, skips: Skips) -> None:
+    def __init__(self, channels: int, config: DagnConfig) -> None:
         super().__init__()
-        self._skip_first = skips == "before"
-        self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
-        self.sensitive = nn.ModuleList(GuidanceBlock(channels, norm) for _ in range(blocks))
-        self.insensitive = nn.ModuleList(GuidanceBlock(channels, norm) for _ in range(blocks))
+        self._skip_first = config.skips == "before"
+        if config.bounded:
+            self.up: nn.Module = BoundedConvTranspose2d(2 * channels, channels, 2)
+        else:
+            self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
+        self.sensitive, self.insensitive = (
+            nn.ModuleList(GuidanceBlock(channels, config.norm, bounded=config.bounded) for _ in range(config.blocks))
+            for _ in range(2)
+        )
 
     def forward(
         self, features: Tensor, skip: Tensor, sensitive: tuple[Tensor, Tensor], insensitive: tuple[Tensor, Tensor]
@@ -276,10 +287,11 @@ class Dagn(nn.Module):
         self.detail = Detail() if config.input == "detail" else None
         self.head = nn.Conv2d(image_channels, config.width, 3, padding=1)
         self.stated = _stated_layers(config.width) if config.stated else None
-        self.encoder_scales = nn.ModuleList(_residual_blocks(width, config.blocks, config.norm) for width in widths)
-        self.downs = nn.ModuleList(nn.Conv2d(width, 2 * width, 2, stride=2) for width in widths[:-1])
-        self.bottleneck = _residual_blocks(channels, config.blocks, config.norm)
-        self.stages = nn.ModuleList(GuidedStage(width, config.blocks, config.norm, config.skips) for width in stages)
+        down = BoundedConv2d if config.bounded else nn.Conv2d
+        self.encoder_scales = nn.ModuleList(_residual_blocks(width, config) for width in widths)
+        self.downs = nn.ModuleList(down(width, 2 * width, 2, stride=2) for width in widths[:-1])
+        self.bottleneck = _residual_blocks(channels, config)
+        self.stages = nn.ModuleList(GuidedStage(width, config) for width in stages)
         self.tail = nn.Conv2d(config.width, image_channels, 3, padding=1)
         # Start at the decoded JPEG: the residual is small, and the first steps should not be spent on unlearning it.
         nn.init.normal_(self.tail.weight, std=1e-3)
@@ -389,5 +401,5 @@ def _stated_layers(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(STATED_FEATURES, STATED_HIDDEN), nn.ReLU(inplace=True), last)
 
 
-def _residual_blocks(channels: int, blocks: int, norm: Norm) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(blocks)))
+def _residual_blocks(channels: int, config: DagnConfig) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, config.norm, bounded=config.bounded) for _ in range(config.blocks)))

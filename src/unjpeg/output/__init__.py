@@ -1,6 +1,6 @@
-"""Writing a picture: PNG, JPEG, WebP or TIFF with its metadata, whole or not at all.
+"""Writing a picture: PNG, JPEG, WebP, TIFF or AVIF with its metadata, whole or not at all.
 
-PNG and TIFF are written strip by strip as the rows come; JPEG and WebP need them all. Metadata goes in as the bytes it
+PNG and TIFF are written strip by strip as the rows come; the others need them all. Metadata goes in as the bytes it
 came as: image libraries encode the pixels alone, and the segments, chunks and tags around them are written here,
 because those re-serialise EXIF and so damage makers' notes.
 
@@ -11,7 +11,8 @@ ValueError, or OSError without a number, if the format cannot hold that.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ import numpy as np
 from unjpeg.errors import OutputError
 from unjpeg.files import check_target, place_file, report_errors
 from unjpeg.metadata import ExifBlock, Metadata
-from unjpeg.output import jpeg, png, tiff, webp
+from unjpeg.output import avif, jpeg, png, tiff, webp
 from unjpeg.output.rows import Pixels, Rows
 
 __all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "list_without_place", "profile_fits", "write_image"]
@@ -59,6 +60,7 @@ FORMATS: Mapping[str, Format] = {
     "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500),
     "webp": Format((".webp",), (8,), alpha=True, max_side=16383),
     "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1),
+    "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1),
 }
 
 _ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] = {
@@ -66,6 +68,7 @@ _ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] 
     "jpeg": jpeg.encode,
     "webp": webp.encode,
     "tiff": tiff.encode,
+    "avif": avif.encode,
 }
 
 
@@ -85,7 +88,7 @@ def list_without_place(metadata: Metadata, format: str, channels: int | None = N
     count = len(metadata.comments)
     comments = "the comment" if count < 2 else f"the {count} comments"
     described = False
-    if format == "tiff" and metadata.exif:
+    if format in ("tiff", "avif") and metadata.exif:
         try:
             described = any(entry.tag == _DESCRIPTION for entry in ExifBlock(metadata.exif).main()[0])
         except ValueError:
@@ -95,7 +98,7 @@ def list_without_place(metadata: Metadata, format: str, channels: int | None = N
     if channels is not None and not profile_fits(metadata, format, channels):
         pixels = "grey" if channels < 3 else "RGB"
         lost.append(f"a colour profile that is not for {pixels} pixels")
-    if format == "webp":
+    if format in ("webp", "avif"):
         carried = {"IPTC and other Photoshop data": metadata.photoshop, comments: metadata.comments}
         lost += [name for name, data in carried.items() if data]
         if metadata.aspect:
@@ -140,9 +143,10 @@ def write_image(
     *,
     format: str,
     quality: int | None = None,
+    max_bytes: int | None = None,
     overwrite: bool = False,
     about_to_place: Callable[[], None] | None = None,
-) -> None:
+) -> str | None:
     """Write a picture, whole or not at all.
 
     EXIF, ICC profile, XMP, IPTC, comments, resolution and what else `Metadata` holds are carried over as they are,
@@ -155,10 +159,14 @@ def write_image(
         pixels: an array, or rows as they come; see `Rows`. The dtype is the bit depth.
         metadata: what to carry over. Its sizes are not corrected here: see `Metadata.with_size`.
         format: a name in `FORMATS`.
-        quality: 1..100; JPEG is 95 without it and always 4:4:4, WebP is lossless without it. PNG and TIFF are
-            lossless whatever it is.
+        quality: 1..100; JPEG is 95 without it and AVIF 90, both always 4:4:4, WebP is lossless without it. PNG and
+            TIFF are lossless whatever it is.
+        max_bytes: of a JPEG: the best that is not larger, at ``quality`` or below; its chroma may be 4:2:0.
         overwrite: whether a file at the path may be replaced.
         about_to_place: called when the file is complete, before it appears under its name.
+
+    Returns:
+        With ``max_bytes``, what was chosen, in words.
 
     Raises:
         OutputError: the format cannot hold the picture, or say what its colours are (HDR); the file exists, or cannot
@@ -170,21 +178,32 @@ def write_image(
     _check(name, rows, format, quality)
     if metadata.hdr and format != "png":
         raise OutputError(f"{name}: {format} cannot say that the picture is HDR ({metadata.hdr}); choose png")
+    if max_bytes is not None and format != "jpeg":
+        raise OutputError(f"{name}: a size can be asked of jpeg only, not of {format}; choose jpeg, or a quality")
+
+    def encode(file: BinaryIO) -> str | None:
+        with _reporting(name, format):
+            if max_bytes is not None:
+                return jpeg.encode_within(rows, metadata, quality, file, max_bytes)
+            _ENCODERS[format](rows, metadata, quality, file)
+            return None
+
     if isinstance(target, Path):
         check_target(target, overwrite)  # before the encoding, which may take long
         with place_file(target, overwrite, about_to_place) as file:
-            _encode(name, rows, metadata, format, quality, file)
-        return
+            return encode(file)
     buffer = io.BytesIO()
-    _encode(name, rows, metadata, format, quality, buffer)
+    chosen = encode(buffer)
     with report_errors(name):
         target.write(buffer.getbuffer())
         target.flush()
+    return chosen
 
 
-def _encode(name: str, rows: Rows, metadata: Metadata, format: str, quality: int | None, file: BinaryIO) -> None:
+@contextmanager
+def _reporting(name: str, format: str) -> Iterator[None]:
     try:
-        _ENCODERS[format](rows, metadata, quality, file)
+        yield
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the file, not of the encoder
@@ -204,7 +223,7 @@ def _check(name: str, rows: Rows, format: str, quality: int | None) -> None:
         raise OutputError(f"{name}: {format} holds no {depth}-bit pixels; choose 8 bits, or png or tiff")
     if rows.channels in (2, 4) and not holds.alpha:
         raise OutputError(
-            f"{name}: {format} holds no transparency; choose png, webp or tiff, or drop the alpha channel"
+            f"{name}: {format} holds no transparency; choose png, webp, tiff or avif, or drop the alpha channel"
         )
     if side > holds.max_side:
         raise OutputError(f"{name}: {format} ends at {holds.max_side} pixels a side, not {side}; choose png or tiff")

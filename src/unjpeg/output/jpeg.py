@@ -7,14 +7,16 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from unjpeg.metadata import Metadata
-from unjpeg.output.rows import Rows
+from unjpeg.output.rows import Pixels, Rows
 
-__all__ = ["encode"]
+__all__ = ["encode", "encode_within"]
 
 _QUALITY = 95
+_SAMPLINGS = ("4:4:4", "4:2:0")
 _SEGMENT_BYTES = 65533
 _EXTENDED_XMP_STEP = 65400
 _DENSITY = 13
@@ -23,13 +25,84 @@ _DENSITY = 13
 
 def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) -> None:
     """Quality 95 without one; always 4:4:4."""
-    buffer = io.BytesIO()
-    dpi = metadata.resolution_below(2**16) or (0, 0)  # 0: not stated
     quality = _QUALITY if quality is None else quality
-    Image.fromarray(rows.whole()).save(buffer, "JPEG", quality=quality, subsampling="4:4:4", dpi=dpi)
-    data = buffer.getbuffer()
-    if metadata.aspect and dpi == (0, 0):
-        data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *metadata.aspect)
+    data = _Coder(rows.whole(), metadata).encode(quality, "4:4:4")
+    _write(data, _segments(metadata), file)
+
+
+def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO, max_bytes: int) -> str:
+    """The best file that is not larger than that, metadata included.
+
+    The highest quality that fits is looked for with chroma at full and at half resolution. Of the two the one counts
+    whose pixels are nearer to the given ones.
+
+    Args:
+        quality: the highest that is tried, 100 without one.
+
+    Returns:
+        What was chosen, in words.
+
+    Raises:
+        ValueError: even at quality 1 it would be larger.
+    """
+    pixels, segments = rows.whole(), _segments(metadata)
+    coder = _Coder(pixels, metadata)
+    found: list[tuple[float, int, str, bytes]] = []
+    smallest = 0
+    for sampling in _SAMPLINGS if rows.channels > 1 else _SAMPLINGS[:1]:
+        fits, too_high, data = 0, (100 if quality is None else quality) + 1, b""
+        while too_high - fits > 1:
+            tried = (fits + too_high) // 2
+            attempt = coder.encode(tried, sampling, compact=True)
+            if len(attempt) + len(segments) <= max_bytes:
+                fits, data = tried, attempt
+            else:
+                too_high, smallest = tried, len(attempt) + len(segments)
+        if data:
+            found.append((_distance(data, pixels), fits, sampling, data))
+    if not found:
+        of_them = f", {len(segments):,} of them metadata" if len(segments) > smallest // 4 else ""
+        raise ValueError(f"it has {smallest:,} bytes{of_them} even at quality 1; allow more than {max_bytes:,}")
+    _, chosen, sampling, data = min(found)
+    _write(data, segments, file)
+    kind = f", {sampling}" if rows.channels > 1 else ""
+    return f"quality {chosen}{kind}: {len(data) + len(segments):,} bytes, of at most {max_bytes:,}"
+
+
+class _Coder:
+    """Encodes the same pixels again and again: without metadata, but for the JFIF segment."""
+
+    def __init__(self, pixels: Pixels, metadata: Metadata) -> None:
+        self._image, self._aspect = Image.fromarray(pixels), metadata.aspect
+        self._dpi = metadata.resolution_below(2**16) or (0, 0)  # 0: not stated
+
+    def encode(self, quality: int, sampling: str, *, compact: bool = False) -> bytes:
+        """As few bytes as the format allows if ``compact``, else as other programs write."""
+        buffer = io.BytesIO()
+        more = {"optimize": True, "progressive": True} if compact else {}
+        self._image.save(buffer, "JPEG", quality=quality, subsampling=sampling, dpi=self._dpi, **more)
+        data = buffer.getbuffer()
+        if self._aspect and self._dpi == (0, 0):
+            data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *self._aspect)
+        return bytes(data)
+
+
+def _distance(data: bytes, pixels: Pixels) -> float:
+    """Mean square of the differences."""
+    difference = np.asarray(Image.open(io.BytesIO(data))).astype(np.float32)
+    difference -= pixels
+    return float(np.square(difference, out=difference).mean(dtype=np.float64))
+
+
+def _write(data: bytes, segments: bytes, file: BinaryIO) -> None:
+    start = 4 + struct.unpack_from(">H", data, 4)[0]  # after the start of the image and the JFIF segment
+    file.write(data[:start])
+    file.write(segments)
+    file.write(data[start:])
+
+
+def _segments(metadata: Metadata) -> bytes:
+    """All of the metadata but the resolution."""
     segments: list[tuple[int, bytes, str]] = []
     if metadata.exif:
         # More than one segment holds is split the way that readers (Pillow, ExifTool) join it.
@@ -59,10 +132,7 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
         if len(payload) > _SEGMENT_BYTES:
             raise ValueError(f"the {what} is too large; choose png, webp or tiff")
         written.append(struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload)
-    start = 4 + struct.unpack_from(">H", data, 4)[0]  # after the start of the image and the JFIF segment
-    file.write(data[:start])
-    file.write(b"".join(written))
-    file.write(data[start:])
+    return b"".join(written)
 
 
 def _extended_xmp_segments(packet: bytes, name: bytes) -> Iterator[bytes]:

@@ -138,6 +138,8 @@ class DagnTraining:
         candidates: patches cut for each one that is trained on, the most detailed; 1 is all that are cut.
         shrink, patterns, blind: shares of the patches that are halved, that are no photographs, and whose file states
             nothing: see ``PairedPatches``.
+        rounding: share of the steps, the last ones, that a bounded network takes with features and weights rounded as
+            in 8-bit integers. See ``models.integers``.
         weight_decay: decoupled; 0 is plain Adam or Muon.
         ema_decay: of the averaged weights that are validated and exported; 0 exports the last weights as they are.
     """
@@ -155,6 +157,7 @@ class DagnTraining:
     shrink: float = 0.0
     patterns: float = 0.0
     blind: float = 0.0
+    rounding: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float = 0.0
@@ -166,7 +169,7 @@ class DagnTraining:
         _require_stage(self)
         require_at_least(self, 1, "candidates")
         require_at_least(self, 0, "weight_decay")
-        _require_shares(self, "shrink", "patterns", "blind")
+        _require_shares(self, "shrink", "patterns", "blind", "rounding")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in 0..1, 1 excluded, got {self.ema_decay}")
         if self.window < 1 or self.window % TOTAL_STRIDE:
@@ -180,6 +183,11 @@ class DagnTraining:
     def window(self) -> int:
         """Side of the windows that guidance is taken from."""
         return self.patch if self.guide_window is None else self.guide_window
+
+    @property
+    def first_rounded(self) -> int:
+        """The step from which on there is rounding: ``steps`` if there is none."""
+        return self.steps - round(self.rounding * self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.network.fusion and self.dagn.guidance == "picture":
             raise ValueError('dagn.guidance "picture" has no fusion; set network.fusion to false')
+        if self.network.bounded != (self.dagn.rounding > 0):
+            raise ValueError("network.bounded and dagn.rounding go together: the one is for the other")
         stride = self.network.total_stride
         if self.dagn.patch % stride:
             raise ValueError(f"dagn.patch must be a multiple of {stride}, the network's stride, got {self.dagn.patch}")

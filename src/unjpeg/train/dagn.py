@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from unjpeg.evaluate.psnr import MOST_DB, psnr_db
 from unjpeg.models import Dagn
+from unjpeg.models.integers import find_bounded, round_to_integers
 from unjpeg.tables import STATED_FEATURES
+from unjpeg.train.bounds import measure_bounds
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import DagnTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
@@ -71,7 +73,8 @@ def train_dagn(
         initial: the state of stage 1's encoders and quality predictor, by ``Dagn``'s names, or of a whole network.
         out: folder of the checkpoint ``dagn.safetensors``; if it is there, training goes on from it.
         start: what to record as the origin of given weights. A network with more blocks in a row or more channels than
-            ``initial`` has goes on from it, too: see ``take_over``.
+            ``initial`` has goes on from it, too: see ``take_over``. A bounded network that goes on from a whole one is
+            bounded at once, another where rounding begins.
     """
     config = recipe.dagn
     checkpoint_path = out / "dagn.safetensors"
@@ -87,6 +90,8 @@ def train_dagn(
     if resumed:
         network.load_state_dict(select(resumed.tensors, "model"))
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.network.bounded and not resumed and "head.weight" in initial:
+        measure_bounds(network, images.training, fabric.device)
     pictures: PictureGuidance | None = None
     guided = recipe.network.insensitive_guidance or recipe.network.sensitive_guidance
     if config.guidance == "picture" and guided:
@@ -125,6 +130,12 @@ def train_dagn(
     running_loss, logged = torch.zeros((), device=fabric.device), first
 
     for step in log.steps(first, config.steps):
+        if recipe.network.bounded and step == max(first, config.first_rounded):
+            measure_bounds(network, images.training, fabric.device)
+            for mine, averaged in zip(find_bounded(network), find_bounded(average.module), strict=True):
+                averaged.limit.copy_(mine.limit)
+            for each in (network, average.module):
+                round_to_integers(each, True)
         rate = config.learning_rate.at(step, config.steps)
         set_learning_rate(optimizers, rate)
         model.train()

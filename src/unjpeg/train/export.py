@@ -29,6 +29,7 @@ from unjpeg.projection import Calibration
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.guidance import QUALITY_LEVELS
+from unjpeg.train.integer_graph import FLOOR, LIMIT, fuse_bounds
 from unjpeg.train.run import TrainingImages, to_unit_range
 from unjpeg.version import __version__
 
@@ -156,6 +157,7 @@ def _to_onnx(
         )
     assert program is not None
     model = program.model_proto
+    fuse_bounds(model.graph)
     _store_half(model.graph)
     # Source locations of the machine that exported, and shapes that the runtimes infer again: half of a small file.
     for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
@@ -168,10 +170,15 @@ def _to_onnx(
 
 
 def _store_half(graph: onnx.GraphProto) -> None:
-    """Keep weight matrices as fp16, with a cast to f32 behind each; vectors (batch norm's variances) stay exact."""
+    """Keep weight matrices as fp16, with a cast to f32 behind each.
+
+    Vectors (batch norm's variances) stay exact, and limits of features: they are the steps of integers.
+    """
     casts = []
     for index, initialiser in enumerate(graph.initializer):
         if initialiser.data_type != TensorProto.FLOAT or len(initialiser.dims) < 2:
+            continue
+        if initialiser.name.endswith((LIMIT, FLOOR)):
             continue
         half = numpy_helper.from_array(numpy_helper.to_array(initialiser).astype(np.float16), initialiser.name)
         graph.initializer[index].CopyFrom(half)

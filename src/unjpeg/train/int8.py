@@ -5,7 +5,8 @@ Processors with VNNI multiply four of those where they multiply one float.
 What goes into a convolution is rounded, and its weights are; the sums along the residual blocks stay as they are: it
 is their rounding that would cost. Each convolution is tried alone, with steps for the range of photographs and for
 wider ones: text, halftones and noise drive some of them further. Those that cost most stay in floating point, until the
-rest costs little. Measured in docs/research/training-log.md. ::
+rest costs little. Measured in docs/research/training-log.md. A network whose features are bounded (see
+``models.integers``) has learned to be rounded: there all is, as its bounds say. ::
 
     python -m unjpeg.train.int8 MODEL --data DIR --out FILE
 """
@@ -17,7 +18,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,12 +32,14 @@ from PIL import Image
 from unjpeg.console import progress_bar, run_safely
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import ModelFile
+from unjpeg.models.integers import UNSIGNED_STEPS
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.train.calibrate import DataOption, ModelArgument, OutOption, rewrite
+from unjpeg.train.integer_graph import RoundedGraph, drop_unused, quantise, quantise_weight, round_bounded
 from unjpeg.train.patterns import draw_pattern
 
-__all__ = ["main", "round_file"]
+__all__ = ["SIDE", "main", "round_file"]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 75, 85, 90, 95, 98)
 SIDE: Final = 128
@@ -60,7 +63,7 @@ def round_file(
     photographs_db: float = PHOTOGRAPHS_DB,
     worst_db: float = WORST_DB,
 ) -> ModelFile:
-    """The same with an int8 graph.
+    """The same with an int8 graph: all of a bounded network, whatever that costs, or what may be rounded of another.
 
     Args:
         file: with its graphs.
@@ -71,33 +74,24 @@ def round_file(
     Raises:
         TrainingError: there is nothing to measure on or to round, or nothing can be rounded for so little.
     """
-    if not originals:
-        raise TrainingError("there are no pictures to measure rounding on")
-    restorer = Restorer(file, precision="full")
-    rng = np.random.default_rng(0)
-    patterns = [draw_pattern(original, rng) for original in originals for _ in range(PATTERNS_PER_PHOTO)]
-    photos = _network_inputs(restorer, originals)
-    everything = photos + _network_inputs(restorer, patterns)
+    trial = _Trial.prepare(file, originals)
+    if file.description.network.get("bounded"):
+        made = round_bounded(file.restore)
+        return _with_integers(file, made, trial.lost_db(onnx.load_from_string(made.graph)), trial.photographs)
     model = onnx.load_from_string(file.restore)
     candidates = [node.input[1] for node in model.graph.node if node.op_type == "Conv" and _is_inner(node.input[1])]
     if not candidates:
         raise TrainingError("the network has none of the convolutions that are rounded")
-    ranges = _input_ranges(model, candidates, photos)
-    full = _outputs(model, everything)
-    # Of the network, and of writing whole numbers.
-    errors = [_mean_square(ours - truth) + 1 / 12 for ours, truth in zip(full, [*originals, *patterns], strict=True)]
+    ranges = _input_ranges(model, candidates, trial.inputs[: trial.photographs])
 
     def costs(chosen: Mapping[str, Range]) -> NDArray[np.float64]:
-        """What rounding adds, in parts of each picture's mean square error."""
-        rounded = _outputs(_rounded(model, chosen), everything)
-        added = [_mean_square(ours - exact) for ours, exact in zip(rounded, full, strict=True)]
-        return np.divide(added, errors)
+        return trial.costs(_rounded(model, chosen))
 
     allowed = np.array([10 ** (photographs_db / 10) - 1, 10 ** (worst_db / 10) - 1])
 
     def used(cost: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much of what is allowed, of photographs and of the worst picture."""
-        parts = np.array([cost[: len(photos)].mean(), cost.max()])
+        parts = np.array([cost[: trial.photographs].mean(), cost.max()])
         of_each: NDArray[np.float64] = np.divide(parts, allowed, out=np.full(2, np.inf), where=allowed > 0)
         return of_each
 
@@ -114,7 +108,7 @@ def round_file(
 
     def drop_costliest(cost: NDArray[np.float64]) -> None:
         of_photos, of_worst = used(cost)
-        hurt = slice(0, len(photos)) if of_photos > of_worst else cost.argmax()
+        hurt = slice(0, trial.photographs) if of_photos > of_worst else cost.argmax()
         costliest = max(alone, key=lambda weight: alone[weight][hurt].mean())
         del chosen[costliest], alone[costliest]
 
@@ -125,16 +119,70 @@ def round_file(
         drop_costliest(together)
     if not chosen:
         raise TrainingError("no convolution can be rounded for as little as that")
-    serialised = _rounded(model, chosen).SerializeToString()
-    hashes = {**file.description.sha256, "restore_int8": hashlib.sha256(serialised).hexdigest()}
-    lost_db = 10 * np.log10(1 + together)
+    exact = tuple(weight.removesuffix(".f32") for weight in candidates if weight not in chosen)
+    rounded = RoundedGraph(_rounded(model, chosen).SerializeToString(), tuple(chosen), exact)
+    return _with_integers(file, rounded, 10 * np.log10(1 + together), trial.photographs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What rounding is measured on.
+
+    Attributes:
+        inputs: of the graph, for photographs and for patterns drawn from them.
+        photographs: how many of them are.
+        truths: what they were before they were compressed.
+        full: what the float graph makes of them.
+        errors: its mean square errors, with that of writing whole numbers.
+    """
+
+    inputs: list[Inputs]
+    photographs: int
+    truths: list[NDArray[np.uint8]]
+    full: list[NDArray[np.float32]]
+    errors: list[float]
+
+    @classmethod
+    def prepare(cls, file: ModelFile, originals: Sequence[NDArray[np.uint8]]) -> _Trial:
+        """Raises TrainingError if there are no pictures."""
+        if not originals:
+            raise TrainingError("there are no pictures to measure rounding on")
+        restorer = Restorer(file, precision="full")
+        rng = np.random.default_rng(0)
+        patterns = [draw_pattern(original, rng) for original in originals for _ in range(PATTERNS_PER_PHOTO)]
+        inputs = _network_inputs(restorer, originals) + _network_inputs(restorer, patterns)
+        full = _outputs(onnx.load_from_string(file.restore), inputs)
+        truths = [*originals, *patterns]
+        return cls(inputs, len(originals), truths, full, _errors(full, truths))
+
+    def costs(self, rounded: onnx.ModelProto) -> NDArray[np.float64]:
+        """What a graph's rounding adds, in parts of each picture's mean square error."""
+        outputs = _outputs(rounded, self.inputs)
+        added = [_mean_square(ours - exact) for ours, exact in zip(outputs, self.full, strict=True)]
+        return np.divide(added, self.errors)
+
+    def lost_db(self, rounded: onnx.ModelProto) -> NDArray[np.float64]:
+        """What each picture loses: less than nothing where a network that has learned to be rounded is better so."""
+        lost: NDArray[np.float64] = 10 * np.log10(
+            np.divide(_errors(_outputs(rounded, self.inputs), self.truths), self.errors)
+        )
+        return lost
+
+
+def _errors(outputs: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[np.uint8]]) -> list[float]:
+    return [_mean_square(ours - truth) + 1 / 12 for ours, truth in zip(outputs, truths, strict=True)]
+
+
+def _with_integers(file: ModelFile, made: RoundedGraph, lost_db: NDArray[np.float64], photographs: int) -> ModelFile:
+    """The file with a graph, and with what the photographs lose, and the other pictures after them."""
+    hashes = {**file.description.sha256, "restore_int8": hashlib.sha256(made.graph).hexdigest()}
     facts = {
-        "convolutions": len(chosen),
-        "in_full_precision": [weight.removesuffix(".f32") for weight in candidates if weight not in chosen],
-        "photographs_db": float(lost_db[: len(photos)].mean()),
+        "convolutions": len(made.rounded),
+        "in_full_precision": list(made.exact),
+        "photographs_db": float(lost_db[:photographs].mean()),
         "worst_db": float(lost_db.max()),
     }
-    return replace(file, restore_int8=serialised, description=replace(file.description, sha256=hashes, int8=facts))
+    return replace(file, restore_int8=made.graph, description=replace(file.description, sha256=hashes, int8=facts))
 
 
 def _mean_square(difference: NDArray[np.float32]) -> float:
@@ -210,46 +258,18 @@ def _rounded(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelP
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in ranges:
             name = node.input[1].removesuffix(".f32")
-            weight = numpy_helper.to_array(stored[name]).astype(np.float32)
-            constants, roundings = _roundings(name, node.input[0], weight, ranges[node.input[1]])
-            graph.initializer.extend(constants)
-            nodes += roundings
-            node.input[0], node.input[1] = (rounding.output[0] for rounding in roundings[-2:])
+            low, high = ranges[node.input[1]]
+            step = np.float32(max((high - low) / UNSIGNED_STEPS, 1e-12))
+            zero = np.asarray(np.clip(np.rint(-low / step), 0, UNSIGNED_STEPS), np.uint8)
+            constants, pair = quantise(f"{name}.input", node.input[0], f"{name}.input.rounded", step, zero)
+            more, dequantise = quantise_weight(name, numpy_helper.to_array(stored[name]).astype(np.float32), 0)
+            graph.initializer.extend(constants + more)
+            nodes += [*pair, dequantise]
+            node.input[0], node.input[1] = pair[-1].output[0], dequantise.output[0]
         nodes.append(node)
-    # Without the weights that were replaced, and what made them float32.
-    used = {name for node in nodes for name in node.input}
-    nodes = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
-    used = {name for node in nodes for name in node.input}
-    kept = [initialiser for initialiser in graph.initializer if initialiser.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    drop_unused(graph, nodes)  # the weights that were replaced, and what made them float32
     onnx.checker.check_model(made, full_check=True)
     return made
-
-
-def _roundings(
-    name: str, source: str, weight: NDArray[np.float32], usual: Range
-) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Constants and nodes for one convolution; the last two nodes make its input and its weights."""
-    low, high = usual
-    scale = np.float32(max((high - low) / 255, 1e-12))
-    zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-    # A scale for each output channel; any will do for one that is all zeros.
-    scales = (np.abs(weight).max(axis=(1, 2, 3)) / 127).astype(np.float32)
-    scales[scales == 0] = 1
-    arrays = {
-        f"{name}.int8": np.rint(weight / scales[:, None, None, None]).astype(np.int8),
-        f"{name}.scales": scales,
-        f"{name}.input_scale": scale,
-        f"{name}.input_zero": zero,
-    }
-    steps = [f"{name}.input_scale", f"{name}.input_zero"]
-    return [numpy_helper.from_array(np.asarray(array), key) for key, array in arrays.items()], [
-        helper.make_node("QuantizeLinear", [source, *steps], [f"{name}.input_uint8"]),
-        helper.make_node("DequantizeLinear", [f"{name}.input_uint8", *steps], [f"{name}.input_rounded"]),
-        helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scales"], [f"{name}.rounded"], axis=0),
-    ]
 
 
 def main(model: ModelArgument, data: DataOption, out: OutOption) -> None:

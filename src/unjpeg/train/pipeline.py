@@ -28,6 +28,8 @@ from unjpeg.train.degrade import Pixels8, compress_jpeg
 from unjpeg.train.encoders import select_encoders, stored_encoder, train_encoders
 from unjpeg.train.export import export_checkpoint
 from unjpeg.train.grow import exchange_encoders
+from unjpeg.train.int8 import SIDE as ROUNDED_SIDE
+from unjpeg.train.int8 import round_file
 from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import open_images, to_unit_range
 
@@ -104,6 +106,8 @@ def export_file(
 ) -> ModelFile:
     """Export a stage-2 checkpoint; the pictures give the mean features per quality and the calibration.
 
+    A bounded network gets its int8 graph, too.
+
     Args:
         guide_windows: that guidance is averaged over, at most; None leaves it to the restorer.
 
@@ -119,6 +123,8 @@ def export_file(
     window = stage.get("guide_window") or stage["patch"]
     export_checkpoint(loaded, images, out, name=name, guide_window=window, guide_windows=guide_windows)
     file = calibrate_file(out, images.cut_validation_crops(CROP_SIDE))
+    if loaded.config["network"].get("bounded"):
+        file = round_file(file, images.cut_validation_crops(ROUNDED_SIDE))
     file.write(out)
     return file
 

@@ -15,8 +15,10 @@ from unjpeg.train.degrade import JpegDegradation
 __all__ = [
     "RECIPES",
     "default",
+    "default_int8",
     "default_more",
     "fast",
+    "fast_int8",
     "fast_more",
     "published",
     "small",
@@ -194,6 +196,25 @@ def _more(recipe: Recipe) -> Recipe:
     return replace(recipe, name=f"{recipe.name}-more", dagn=stage)
 
 
+def default_int8() -> Recipe:
+    """The last training of ``default`` (``--start``), for 8-bit integers: features bounded, and all rounded.
+
+    The export has an int8 graph with every convolution of the restorer in integers but the first and the last.
+    """
+    return _int8(default())
+
+
+def fast_int8() -> Recipe:
+    """The same of ``fast``."""
+    return _int8(fast())
+
+
+def _int8(recipe: Recipe) -> Recipe:
+    more = _more(recipe)
+    stage = replace(more.dagn, rounding=1.0)
+    return replace(more, name=f"{recipe.name}-int8", network=replace(more.network, bounded=True), dagn=stage)
+
+
 def tiny() -> Recipe:
     """A few steps of a toy network: for tests, and to see the whole way from images to a model file in a minute."""
     return Recipe(
@@ -223,8 +244,10 @@ def tiny() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
+    "default-int8": default_int8,
     "default-more": default_more,
     "fast": fast,
+    "fast-int8": fast_int8,
     "fast-more": fast_more,
     "published": published,
     "small": small,

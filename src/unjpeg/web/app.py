@@ -10,6 +10,7 @@ import asyncio
 import importlib.resources
 import ipaddress
 import json
+import re
 import secrets
 import signal
 import socket
@@ -23,7 +24,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
@@ -44,6 +45,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.output import FORMATS
 from unjpeg.precision import choose_precision
 from unjpeg.restorer import DEFAULTS, Options
+from unjpeg.settings import parse_size
 from unjpeg.version import __version__
 from unjpeg.web import darkroom
 from unjpeg.web.darkroom import FileKind, Frame
@@ -67,7 +69,13 @@ _PAGE = {
 }
 """Everything that the page consists of, by address: no folder is served."""
 
-_MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff"}
+_MEDIA_TYPES = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "tiff": "image/tiff",
+    "avif": "image/avif",
+}
 
 _STATUS: tuple[tuple[type[UnjpegError], int], ...] = (
     (TooLargeError, 413),
@@ -110,11 +118,25 @@ class LookQuery(BaseModel):
     consistency: Literal["auto", "strict", "off"] = Field(
         "auto", description="Keep the result among the pictures that could have produced the file."
     )
+    detail: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Less than 1 smooths fine detail less: texture, and its noise.",
+    )
+    dither: bool = Field(False, description="Round to 8 bits with fine grain, against bands in skies.")
 
     model: str | None = Field(None, max_length=4096, description="One of those that `GET api/models` lists.")
 
     def options(self) -> Options:
-        return Options(strength=self.strength, quality=self.quality, consistency=self.consistency)
+        return Options(
+            strength=self.strength,
+            quality=self.quality,
+            consistency=self.consistency,
+            detail=self.detail,
+            dither=self.dither,
+        )
 
 
 def _bits(value: str) -> int:
@@ -128,11 +150,15 @@ def _bits(value: str) -> int:
 class FileQuery(LookQuery):
     """How to restore, and into what file."""
 
-    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    format: Literal["png", "jpeg", "webp", "tiff", "avif"] = "png"
     bit_depth: Annotated[Literal[8, 16] | None, BeforeValidator(_bits)] = Field(
         None, description="16 for PNG and TIFF only, where it is the default for files of more than 8 bits."
     )
-    output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95) or WebP (lossless).")
+    output_quality: int | None = Field(None, ge=1, le=100, description="Of JPEG (95), AVIF (90) or WebP (lossless).")
+    output_size: Annotated[int | Literal["input"] | None, BeforeValidator(parse_size)] = Field(
+        None, description="The best JPEG that is not larger: bytes, as in 200000 or 200KB, or input for the input's."
+    )
+    tag: bool = Field(False, description="Say in the XMP what restored the picture, and how.")
 
     def options(self) -> Options:
         return replace(super().options(), bit_depth=self.bit_depth)
@@ -140,7 +166,9 @@ class FileQuery(LookQuery):
     def kind(self) -> FileKind:
         if self.bit_depth is not None and self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
-        return FileKind(self.format, self.output_quality)
+        if self.output_size is not None and self.format != "jpeg":
+            raise OutputError(f"a size can be asked of jpeg only, not of {self.format}")
+        return FileKind(self.format, self.output_quality, self.output_size, self.tag)
 
 
 _SALVAGE = Field(False, description="Take what decodes of a damaged JPEG instead of refusing it.")
@@ -162,23 +190,26 @@ class OpenQuery(BaseModel):
     salvage: bool = _SALVAGE
 
 
-def _area(value: str) -> tuple[int, ...]:
+def _check_area(value: str) -> str:
     """Of a query: "left,top,width,height"."""
-    try:
-        left, top, width, height = (int(part) for part in value.split(","))
-    except ValueError:
-        raise ValueError("must be left,top,width,height in pixels") from None
-    if min(left, top) < 0 or min(width, height) < 1:
-        raise ValueError("must lie in the picture")
-    return left, top, width, height
+    if re.fullmatch(r"\d{1,9},\d{1,9},[1-9]\d{0,8},[1-9]\d{0,8}", value, re.ASCII) is None:
+        raise ValueError("must be left,top,width,height in pixels, the latter two at least 1")
+    return value
 
 
 Area = Annotated[
-    tuple[int, int, int, int] | None,
-    BeforeValidator(_area, json_schema_input_type=str),
+    str | None,
+    AfterValidator(lambda value: value if value is None else _check_area(value)),
     Field(description="Show this part alone: left,top,width,height in pixels of the upright picture."),
 ]
 Reduce = Annotated[int, Field(ge=1, le=64, description="Show the mean of so many by so many pixels as one.")]
+
+
+def _frame(area: str | None, reduce: int) -> Frame:
+    if area is None:
+        return Frame(reduce=reduce)
+    left, top, width, height = (int(part) for part in area.split(","))
+    return Frame((left, top, width, height), reduce)
 
 
 class FrameQuery(BaseModel):
@@ -189,7 +220,7 @@ class FrameQuery(BaseModel):
     reduce: Reduce = 1
 
     def frame(self) -> Frame:
-        return Frame(self.area, self.reduce)
+        return _frame(self.area, self.reduce)
 
 
 class ViewQuery(LookQuery):
@@ -199,7 +230,7 @@ class ViewQuery(LookQuery):
     reduce: Reduce = 1
 
     def frame(self) -> Frame:
-        return Frame(self.area, self.reduce)
+        return _frame(self.area, self.reduce)
 
 
 class SizeQuery(BaseModel):

@@ -71,6 +71,8 @@ class FileKind:
 
     format: str = "png"
     output_quality: int | None = None
+    output_size: int | Literal["input"] | None = None
+    tag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +251,10 @@ class Darkroom:
         options = fit_options(options, kind.format)
         deep = options.bit_depth or (8 if held.picture.deep is None else 16)
         if deep == 8:
-            return _file(self._render(held, options, model), kind)
+            return _file(self._render(held, options, model), kind)[0]
         whole = self._restorer_of(model).finish(self._run_network(held, options, model), options)
         self._make_room()
-        return _file(whole, kind)
+        return _file(whole, kind)[0]
 
     def restore(
         self, data: bytes, options: Options, kind: FileKind, model: str | None = None
@@ -264,7 +266,9 @@ class Darkroom:
         facts = dataclasses.asdict(restored.report)
         if lost:
             facts["notes"] += (f"{kind.format} has no place for {' and '.join(lost)}: lost",)
-        return _file(restored, kind), facts
+        file, said = _file(restored, kind)
+        facts["notes"] += (said,) if said else ()
+        return file, facts
 
     def close(self, key: str) -> None:
         """Forget a picture, if it is held."""
@@ -354,10 +358,13 @@ class Darkroom:
             total -= dropped.size_bytes
 
 
-def _file(restored: Restored, kind: FileKind) -> bytes:
+def _file(restored: Restored, kind: FileKind) -> tuple[bytes, str | None]:
+    """The file, and what its user should know, if anything."""
     buffer = io.BytesIO()
-    restored.save(buffer, format=kind.format, quality=kind.output_quality)
-    return buffer.getvalue()
+    said = restored.save(
+        buffer, format=kind.format, quality=kind.output_quality, output_size=kind.output_size, tag=kind.tag
+    )
+    return buffer.getvalue(), said
 
 
 def _residual(decoded: NDArray[np.uint8], restored: NDArray[Any], gain: float) -> NDArray[np.uint8]:

@@ -172,17 +172,22 @@ function release(picture, name) {
   picture[name] = null;
 }
 
-// A setting of the picture that is looked at, or of another, has changed.
-function settle(picture, settings) {
+// Settings of a picture have changed: its result is out of date at once, and made anew after the delay.
+let soon = null;
+function settle(picture, settings, delayMs = 0) {
   const again = networkLook(picture.settings) !== networkLook(settings);
   picture.settings = settings;
-  if (picture.state === "working") {
-    if (again) picture.controller.abort(RESTART);
-  } else if (picture.state !== "failed" || picture.facts) {
-    Object.assign(picture, { state: "waiting", isUrgent: picture === current, error: null });
+  const act = () => {
+    if (again && picture.state === "working") picture.controller.abort(RESTART);
+    pump();
+  };
+  if (picture.state !== "working" && (picture.state !== "failed" || picture.facts)) {
+    Object.assign(picture, { state: "waiting", isUrgent: picture === current, share: null, error: null });
   }
   show(picture);
-  pump();
+  clearTimeout(soon);
+  if (delayMs) soon = setTimeout(act, delayMs);
+  else act();
 }
 
 function cancel(picture) {
@@ -279,6 +284,7 @@ function drawStage() {
   put(bases.after, picture.after ?? null);
   if (!isFresh(picture)) hideDetail();
   $("veil").hidden = Boolean(picture.after);
+  // Nearly right at once (the file's limits are not applied to it); the server's own follows.
   bases.after.style.opacity =
     picture.afterStrength > 0 && !isFresh(picture) ? Math.min(1, picture.settings.strength / picture.afterStrength) : 1;
   if (residualOf && !(residualOf.picture === picture && residualOf.wanted === residualLook())) dropResidual();
@@ -291,7 +297,7 @@ function drawStage() {
   $("busy-share").hidden = !waits || picture.share === null;
   $("busy-share").value = picture.share ?? 0;
   $("cancel").hidden = !waits;
-  stage.querySelector(".tag.left").textContent = picture.before ? "Before" : "Before, opening";
+  stage.querySelector(".tag.left").textContent = picture.before || !waits ? "Before" : "Before, opening";
   stage.querySelector(".tag.right").textContent = isFresh(picture)
     ? "After"
     : waits
@@ -313,9 +319,10 @@ function drawStage() {
   const shown = checked ? picture.check : null; // never the last result's mark beside another result
   if (shown !== shownCheck) list("check", shown?.facts ?? []);
   shownCheck = shown;
+  $("file").hidden = !picture.facts;
   $("check-waits").hidden = checked;
   $("check-waits").textContent = waits ? "Checked when it is restored." : "There is no result.";
-  $("download").disabled = !isFresh(picture) && !picture.facts;
+  $("download").disabled = saving || stopped;
   if (drawn !== picture && (picture.size || before)) (drawn = picture), (fittedFor = null);
   if (fittedFor !== sizeKey()) (fittedFor = sizeKey()), fit();
   draw();
@@ -472,7 +479,8 @@ function preview(added) {
         bitmap.close();
         show(picture);
       } catch {
-        // The browser does not read this format; the server may.
+        // The browser does not read this file; the server may.
+        picture.item.querySelector(".thumb").textContent = "no preview";
       }
     });
   }
@@ -610,9 +618,12 @@ function draw() {
   layers.after.style.clipPath = `inset(0 0 0 ${at * 100}%)`;
   layers.residual.hidden = view !== "residual";
   $("handle").style.left = `${divider * 100}%`;
-  $("handle").hidden = $("divider").hidden = view !== "compare";
-  stage.querySelector(".tag.left").hidden = at < 0.02 || view === "residual";
-  stage.querySelector(".tag.right").hidden = at > 0.98 || view === "residual";
+  const empty = !$("stopped").hidden && !bases.before.hasAttribute("src"); // nothing to compare or to zoom
+  $("handle").hidden = $("divider").hidden = view !== "compare" || empty;
+  stage.querySelector(".tag.left").hidden = at < 0.02 || view === "residual" || empty;
+  stage.querySelector(".tag.right").hidden = at > 0.98 || view === "residual" || empty;
+  layers.after.hidden = empty;
+  for (const name of ["zoom-in", "zoom-out", "zoom-fit", "zoom-pixel"]) $(name).disabled = empty;
   $("gain-label").hidden = view !== "residual";
 }
 
@@ -642,7 +653,7 @@ function transform() {
   const ratio = scale * screen();
   stage.classList.toggle("pixels", ratio >= PIXELATED_FROM);
   stage.classList.toggle("zoomed", across > stage.clientWidth + 1 || down > stage.clientHeight + 1);
-  $("zoom").textContent = `${ratio >= 0.1 ? Math.round(ratio * 100) : (ratio * 100).toFixed(1)} %`;
+  $("zoom").textContent = !bases.before.hasAttribute("src") ? "" : `${ratio >= 0.1 ? Math.round(ratio * 100) : (ratio * 100).toFixed(1)} %`;
 }
 
 function fit() {
@@ -788,28 +799,19 @@ function consistencyShown() {
   $("consistency-hint").textContent = CONSISTENCY_HINTS[chosen("consistency")];
 }
 
-const changed = (change) => {
+function changed(change, delayMs = 0) {
   usual = { ...(current?.settings ?? usual), ...change };
-  if (current) settle(current, usual);
-};
-
-let soon = null;
-function changedSoon(change) {
-  clearTimeout(soon);
-  const picture = current;
-  soon = setTimeout(() => picture === current && changed(change), LIVE_DELAY_MS);
+  if (current) settle(current, usual, delayMs);
 }
 
 $("strength").addEventListener("input", () => {
   $("strength-value").textContent = `${$("strength").value} %`;
   const strength = $("strength").value / 100;
-  // Nearly right at once (the file's limits are not applied to it); the server's own follows.
-  if (current?.afterStrength > 0) bases.after.style.opacity = Math.min(1, strength / current.afterStrength);
-  changedSoon({ strength });
+  changed({ strength }, LIVE_DELAY_MS);
 });
 $("quality").addEventListener("input", () => {
   $("quality-value").textContent = $("quality").value;
-  changedSoon({ quality: Number($("quality").value) });
+  changed({ quality: Number($("quality").value) }, LIVE_DELAY_MS);
 });
 $("quality-auto").addEventListener("change", () => {
   changed({ quality: $("quality-auto").checked ? null : Number($("quality").value) });
@@ -866,12 +868,13 @@ function timesSoon(ms = 0) {
 }
 
 async function times() {
-  const { width, height } = current?.size ?? { width: 1000, height: 1000 };
+  const size = current?.size;
+  const { width, height } = size ?? { width: 1000, height: 1000 };
   try {
     const now = await models(width, height);
     if (now.map(({ name }) => name).join() !== offered.map(({ name }) => name).join()) (offered = now), makeModels();
     for (const { name, seconds } of now) {
-      const words = seconds === null ? "measuring" : timeOf(seconds);
+      const words = seconds === null ? "measuring" : size ? timeOf(seconds) : "";
       for (const time of document.querySelectorAll("[data-time]")) if (time.dataset.time === name) time.textContent = words;
     }
     if (now.some(({ seconds }) => seconds === null)) timesSoon(2000);
@@ -882,7 +885,7 @@ async function times() {
 
 // Downloads
 
-const suffix = (kind) => ({ png: "png", tiff: "tif", webp: "webp", jpeg: "jpg" })[new URLSearchParams(kind).get("format")];
+const suffix = (kind) => ({ png: "png", tiff: "tif", webp: "webp", jpeg: "jpg", avif: "avif" })[new URLSearchParams(kind).get("format")];
 
 function nameFor(picture, kind, taken = new Set()) {
   const stem = picture.file.name.replace(/\.[^.]*$/, "") || "picture";
@@ -901,15 +904,26 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
+let saving = false;
+
 async function whileDisabled(button, action) {
   const words = button.textContent;
+  saving = button.id === "download";
   button.disabled = true;
   try {
     await action((progress) => (button.textContent = progress));
   } finally {
     button.textContent = words;
-    button.disabled = false;
+    saving = button.disabled = false;
+    drawStage();
   }
+}
+
+// Whether there is a result, once its turn has come. Throws what went wrong.
+async function settled(picture) {
+  while (picture.state === "waiting" || picture.state === "working") await new Promise((go) => setTimeout(go, 200));
+  if (picture.error) throw picture.error;
+  return picture.state === "done" && pictures.includes(picture);
 }
 
 $("download").onclick = ({ target }) =>
@@ -917,6 +931,7 @@ $("download").onclick = ({ target }) =>
     const [picture, kind] = [current, $("kind").value];
     say("Preparing…");
     try {
+      if (!(await settled(picture))) return;
       save(await fileOf(picture, kind, null, ({ share }) => say(`${Math.floor(share * 100)} %`)), nameFor(picture, kind));
       tell(`${nameFor(picture, kind)} is downloaded.`);
     } catch (error) {
@@ -932,9 +947,7 @@ $("download-all").onclick = ({ target }) =>
       for (const [number, picture] of all.entries()) {
         say(`${number + 1} of ${all.length}`);
         try {
-          while (picture.state === "waiting" || picture.state === "working") await new Promise((go) => setTimeout(go, 200));
-          if (picture.state === "cancelled" || !pictures.includes(picture)) continue;
-          if (picture.error) throw picture.error;
+          if (!(await settled(picture))) continue;
           const blob = await fileOf(picture, kind);
           yield { name: nameFor(picture, kind, taken), blob, modified: new Date(picture.file.lastModified) };
         } catch (error) {
