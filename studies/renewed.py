@@ -1,8 +1,8 @@
 """New figures of one method in a result file of many: for new weights, which leave the other methods as they were.
 
-``python -m studies.renewed results/live1.json runs/bench/live1/results.json fast`` takes the rows and means of ``fast`` from
-the second file, a benchmark of the same pictures and degradations. What a method costs stays as it was measured. The
-method then says which commit and machine its figures are from.
+``python -m studies.renewed results/live1.json runs/bench/live1/results.json fast`` takes the rows and means of ``fast``
+from the second file, a benchmark of the same pictures and degradations. What a method costs stays as it was measured.
+The method then says which commit and machine its figures are from.
 """
 
 from __future__ import annotations
