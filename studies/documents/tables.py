@@ -85,6 +85,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "lambdas": _make_from(results / "ablation-lambdas-small-textbook.json", _make_lambdas),
         "stage1": _make_from(results / "stage1.json", _make_stage1),
         "stage1-textbook": _make_from(results / "stage1-textbook.json", _make_stage1),
+        "stage1-reading": _make_from(results / "stage1-reading.json", _make_reading),
         **carn_tables.make_tables(results),
     }
 
@@ -452,6 +453,24 @@ def _make_stage1(record: Mapping[str, Any]) -> str:
     both = "insensitive / sensitive"
     titles = ("quality's error", "class exact", "judged compressed", f"reconstruction, {both}", f"movement, {both}")
     return format_markdown(["quality", *(f"{title} ({view})" for view in views for title in titles)], rows)
+
+
+def _make_reading(record: Mapping[str, Any]) -> str:
+    """Shorter than ``_make_stage1``: how well the quality is read, and how far features move."""
+    rows = []
+    for quality in (*map(str, record["qualities"]), "original"):
+        row = [quality]
+        for figures in record["views"].values():
+            here = figures["per_quality"][quality]
+            movement = here.get("pooled_movement", {})
+            row += [
+                f"{here['compressed_error']:.1f}" if "compressed_error" in here else "-",
+                f"{here['original_probability']:.0%}",
+                " / ".join(f"{value:.2f}" for value in movement.values()) or "-",
+            ]
+        rows.append(row)
+    titles = ("quality's error, given it is compressed", "P(original)", "movement, insensitive / sensitive")
+    return format_markdown(["quality", *(f"{title} ({view})" for view in record["views"] for title in titles)], rows)
 
 
 def _make_cost(path: Path) -> dict[str, str]:

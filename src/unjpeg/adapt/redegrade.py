@@ -203,7 +203,7 @@ class Redegradation:
     steps: int = 500
     batch: int = 16
     patch: int = 96
-    learning_rate: LearningRate = field(default_factory=lambda: LearningRate(3e-4, warmup_steps=20, cosine=True))
+    learning_rate: LearningRate = field(default_factory=lambda: LearningRate(1e-3, warmup_steps=20, cosine=True))
     jpeg_share: float = 0.5
     gradient_clip: float = 1.0
     max_source_loss_db: float = 0.1
