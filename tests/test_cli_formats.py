@@ -78,3 +78,22 @@ def test_a_cmyk_jpeg_is_refused_with_the_command_that_converts_it(folder: Path, 
     line = only_line(restore("a.jpg", code=1).stderr)
     assert line.startswith("unjpeg: a.jpg: is a CMYK JPEG; ")
     assert "vips icc_transform a.jpg" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "out.png"], "true to the file"),
+        (["-o", "out.webp"], "true to the file"),
+        (["-o", "out.webp", "--output-quality", "80"], "compressed again"),
+        (["-o", "out.jpg"], "compressed again"),
+        (["-o", "out.avif"], "compressed again"),
+        (["-o", "out.png", "--strength", "0"], "only decoded"),
+        (["-o", "out.jpg", "--consistency", "off"], "not kept true to the file"),
+    ],
+)
+def test_the_line_promises_only_what_the_output_holds(
+    options: list[str], words: str, folder: Path, restore: Any
+) -> None:
+    put("photo.jpg")
+    assert f", {words})" in restore("photo.jpg", *options).stderr

@@ -466,7 +466,7 @@ def _restore_planned(
                     if not outcome.skipped:
                         in_the_way.append(outcome.job)
                 elif as_json or outcome.error is not None or not quiet:
-                    _report_outcome(outcome, as_json)
+                    _report_outcome(outcome, as_json, settings.output_quality)
     except KeyboardInterrupt:
         hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
         complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
@@ -1022,7 +1022,7 @@ def _take_old_name(as_quality: int | None, quality: int | None, formats: Collect
     return quality
 
 
-def _report_outcome(outcome: Outcome, as_json: bool) -> None:
+def _report_outcome(outcome: Outcome, as_json: bool, output_quality: int | None) -> None:
     job, report = outcome.job, outcome.report
     if outcome.error is not None and not outcome.skipped:
         _report_failure(outcome.error, as_json, job.source)
@@ -1030,7 +1030,7 @@ def _report_outcome(outcome: Outcome, as_json: bool) -> None:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
         typer.echo(json.dumps(facts | (_plain(report) if report else {})))
     elif report is not None and job.target is not None:
-        typer.echo(_summary(job, report), err=True)
+        typer.echo(_summary(job, report, output_quality), err=True)
 
 
 def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
@@ -1068,7 +1068,8 @@ def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_
     return True
 
 
-def _summary(job: Job, report: Report) -> str:
+def _summary(job: Job, report: Report, output_quality: int | None) -> str:
+    is_lossy = job.format in ("jpeg", "avif") or (job.format == "webp" and output_quality is not None)
     facts = [f"{report.width}x{report.height}"]
     if report.guided_quality is not None:
         facts.append(f"looks like quality {report.read_quality}")
@@ -1076,12 +1077,16 @@ def _summary(job: Job, report: Report) -> str:
         facts.append(f"file states {report.stated_quality}")
     if report.earlier:
         facts.append("restored as the JPEG that it was before")
+    elif report.stated_quality is not None and report.strength == 0:
+        facts.append("only decoded")
     elif report.stated_quality is not None:
         facts.append("true to the file" if report.projected else "not kept true to the file")
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
+    if is_lossy:  # what was true of the pixels is not of the file that holds them
+        facts = ["compressed again" if fact == "true to the file" else fact for fact in facts]
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
 

@@ -289,7 +289,9 @@ def _describe_region(region: Region, size: tuple[int, int]) -> str:
         place = f"{region.width}x{region.height} pixels at column {region.left}, row {region.top}"
         words = f"{place}: {words}"
     if earlier.top or earlier.left:
-        words += f"; its grid starts {earlier.top} rows and {earlier.left} columns in, so it was cropped or pasted"
+        rows = "1 row" if earlier.top == 1 else f"{earlier.top} rows"
+        columns = "1 column" if earlier.left == 1 else f"{earlier.left} columns"
+        words += f"; its grid starts {rows} and {columns} in, so it was cropped or pasted"
     if earlier.is_transposed:
         words += "; it was turned afterwards"
     return words
