@@ -203,8 +203,6 @@ class Model:
                     graph = self._restore.fold(constants, shape)
                 except Exception as error:  # the runtimes' own, RuntimeError for most
                     raise self._failure(shorten_reason(error)) from error
-                if graph is None:
-                    return guidance
                 self._folded = key, Folded(graph, shape)
             return replace(guidance, folded=self._folded[1])
 

@@ -45,9 +45,9 @@ class PixelGraph(Protocol):
 class Foldable(Protocol):
     """A graph ``restore`` that can be compiled once more for some tiles alone, which then are less work."""
 
-    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph | None:
+    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph:
         """The same with these inputs as constants, for tiles of so many rows and columns.
 
-        None where that is not worth while. Raises what the engine raises.
+        Raises what the engine raises.
         """
         ...
