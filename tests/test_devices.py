@@ -113,8 +113,8 @@ def test_a_device_that_the_runtime_goes_on_without(file: ModelFile, monkeypatch:
 
 
 def test_a_device_that_takes_fixed_shapes(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    core = Redirected(openvino._openvino_core())
-    monkeypatch.setattr(openvino, "_openvino_core", lambda: core)
+    core = Redirected(openvino.open_core())
+    monkeypatch.setattr(openvino, "open_core", lambda: core)
     npu, cpu = Restorer(file, device="npu").model, Restorer(file, precision="full").model
     assert npu.precision == "int8"
     guidance = npu.guide(np.random.default_rng(1).random((1, 3, npu.guide_window, npu.guide_window), np.float32))

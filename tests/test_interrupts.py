@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ pty = pytest.importorskip("pty", reason="needs terminals")
 LARGE = encoded(
     np.kron(np.random.default_rng(0).integers(0, 255, (300, 400)), np.ones((8, 8))).astype(np.uint8), "grey"
 )
+
+
+@pytest.fixture(autouse=True)
+def _hears_interrupts() -> Iterator[None]:
+    """What is started in the background ignores Ctrl-C, and so do its children: these tests' are to hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ran(program: str, environment: dict[str, str]) -> tuple[int, str]:

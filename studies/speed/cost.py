@@ -32,6 +32,7 @@ from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import ChosenPrecision, Precision, list_precisions, processor_features
+from unjpeg.runtimes.openvino import open_core
 from unjpeg.tiling import Tiling
 
 __all__ = [
@@ -168,7 +169,7 @@ def measure_ceiling(side: int, repeats: int) -> dict[str, float]:
     from openvino import opset13
 
     first, second = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
-    core = openvino.Core()
+    core = open_core()
 
     def product(precision: str) -> Callable[[], object]:
         left = opset13.parameter([side, side], np.float32)

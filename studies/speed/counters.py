@@ -23,6 +23,7 @@ from unjpeg.network import to_network
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import ChosenPrecision
+from unjpeg.runtimes.openvino import open_core
 from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
 
 __all__ = ["Counts", "count_operations", "main"]
@@ -83,7 +84,7 @@ def count_operations(
         "sensitive": guidance.sensitive,
         "fusion": guidance.fusion,
     }
-    core = openvino.Core()
+    core = open_core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return None
     graph = file.restore_int8 if precision == "int8" else file.restore

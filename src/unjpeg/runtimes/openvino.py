@@ -19,7 +19,7 @@ from unjpeg.machine import FORCED_INSTRUCTIONS, allowed_cores, make_cache_folder
 from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, PixelGraph
 from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
 
-__all__ = ["check_openvino", "compile_openvino", "multiplies_bf16"]
+__all__ = ["check_openvino", "compile_openvino", "multiplies_bf16", "open_core"]
 
 COMPILED_SHAPES = 4
 """Kept of a graph on an NPU, which takes one shape each: inner tile, those at the right and bottom edges, corner."""
@@ -34,7 +34,7 @@ _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _openvino_core() -> Any:
+def open_core() -> Any:
     """The one of this process, for ever.
 
     Each core gives its thread a stack for signals and, when it ends, puts back the one that it found, which may have
@@ -45,11 +45,11 @@ def _openvino_core() -> Any:
     except ImportError as error:
         raise ModelError("the openvino runtime is not installed; try: pip install openvino") from error
     with _ONE_AT_A_TIME:
-        return _first_openvino_core()
+        return _first_core()
 
 
 @cache
-def _first_openvino_core() -> Any:
+def _first_core() -> Any:
     import openvino
 
     return openvino.Core()
@@ -57,7 +57,7 @@ def _first_openvino_core() -> Any:
 
 def check_openvino(device: str) -> None:
     """Raises ModelError if OpenVINO is not installed, or finds no such device: "cpu", "gpu" or "npu"."""
-    found = sorted({name.partition(".")[0].lower() for name in _openvino_core().available_devices})
+    found = sorted({name.partition(".")[0].lower() for name in open_core().available_devices})
     if device not in found:
         raise ModelError(
             f"OpenVINO finds no {device} here, only {', '.join(found) or 'nothing'}: "
@@ -67,7 +67,7 @@ def check_openvino(device: str) -> None:
 
 def multiplies_bf16() -> bool:
     """Whether OpenVINO says so of this processor. Raises ModelError if it is not installed."""
-    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compile_openvino(graph: bytes, device: str, threads: int | None, precision: ChosenPrecision) -> Graph:
@@ -80,7 +80,7 @@ def compile_openvino(graph: bytes, device: str, threads: int | None, precision: 
     Raises:
         ModelError: OpenVINO is not installed, or finds no such device. Else what OpenVINO raises.
     """
-    core = _openvino_core()
+    core = open_core()
     if device != "cpu":
         check_openvino(device)
     target = device.upper()
@@ -161,7 +161,7 @@ class _Refoldable(_Compiled):
         if hasattr(self._compiled, "release_memory"):  # the buffers of what came before, which may be a tile's
             self._compiled.release_memory()
         # Not kept on disk: no other picture has such a graph.
-        return _PixelGraph(_compile(_openvino_core(), model, "CPU", self._settings, {}))
+        return _PixelGraph(_compile(open_core(), model, "CPU", self._settings, {}))
 
 
 class _PixelGraph:
