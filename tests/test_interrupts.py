@@ -22,7 +22,7 @@ from unjpeg.console import progress_bar
 pty = pytest.importorskip("pty", reason="needs terminals")
 
 LARGE = encoded(
-    np.kron(np.random.default_rng(0).integers(0, 255, (300, 400)), np.ones((8, 8))).astype(np.uint8), "grey"
+    np.kron(np.random.default_rng(0).integers(0, 255, (400, 500)), np.ones((8, 8))).astype(np.uint8), "grey"
 )
 
 
@@ -129,7 +129,7 @@ def test_progress_inside_a_picture_with_the_time_left(folder: Path, child_enviro
     assert len(set(shares)) >= 2  # a tile each
     assert re.search(r"\d%, \d+:\d\d left", drawn)
     assert "getting ready" in drawn
-    assert "large.jpg -> large.restored.png (3200x2400, " in drawn
+    assert "large.jpg -> large.restored.png (4000x3200, " in drawn
 
 
 @pytest.mark.parametrize("moment", ["getting ready", "%"])
