@@ -16,6 +16,6 @@ def test_memory_does_not_grow_with_sizes(place: str, tiny_model: Path, monkeypat
         pytest.importorskip("pebble", reason="needs the extra: web")
     paths = [path for path in sys.path if path]  # the process starts anew
     monkeypatch.setenv("PYTHONPATH", ":".join(paths))
-    held = memory.measure(place, str(tiny_model), 110, (16, 200))
-    # More than a long run may grow: the first fifty of so few have not seen the largest sizes.
-    assert memory.growth(held) < 1.5 * memory.MOST_GROWTH, held[:: len(held) // 10]
+    held = memory.measure(place, str(tiny_model), 260, (16, 200))
+    # Of so small a model and pictures the process itself is most; it is at its size after two hundred, and stays.
+    assert memory.growth(held, 200) < memory.MOST_GROWTH, held[:: len(held) // 10]
