@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from unjpeg.isobmff import split_boxes
+
 __all__ = ["avif_quantiser"]
 
 _SEQUENCE_HEADER: Final = 1
@@ -147,8 +149,8 @@ def _split_obus(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _find_items(data: bytes) -> Iterator[bytes]:
     """The coded data of the file's items, the primary one first; a grid's tiles follow in order."""
-    meta = next((body[4:] for kind, body in _split_boxes(data) if kind == b"meta"), b"")
-    boxes = dict(_split_boxes(meta))
+    meta = next((body[4:] for kind, body in split_boxes(data) if kind == b"meta"), b"")
+    boxes = dict(split_boxes(meta))
     primary, locations = boxes.get(b"pitm", b""), boxes.get(b"iloc", b"")
     places = sorted(_read_locations(locations))
     wide = primary[:1] != b"\0"
@@ -184,16 +186,3 @@ def _read_locations(body: bytes) -> Iterator[tuple[int, int, int]]:
             extents.append((base + take(offset_size), take(length_size)))
         if method == 0 and len(extents) == 1:
             yield number, *extents[0]
-
-
-def _split_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 0
-    while place + 8 <= len(data):
-        size, kind, start = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8], place + 8
-        if size == 1:
-            size, start = int.from_bytes(data[start : start + 8]), start + 8
-        end = place + size if size else len(data)
-        if end < start:
-            return
-        yield kind, data[start:end]
-        place = end

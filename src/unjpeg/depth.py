@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.errors import BadImageError, UnsupportedImageError
+from unjpeg.isobmff import split_boxes
 
 __all__ = ["bits_per_sample", "colour_code_of", "rounded", "sample_bits", "unrounded"]
 
@@ -160,17 +161,9 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     inside = {b"meta": 4, b"iprp": 0, b"ipco": 0}  # bytes before the first box in it
     waiting = [data]
     while waiting:
-        content, position = waiting.pop(), 0
-        while position + 8 <= len(content):
-            size, kind = int.from_bytes(content[position : position + 4]), content[position + 4 : position + 8]
-            start = position + 8
-            if size == 1:
-                size, start = int.from_bytes(content[start : start + 8]), start + 8
-            end = position + size if size else len(content)
-            if end < start:
-                break
+        content = waiting.pop()
+        for kind, body in split_boxes(content):
             if kind in inside:
-                waiting.append(content[start + inside[kind] : end])
+                waiting.append(body[inside[kind] :])
             elif content is not data:
-                yield kind, content[start:end]
-            position = end
+                yield kind, body
