@@ -2,7 +2,7 @@
 
 A network made for JPEGs reads a WebP or an AVIF as far better than it is: their filters hide the block edges that it
 looks for. Told the quality of a JPEG that lost as much, it restores more. The tables are the told qualities that gained
-most on pictures of the validation split: ``python -m studies.othercodecs``, docs/research/results.md.
+most on pictures of the validation split: ``python -m studies.othercodecs``, docs/research/carn-da.md.
 """
 
 from __future__ import annotations
