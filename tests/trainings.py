@@ -47,6 +47,20 @@ from unjpeg.train.run import RunLog, TrainingImages
 EXPECTED = Path(__file__).parent / "expected"
 
 
+SHIPPED_KIND = DagnConfig(
+    width=4,
+    scales=3,
+    blocks=1,
+    stem=2,
+    norm="none",
+    input="detail",
+    skips="after",
+    stated=True,
+    encoder_width=2,
+    fusion=False,
+)
+"""The shipped networks in small."""
+
 Train = Callable[[Recipe, Path], Path]
 
 

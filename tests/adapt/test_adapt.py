@@ -203,6 +203,10 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
 def test_the_command_has_the_defaults_of_the_function() -> None:
     given = {name: parameter.default for name, parameter in signature(adapt_command).parameters.items()}
     default = adapting.DEFAULT_ADAPTATION
+    assert given["steps"] is None
+    assert adapting.configure_adaptation([], strength=0.1, max_source_loss_db=1).steps == default.steps
+    assert "with an adversary 1000" in str(signature(adapt_command).parameters["steps"]).replace("\n", " ")
+    assert default.steps == 1000
     assert given["strength"] == default.strength
     assert given["max_loss"] == default.max_source_loss_db
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,14 @@ from PIL import Image, features
 from typer.testing import CliRunner
 
 from conftest import synthetic_photo
-from unjpeg.adapt.redegrade import Recompression, Redegradation, read_recompressions, redegrade_model
+from unjpeg.adapt import redegrade
+from unjpeg.adapt.redegrade import (
+    Recompression,
+    Redegradation,
+    configure_redegradation,
+    read_recompressions,
+    redegrade_model,
+)
 from unjpeg.cli import app
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.modelfile import ModelFile
@@ -101,15 +109,32 @@ def test_a_whole_adaptation(tiny_model: Path, tmp_path: Path, clean: bool) -> No
         redegrade_model(str(tiny_model), target, source, out, config=QUICK, seed=1, accelerator="cpu")
 
 
-def test_jpegs_that_lose_too_much_stop_it(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops_at", [2, 4])
+def test_jpegs_that_lose_too_much_stop_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_at: int
+) -> None:
+    """The weights of the last checkpoint before are kept; without any there is no model."""
     target, source = fill(tmp_path / "target", 3, "WEBP"), fill(tmp_path / "source", 8, "PNG", seed=50, side=96)
-    careful = Redegradation(steps=4, batch=4, patch=32, checkpoint_every=2, max_source_loss_db=0)
-    try:
-        report = redegrade_model(str(tiny_model), target, [str(source)], tmp_path / "out", config=careful)
-    except TrainingError as error:
-        assert "JPEGs lost more than 0 dB" in str(error)  # noqa: PT017  # which of both is the training's luck
-    else:
-        assert report.source_psnr_db_after >= report.source_psnr_db_before
+    figures = iter([30.0, *[30.0] * (stops_at // 2 - 1), 29.0, 29.0])
+
+    def validate(*_: object) -> dict[str, float]:
+        return {"psnr_db": next(figures), "psnr_db_blind": 30.0, "gain_db_target": 1.0}
+
+    monkeypatch.setattr(redegrade._Training, "_validate", validate)
+    config = replace(QUICK, max_source_loss_db=0.5)
+    if stops_at == 2:
+        with pytest.raises(TrainingError, match=r"JPEGs lost more than 0\.5 dB within 2 steps"):
+            redegrade_model(str(tiny_model), target, [str(source)], tmp_path / "out", config=config)
+        assert not (tmp_path / "out" / "adapted.unjpeg").exists()
+        return
+    report = redegrade_model(str(tiny_model), target, [str(source)], tmp_path / "out", config=config)
+    assert (report.steps, report.stopped_at_step, report.source_psnr_db_after) == (2, 4, 30.0)
+    assert any(note.startswith("stopped at step 4") for note in report.notes)
+
+
+def test_the_command_has_the_defaults_of_the_function() -> None:
+    assert configure_redegradation([], max_source_loss_db=0.1) == Redegradation()
+    assert configure_redegradation([], steps=7, max_source_loss_db=0.1).steps == 7
 
 
 @pytest.mark.parametrize(

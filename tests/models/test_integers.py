@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from trainings import SHIPPED_KIND
 from unjpeg.models import Dagn, DagnConfig
 from unjpeg.models.blocks import double_conv
 from unjpeg.models.integers import (
@@ -21,18 +22,6 @@ from unjpeg.models.integers import (
     round_to_integers,
 )
 
-PLAIN = DagnConfig(
-    width=4,
-    scales=3,
-    blocks=1,
-    stem=2,
-    norm="none",
-    input="detail",
-    skips="after",
-    stated=True,
-    encoder_width=2,
-    fusion=False,
-)
 SIGNED = pytest.mark.parametrize("signed", [True, False])
 
 
@@ -46,9 +35,9 @@ def make(signed: bool, limit: float = 2.0) -> BoundedConv2d:
 def test_bounded_networks_compute_what_plain_ones_do_until_bounds_are_set() -> None:
     """And have the same weights by the same names, so that they can go on from them."""
     torch.manual_seed(0)
-    plain = Dagn(PLAIN).eval()
+    plain = Dagn(SHIPPED_KIND).eval()
     torch.manual_seed(0)
-    bounded = Dagn(replace(PLAIN, bounded=True)).eval()
+    bounded = Dagn(replace(SHIPPED_KIND, bounded=True)).eval()
     image = torch.rand(1, 3, 64, 48)
     with torch.no_grad():
         torch.testing.assert_close(bounded(image), plain(image))
@@ -157,7 +146,7 @@ def test_sixteen_bit_training_rounds_exactly() -> None:
 
 
 def test_rounding_is_switched_for_the_whole_network() -> None:
-    network = Dagn(replace(PLAIN, bounded=True))
+    network = Dagn(replace(SHIPPED_KIND, bounded=True))
     convolutions = list(find_bounded(network))
     # Two in each block (one block at three scales, a bottleneck, two stages of two), two downs, two ups.
     assert len(convolutions) == 2 * (3 + 1 + 4) + 2 + 2

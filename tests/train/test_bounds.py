@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from onnx import numpy_helper
 
 from conftest import synthetic_photo
-from trainings import Killed, assert_same_checkpoint, fresh_encoders, kill_at_call, small_recipe
+from trainings import SHIPPED_KIND, Killed, assert_same_checkpoint, fresh_encoders, kill_at_call, small_recipe
 from unjpeg.errors import TrainingError
 from unjpeg.modelfile import ModelFile
 from unjpeg.models import Dagn, DagnConfig, GuidanceTensors
@@ -35,19 +35,7 @@ from unjpeg.train.recipes import RECIPES
 from unjpeg.train.run import AveragedModel, TrainingImages
 
 CPU = torch.device("cpu")
-CONFIG = DagnConfig(
-    width=4,
-    scales=3,
-    blocks=1,
-    stem=2,
-    norm="none",
-    input="detail",
-    skips="after",
-    stated=True,
-    bounded=True,
-    encoder_width=2,
-    fusion=False,
-)
+CONFIG = replace(SHIPPED_KIND, bounded=True)
 
 
 def lively(config: DagnConfig = CONFIG) -> Dagn:

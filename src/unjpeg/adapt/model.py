@@ -243,12 +243,13 @@ class _FreshlyCompressed:
 
 
 def configure_adaptation(
-    settings: Sequence[str], *, steps: int, strength: float, max_source_loss_db: float
+    settings: Sequence[str], *, steps: int | None = None, strength: float, max_source_loss_db: float
 ) -> Adaptation:
     """``DEFAULT_ADAPTATION`` with what a command line asks for.
 
     Args:
         settings: further fields, each ``FIELD=VALUE``: see ``apply_settings``.
+        steps: the default's, if None.
 
     Raises:
         SettingError: there is no such field, it takes no such value, or it is given otherwise.
@@ -264,6 +265,7 @@ def configure_adaptation(
         name = setting.partition("=")[0]
         if name in elsewhere:
             raise SettingError(f"{setting}: {name} {elsewhere[name]}")
+    steps = DEFAULT_ADAPTATION.steps if steps is None else steps
     changed = replace(DEFAULT_ADAPTATION, steps=steps, strength=strength, max_source_loss_db=max_source_loss_db)
     return apply_settings(changed, settings)
 

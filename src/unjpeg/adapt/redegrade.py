@@ -17,7 +17,7 @@ import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -218,11 +218,14 @@ class Redegradation:
             raise ValueError(f"gradient_clip must be greater than 0, got {self.gradient_clip}")
 
 
-def configure_redegradation(settings: Sequence[str], *, steps: int, max_source_loss_db: float) -> Redegradation:
+def configure_redegradation(
+    settings: Sequence[str], *, steps: int | None = None, max_source_loss_db: float
+) -> Redegradation:
     """The defaults with what a command line asks for.
 
     Args:
         settings: further fields, each ``FIELD=VALUE``: see ``apply_settings``.
+        steps: the default's, if None.
 
     Raises:
         SettingError: there is no such field, it takes no such value, or it is an option of its own.
@@ -230,7 +233,8 @@ def configure_redegradation(settings: Sequence[str], *, steps: int, max_source_l
     for setting in settings:
         if setting.partition("=")[0] in ("steps", "max_source_loss_db"):
             raise SettingError(f"{setting}: is an option of its own, --steps or --max-loss")
-    return apply_settings(Redegradation(steps=steps, max_source_loss_db=max_source_loss_db), settings)
+    default = Redegradation(max_source_loss_db=max_source_loss_db)
+    return apply_settings(default if steps is None else replace(default, steps=steps), settings)
 
 
 @dataclass(frozen=True, slots=True)
