@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Final
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 from unjpeg.metadata import Metadata
 from unjpeg.version import __version__
@@ -33,6 +32,8 @@ def add_tag(metadata: Metadata, words: str) -> Metadata:
     Raises:
         ValueError: the packet is damaged, or of a kind that nothing can be added to.
     """
+    from xml.sax.saxutils import escape, quoteattr  # brings urllib and ssl, which every start would wait for
+
     event = (
         f'<rdf:li xmlns:rdf="{_RDF}" xmlns:stEvt="{_EVENT}" rdf:parseType="Resource">'
         f"<stEvt:action>edited</stEvt:action><stEvt:softwareAgent>unjpeg {__version__}</stEvt:softwareAgent>"
