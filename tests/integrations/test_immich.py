@@ -1,4 +1,4 @@
-"""The script for Immich against a stand-in for its server, which knows no call but those that read, upload and stack."""
+"""The script for Immich against a stand-in for its server that knows only calls which read, upload and stack."""
 
 from __future__ import annotations
 

@@ -14,8 +14,15 @@ from pathlib import Path
 from shutil import which
 from typing import Any, Literal
 
-from unjpeg.desktop import thunar
 from unjpeg.desktop.menus import FILE_MANAGERS, FileManager, MenuFile, Places, describe_shortcut
+from unjpeg.desktop.thunar import (
+    find_actions_file,
+    find_entry,
+    make_entry,
+    put_entry,
+    start_actions,
+    take_entry,
+)
 from unjpeg.errors import OutputError, UnjpegError
 from unjpeg.files import put_in_place, put_json, report_errors
 
@@ -216,7 +223,7 @@ def _is_here(one: FileManager) -> bool:
 
 def _files_of(one: FileManager, places: Places, command: tuple[str, ...]) -> tuple[MenuFile, ...]:
     if one.menu is None:
-        return (MenuFile(thunar.find_actions_file(places), thunar.make_entry(command)),)
+        return (MenuFile(find_actions_file(places), make_entry(command)),)
     return one.menu(places, command)
 
 
@@ -276,7 +283,7 @@ def _read_actions(path: Path) -> bytes | None:
 
 def _entry_state(file: MenuFile) -> State:
     held = _read_actions(file.path)
-    entry = None if held is None else thunar.find_entry(held, str(file.path))
+    entry = None if held is None else find_entry(held, str(file.path))
     if entry is None:
         return "absent"
     return "installed" if entry == file.content else "outdated"
@@ -285,8 +292,8 @@ def _entry_state(file: MenuFile) -> State:
 def _put_entry(places: Places, file: MenuFile, record: _Record, dry_run: bool) -> Iterator[Change]:
     path, entry = file.path, file.content or b""
     held = _read_actions(path)
-    base = thunar.start_actions(places) if held is None else held
-    changed = thunar.put_entry(base, entry, str(path))
+    base = start_actions(places) if held is None else held
+    changed = put_entry(base, entry, str(path))
     if changed == held:
         return
     yield Change("thunar", path, "entry written")
@@ -303,7 +310,7 @@ def _put_entry(places: Places, file: MenuFile, record: _Record, dry_run: bool) -
 def _take_entry(places: Places, file: MenuFile, record: _Record, dry_run: bool) -> Iterator[Change]:  # noqa: ARG001
     path = file.path
     held = _read_actions(path)
-    left = held if held is None else thunar.take_entry(held, str(path))
+    left = held if held is None else take_entry(held, str(path))
     if held != left and left is not None:
         yield Change("thunar", path, "entry removed")
     if dry_run:
