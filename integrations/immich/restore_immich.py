@@ -258,7 +258,7 @@ def restore_asset(
         file = io.BytesIO()
         picture.save(file, format=choices.format, tag=True)
         answer = immich.upload(result_name, file.getvalue(), FORMATS[choices.format], original)
-        if answer.get("isTrashed"):
+        if answer["status"] == "duplicate" and immich.read_asset(answer["id"]).get("isTrashed"):
             return "left: its result lies in the trash"
         restored, words = answer["id"], f"restored: {result_name}"
         journal.add(original["id"], restored, stacked=False)

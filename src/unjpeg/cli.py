@@ -980,6 +980,8 @@ def desktop(
     with loading():
         from unjpeg import desktop as menus
 
+    if dry_run and action in ("show", "restore"):
+        raise typer.BadParameter("--dry-run goes with install and remove")
     if action == "restore":
         from unjpeg.settings import Settings
 

@@ -231,5 +231,6 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert sum("not installed; this file manager is not here" in line for line in shown) == 4
     assert run("desktop", "show", "--model", "fast").stdout.splitlines()[1] == f"nemo      installed: {script}"
     assert "there is no file manager 'ranger'" in " ".join(run("desktop", "install", "ranger", code=2).stderr.split())
+    assert "goes with install and remove" in run("desktop", "restore", "a.jpg", "--dry-run", code=2).stderr
     assert run("desktop", "remove").stderr == f"nemo      removed: {script}\n"
     assert run("desktop", "remove").stderr == "nothing to do\n"

@@ -257,6 +257,18 @@ def test_an_upload_that_was_forgotten_is_found_by_its_bytes(server: Server, run:
     assert len(server.stacks) == 1
 
 
+def test_a_result_in_the_trash_stays_there(server: Server, run: Run, tmp_path: Path) -> None:
+    photo = server.add("photo.jpg", low())
+    run()
+    (result,) = set(server.assets) - {photo}
+    server.stacks.clear()
+    server.assets[result]["isTrashed"] = True
+    assert run()[1] == ["0 restored, 0 failed"]
+    (tmp_path / "state/immich.jsonl").unlink()
+    assert run()[1] == ["photo.jpg: left: its result lies in the trash", "0 restored, 0 failed"]
+    assert not server.stacks
+
+
 @pytest.mark.parametrize("shows", ["restored", "original"])
 def test_stacks_that_are_there_stay_together(shows: str, server: Server, run: Run) -> None:
     raw, photo = server.add("photo.dng", b"raw", "image/x-adobe-dng"), server.add("photo.jpg", low())

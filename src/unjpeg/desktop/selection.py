@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from unjpeg.batch import Settings, plan, restore_batch
-from unjpeg.console import describe_error, escape_line, explain
+from unjpeg.console import describe_error, escape_line, explain, progress_bar
 from unjpeg.desktop.menus import TITLE
 from unjpeg.desktop.notices import show_notice
 from unjpeg.errors import ExistsError, UnjpegError
@@ -65,13 +65,14 @@ def _restore(files: Sequence[str], settings: Settings) -> tuple[bool, str]:
     problems = [explain(error, source) for source, error in todo.failures]
     written: list[str] = []
     there: list[str] = []
-    for outcome in restore_batch(todo.jobs, settings, skip_existing=True):
-        if isinstance(outcome.error, ExistsError):
-            there.append(str(outcome.job.target))
-        elif outcome.error is not None:
-            problems.append(explain(outcome.error, outcome.job.source))
-        else:
-            written.append(str(outcome.job.target))
+    with progress_bar(len(todo.jobs)) as progress:  # Explorer shows a window for it, a shell its line
+        for outcome in restore_batch(todo.jobs, settings, skip_existing=True, progress=progress):
+            if isinstance(outcome.error, ExistsError):
+                there.append(str(outcome.job.target))
+            elif outcome.error is not None:
+                problems.append(explain(outcome.error, outcome.job.source))
+            else:
+                written.append(str(outcome.job.target))
     lines = [f"{os.path.basename(only)} is written" for only in written] if len(written) == 1 else []
     lines += [f"{len(written)} pictures are restored"] if len(written) > 1 else []
     lines += [f"{os.path.basename(only)} is there already" for only in there] if len(there) == 1 else []
