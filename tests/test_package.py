@@ -48,7 +48,7 @@ def test_the_wheel_holds_what_it_must(wheel: Path) -> None:
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "unjpeg").rglob("*.py")}
     weights = {f"unjpeg/weights/{path.name}" for path in shipped_models().values()}
     assert {*sources, *weights, "unjpeg/py.typed"} <= names
-    assert not any(name.startswith(("tests", "examples", "src", "studies")) for name in names)
+    assert not any(name.startswith(("tests", "examples", "src", "studies", "integrations")) for name in names)
     required = [line for line in description.splitlines() if line.startswith("Requires-Dist: ") and "extra" not in line]
     assert not any("torch" in line or "onnx" in line for line in required)
 

@@ -108,7 +108,9 @@ def test_what_restores_imports_no_lab() -> None:
 
 def test_no_function_takes_or_is_given_nine_arguments_by_position() -> None:
     """Commands are called by their options alone."""
-    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")]:
+    for file in [
+        file for folder in (PACKAGE, ROOT / "studies", ROOT / "integrations") for file in folder.rglob("*.py")
+    ]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             place = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.FunctionDef) and "typer.Option" not in ast.unparse(node.args):
@@ -123,7 +125,11 @@ def test_no_function_takes_or_is_given_nine_arguments_by_position() -> None:
 
 def test_documents_name_modules_that_exist() -> None:
     documents = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
-    files = [file for folder in ("src", "studies", "tests", "examples") for file in (ROOT / folder).rglob("*.py")]
+    files = [
+        file
+        for folder in ("src", "studies", "tests", "examples", "integrations")
+        for file in (ROOT / folder).rglob("*.py")
+    ]
     for document in documents:
         text = document.read_text(encoding="utf-8")
         for name in re.findall(r"python -m ((?:unjpeg|studies)[.\w]*\w)", text):

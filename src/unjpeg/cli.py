@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -68,6 +69,7 @@ Device = Literal["cpu", "gpu", "npu", "cuda", "directml", "coreml"]
 Consistency = Literal["auto", "strict", "off"]
 Precision = Literal["auto", "full", "bf16", "int8"]
 Runtime = Literal["openvino", "onnxruntime"]
+DesktopAction = Literal["show", "install", "remove", "restore"]
 
 
 def main() -> None:
@@ -952,6 +954,54 @@ def serve(
         allowed_hosts=allow_host,
         say=say,
     )
+
+
+@app.command(
+    cls=Command,
+    rich_help_panel=DAILY,
+    epilog="""
+    Examples:
+      unjpeg desktop show                what there is, and what is in place
+      unjpeg desktop install             for the file managers found here
+      unjpeg desktop install thunar      for this one
+      unjpeg desktop remove              all gone again
+
+    File managers: nautilus, nemo, caja, dolphin, thunar; finder; explorer.
+    restore is what their menus call, with pictures in place of their names.
+    """,
+)
+def desktop(
+    action: Annotated[DesktopAction, typer.Argument(metavar="show|install|remove|restore", help="What to do.")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="File managers. [those found here]")] = None,
+    model: ModelOption = "default",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Put Restore JPEG into the menus of file managers, or take it away."""
+    with loading():
+        from unjpeg import desktop as menus
+
+    if dry_run and action in ("show", "restore"):
+        raise typer.BadParameter("--dry-run goes with install and remove")
+    if action == "restore":
+        from unjpeg.settings import Settings
+
+        is_fine, words = menus.restore_selection(names or [], Settings(model=model))
+        typer.echo(words, err=True)
+        raise typer.Exit(0 if is_fine else 1)
+    places = menus.open_places(os.environ)
+    chosen = [] if model == "default" else ["--model", os.path.abspath(model) if os.path.exists(model) else model]
+    command = (*menus.find_program(), "desktop", "restore", *chosen, "--")
+    try:
+        if action == "show":
+            changes = menus.list_menus(places, command)
+        elif action == "install":
+            changes = menus.install(names or [], places, command, dry_run=dry_run)
+        else:
+            changes = menus.remove(names or [], places, dry_run=dry_run)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    for line in menus.describe_changes(changes, dry_run=dry_run):
+        typer.echo(escape_line(line), err=action != "show")
 
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)

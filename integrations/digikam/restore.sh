@@ -1,0 +1,1 @@
+unjpeg restore $INPUT -o $OUTPUT --overwrite --quiet || exit 127
