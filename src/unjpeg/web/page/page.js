@@ -89,6 +89,8 @@ async function run(picture) {
   if (picture === current) compare(), detailSoon();
 }
 
+const factsOf = ({ file, facts }) => (facts ? [{ title: "Name", text: file.name, tone: "plain" }, ...facts.facts] : []);
+
 const verdictOf = (picture) => (picture.check ? `${picture.check.facts[0].title} ${picture.check.facts[0].text}` : "");
 
 // Everything that a finished picture has: what the page shows of it must not wait for others at work.
@@ -108,7 +110,7 @@ async function prepare(picture, signal) {
   const { width, height, inspection } = picture.facts;
   picture.size = inspection.orientation >= 5 ? { width: height, height: width } : { width, height };
   picture.reduce = Math.ceil(Math.max(width, height) / BASE_SIDE);
-  if (picture === current) list("facts", picture.facts.facts), settingsShown(), timesSoon();
+  if (picture === current) list("facts", factsOf(picture)), settingsShown(), timesSoon();
   picture.before ??= await view(picture, "decoded", signal);
   show(picture);
   for (let wanted = null; wanted !== look(picture.settings); ) {
@@ -516,7 +518,7 @@ function select(picture) {
     dropResidual();
     shownCheck = undefined;
     drawn = null;
-    list("facts", picture.facts?.facts ?? []);
+    list("facts", factsOf(picture));
     settingsShown();
     timesSoon();
   }
@@ -549,6 +551,7 @@ function makeItem(picture) {
   const cross = document.createElement("button");
   pick.type = cross.type = "button";
   pick.className = "pick";
+  pick.title = picture.file.name; // what is too long is cut in the queue
   thumb.className = "thumb";
   name.className = "name";
   name.textContent = picture.file.name;
