@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -384,6 +388,23 @@ def test_times_are_presumed_from_the_choice_of_precision(tmp_path: Path, monkeyp
     default, fast, best = (pace.seconds(3000, 4000) if pace else None for pace in paces)
     assert default == fast == pytest.approx(2 * 2.0 * 12)  # one core of two
     assert best == pytest.approx(4 * 2 * 2.0 * 12)
+
+
+def test_a_server_that_ends_at_work_reports_no_fault(tiny_model: Path, child_environment: dict[str, str]) -> None:
+    program = [sys.executable, "-m", "unjpeg", "serve", "--port", "0", "--model", str(tiny_model)]
+    with subprocess.Popen(program, env=child_environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        found = re.search(r"127\.0\.0\.1:(\d+)/", server.stderr.readline())
+        assert found is not None
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=60) as connection:
+            header = (
+                "POST /api/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            )
+            connection.sendall(header.encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")  # it waits for the file
+            server.terminate()
+            assert connection.recv(100).startswith(b"HTTP/1.1 503")
+        assert "Traceback" not in server.stderr.read()
 
 
 # Parts of a picture

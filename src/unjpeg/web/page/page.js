@@ -119,6 +119,7 @@ async function prepare(picture, signal) {
     if (picture.afterFor !== wanted) {
       say("Restoring");
       await work(picture, wanted, signal, progress);
+      say("Fetching the result");
       const after = await view(picture, `restored?${wanted}`, signal, wanted);
       release(picture, "after");
       Object.assign(picture, { after, afterFor: wanted, afterStrength: strength });
