@@ -168,6 +168,8 @@ def test_a_long_name_is_there_to_be_read(page: Any, tmp_path: Path) -> None:
     choose(page, first, second)
     expect(page.locator("#queue-words")).to_have_text("1 of 2 done, 1 failed")
     expect(page.locator("#facts dd").first).to_have_text(first.name)
+    assert page.locator("#film .name").all_inner_texts() == ["Holida…026_1.jpg", "Holida…026_2.jpg"]
+    assert page.locator("#film .pick").first.get_attribute("title") == first.name
     keep(page, "phone-long-name", full_page=True)
     for pick in page.locator("#film .pick").all():
         pick.click()

@@ -542,6 +542,12 @@ function remove(picture) {
   pump();
 }
 
+// Names of one camera differ at their ends.
+function shortened(name) {
+  const letters = [...name];
+  return letters.length <= 17 ? name : `${letters.slice(0, 6).join("")}…${letters.slice(-9).join("")}`;
+}
+
 function makeItem(picture) {
   const item = (picture.item = document.createElement("li"));
   const pick = document.createElement("button");
@@ -552,10 +558,10 @@ function makeItem(picture) {
   const cross = document.createElement("button");
   pick.type = cross.type = "button";
   pick.className = "pick";
-  pick.title = picture.file.name; // what is too long is cut in the queue
+  pick.title = picture.file.name;
   thumb.className = "thumb";
   name.className = "name";
-  name.textContent = picture.file.name;
+  name.textContent = shortened(picture.file.name);
   state.className = "state";
   bar.setAttribute("aria-hidden", "true");
   pick.append(thumb, name, state);
