@@ -277,7 +277,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # The page: a server of its own, and a browser
 
 
-BROWSER_PATIENCE_MS = 300_000
+BROWSER_PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")

@@ -198,12 +198,20 @@ class ModelFile:
     @property
     def hash(self) -> str:
         """Identifies what it computes: a hash over the graphs, the calibration, and whether it is a self-ensemble."""
+        return self._identify(self.description.passes)
+
+    @property
+    def network_hash(self) -> str:
+        """The same for a model and its self-ensembles, which run one network."""
+        return self._identify(1)
+
+    def _identify(self, passes: int) -> str:
         parts = self.description.sha256
         digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
         if self.calibration:
             digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
-        if self.description.passes > 1:
-            digest.update(f"self-ensemble of {self.description.passes}".encode())
+        if passes > 1:
+            digest.update(f"self-ensemble of {passes}".encode())
         return digest.hexdigest()[:16]
 
     def without_graphs(self) -> ModelFile:

@@ -43,6 +43,8 @@ from unjpeg.tiling import Tiling
 
 __all__ = [
     "BUDGET_SECONDS",
+    "SCORED_HEIGHT",
+    "SCORED_WIDTH",
     "WORTH_BYTES",
     "WORTH_PIXELS",
     "Choice",

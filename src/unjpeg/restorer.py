@@ -19,6 +19,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -512,6 +513,21 @@ class Restorer:
         copied.__dict__.update(self.__dict__)
         return copied
 
+    def sharing(self, model: str | os.PathLike[str] | ModelFile) -> Restorer:
+        """A restorer of another model that runs this one's network, which is compiled and in memory once.
+
+        A self-ensemble is such a model: "best" runs what "default" runs, more often. Raises ValueError for another
+        network, ModelError if the model is not there.
+        """
+        file = model if isinstance(model, ModelFile) else ModelFile.read(model)
+        if file.network_hash != self.model_file.network_hash:
+            raise ValueError(f"{file.description.name} has another network than {self.model_file.description.name}")
+        shared = copy(self)
+        shared.model_file = file.without_graphs()
+        shared._made_of = model, self._made_of[1]
+        shared._network, shared._load, shared._lock = None, self._loaded, threading.Lock()
+        return shared
+
     @property
     def network(self) -> TiledNetwork:
         """The model in its runtime, tile by tile; compiled on first use."""
@@ -603,8 +619,8 @@ class Restorer:
 
         Args:
             options: of which ``quality`` and ``tta`` count here, and whether ``consistency`` is strict.
-            progress: called with the finished share, 0..1, when the network starts and after each tile. What it
-                raises ends the work.
+            progress: called with the finished share, 0..1, when the network starts and after each pass over a tile.
+                What it raises ends the work.
             history: the picture's, where it has been read already.
             keywords: single options.
 

@@ -238,20 +238,24 @@ class TiledNetwork:
 
         Args:
             passes: as ``restore_ahead`` takes them.
-            progress: called with the finished share, 0..1: at the start, and after each tile.
+            progress: called with the finished share, 0..1: at the start, and after each pass over each tile.
         """
         whole = np.empty(pixels.shape, np.float32)
         plan = self.plan(pixels.shape, passes)
-        tiles = self._restore_tiles(pixels, guidance, plan, passes)
-        done = 0
-        if progress:
-            progress(0.0)
+        parts = len(plan.rows) * len(plan.columns) * passes
+        done = -1
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(done / parts)
+
+        step()
+        tiles = self._restore_tiles(pixels, guidance, plan, passes, step)
         for rows in plan.rows:
             for columns, tile in islice(tiles, len(plan.columns)):
                 whole[rows.core, columns] = tile
-                done += tile.size
-                if progress:
-                    progress(done / pixels.size)
         return whole
 
     def restore_ahead(
@@ -272,26 +276,42 @@ class TiledNetwork:
         for rows in plan.rows:
             yield rows.core, islice(tiles, len(plan.columns))
 
-    def _restore_tiles(self, pixels: NDArray[np.uint8], guidance: Guidance, plan: Plan, passes: int) -> Tiles:
+    def _restore_tiles(
+        self,
+        pixels: NDArray[np.uint8],
+        guidance: Guidance,
+        plan: Plan,
+        passes: int,
+        after_pass: Callable[[], None] = lambda: None,
+    ) -> Tiles:
         guidance = self.model.folded(guidance, plan.shape, plan.computed_pixels * passes)
         for rows in plan.rows:
             for columns in plan.columns:
-                yield columns.core, self._restore_tile(pixels, guidance, rows, columns, passes)
+                yield columns.core, self._restore_tile(pixels, guidance, rows, columns, passes, after_pass)
 
     def _restore_tile(
-        self, pixels: NDArray[np.uint8], guidance: Guidance, rows: Span, columns: Span, passes: int
+        self,
+        pixels: NDArray[np.uint8],
+        guidance: Guidance,
+        rows: Span,
+        columns: Span,
+        passes: int,
+        after_pass: Callable[[], None],
     ) -> NDArray[np.float32]:
         """The network's output for one core, seen with its halo."""
         seen = _cut_out(pixels, rows.seen, columns.seen)
         if passes == 1:
             whole = self.model.restore_pixels(seen, guidance)
+            after_pass()
         else:
-            whole = self._self_ensemble(seen, guidance, passes)
+            whole = self._self_ensemble(seen, guidance, passes, after_pass)
         top, left = rows.seen.start, columns.seen.start
         core = whole[rows.core.start - top : rows.core.stop - top, columns.core.start - left : columns.core.stop - left]
         return core.mean(axis=2) if pixels.ndim == 2 else core
 
-    def _self_ensemble(self, seen: NDArray[np.uint8], guidance: Guidance, passes: int) -> NDArray[np.float32]:
+    def _self_ensemble(
+        self, seen: NDArray[np.uint8], guidance: Guidance, passes: int, after_pass: Callable[[], None]
+    ) -> NDArray[np.float32]:
         """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
 
         Each is restored and turned back. As ``Model.restore_pixels``.
@@ -302,6 +322,7 @@ class TiledNetwork:
                 turned = np.ascontiguousarray(np.rot90(seen[:, ::step], turns))
                 under = guidance.transposed() if turns % 2 else guidance
                 total += np.rot90(self.model.restore_pixels(turned, under), -turns)[:, ::step]
+                after_pass()
         total *= np.float32(1 / passes)
         return total
 

@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect
 
 from jpegs import decoded
 
-PATIENCE_MS = 300_000
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
@@ -25,8 +24,8 @@ PHONE: dict[str, Any] = {
 
 
 def wait_until_restored(page: Page) -> None:
-    expect(page.locator("#busy")).to_be_hidden(timeout=PATIENCE_MS)
-    expect(page.locator("#check dd").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#busy")).to_be_hidden()
+    expect(page.locator("#check dd").first).to_be_visible()
 
 
 def choose(page: Page, *files: Path) -> None:
@@ -62,6 +61,6 @@ def problems_of(page: Page) -> list[tuple[str, list[str]]]:
 
 
 def downloaded(page: Page, button: str) -> bytes:
-    with page.expect_download(timeout=PATIENCE_MS) as download:
+    with page.expect_download() as download:
         page.click(button)
     return Path(download.value.path()).read_bytes()

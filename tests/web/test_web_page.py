@@ -148,7 +148,7 @@ def test_a_bad_file_gets_its_words_and_the_page_goes_on(page: Any, kitten: Path,
     bad = tmp_path / "notes.jpg"
     bad.write_bytes(b"These are notes.")
     choose(page, bad)
-    expect(page.locator("#stopped-words")).to_have_text("notes.jpg is not a picture in a format that can be read")
+    expect(page.locator("#stopped-words")).to_contain_text("notes.jpg is not a picture")
     expect(page.locator("#salvage")).to_be_hidden()
     expect(page.locator("#handle")).to_be_hidden()
     keep(page, "desktop-problem")
@@ -158,6 +158,25 @@ def test_a_bad_file_gets_its_words_and_the_page_goes_on(page: Any, kitten: Path,
     page.get_by_role("button", name="Remove notes.jpg").click()
     expect(page.locator("#queue")).to_be_hidden()
     expect(page.locator("#stage")).to_be_visible()
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_a_long_name_is_there_to_be_read(page: Any, tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{'Holiday_2026_' * 12}{number}.jpg" for number in (1, 2))
+    first.write_bytes(encoded(picture(48, 72, 1), quality=20))
+    second.write_bytes(b"These are notes.")
+    choose(page, first, second)
+    expect(page.locator("#queue-words")).to_have_text("1 of 2 done, 1 failed")
+    expect(page.locator("#facts dd").first).to_have_text(first.name)
+    assert page.locator("#film .name").all_inner_texts() == ["Holida…026_1.jpg", "Holida…026_2.jpg"]
+    assert page.locator("#film .pick").first.get_attribute("title") == first.name
+    keep(page, "phone-long-name", full_page=True)
+    for pick in page.locator("#film .pick").all():
+        pick.click()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(page.locator("#stopped-words")).to_contain_text(second.name)
+    keep(page, "phone-long-name-failed")
+    assert problems_of(page) == []
 
 
 def test_every_bad_file_keeps_its_words(page: Any, kitten: Path, tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import unjpeg
 from jpegs import decoded, encoded, opened, picture, saved
 from unjpeg.errors import BusyError
 from unjpeg.jpeg import Limits
+from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Options, Restorer
@@ -27,7 +33,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi.testclient import TestClient
 
 from unjpeg.precision import Choice
-from unjpeg.web import words
+from unjpeg.web import darkroom, words
 from unjpeg.web.app import create_app, is_private
 from unjpeg.web.darkroom import Darkroom
 from unjpeg.web.gauges import Gauges, Pace, Sight, expect_seconds, left_of
@@ -163,11 +169,12 @@ def test_a_stopped_network_leaves_the_room_as_it_was(tiny_model: Path) -> None:
     def begun(height: int, width: int) -> Any:
         report = begin(height, width)
 
-        def watched(share: float) -> None:
+        def watched(share: float, following: float) -> None:
+            assert share < following <= 1 or share == 1
             shares.append(share)
             if len(shares) == 5:
                 gauges.stop()
-            report(share)
+            report(share, following)
 
         return watched
 
@@ -195,8 +202,13 @@ def test_a_network_tells_each_tile(tiny_restorer: Restorer) -> None:
     assert told[0] == 0
     assert told[-1] == 1
     plan = network.plan(pixels.shape)
-    assert len(told) == 1 + len(plan.rows) * len(plan.columns) > 3
+    tiles = len(plan.rows) * len(plan.columns)
+    assert len(told) == 1 + tiles > 3
     np.testing.assert_array_equal(whole, network.restore_whole(pixels, guidance))
+    told.clear()
+    network.restore_whole(pixels, guidance, passes=4, progress=told.append)
+    plan = network.plan(pixels.shape, passes=4)
+    assert told == pytest.approx(np.linspace(0, 1, 1 + 4 * len(plan.rows) * len(plan.columns)))
 
 
 def test_what_was_rendered_outlives_what_the_network_made(tiny_restorer: Restorer) -> None:
@@ -302,21 +314,97 @@ def test_what_was_measured_is_what_is_expected(
     assert gauges.pace(1) == pace
 
 
-@given(share=st.floats(0, 1), at=st.floats(0, 100), later=st.floats(0, 100), expected=st.none() | st.floats(0.1, 1000))
-def test_progress_goes_up_and_ends_at_one(share: float, at: float, later: float, expected: float | None) -> None:
-    sight = Sight(share, at, (10, 10))
+@given(
+    share=st.floats(0, 0.999),
+    step=st.floats(0.001, 1),
+    at=st.floats(0, 100),
+    later=st.floats(0, 100),
+    expected=st.none() | st.floats(0.1, 1000),
+)
+def test_progress_moves_and_never_overtakes_the_next_tile(
+    share: float, step: float, at: float, later: float, expected: float | None
+) -> None:
+    following = min(1.0, share + step)
+    sight = Sight(share, following, at, (10, 10))
     shown, left = left_of(sight, at + later, expected)
-    assert share <= shown <= max(share, 0.98)
-    assert left is None or left > 0
     again, _ = left_of(sight, at + later + 1, expected)
-    assert again >= shown
-    if expected and share < 0.2 and at + later < expected:
-        assert left == pytest.approx(expected - at - later)
+    assert share <= shown <= following
+    assert left is None or left > 0
+    if expected and share < 0.2:
+        assert share <= shown < again < following  # also where it takes much longer than expected
+        assert (left is None) == (later >= expected * (following - share))
 
 
 def test_half_done_in_ten_seconds_leaves_ten() -> None:
-    assert left_of(Sight(0.5, 10, (10, 10)), 10, 1000) == (0.5, 10)
+    assert left_of(Sight(0.5, 0.6, 10, (10, 10)), 10, 1000) == (0.5, 10)
+    assert left_of(Sight(0.5, 0.6, 10, (10, 10)), 11, None) == pytest.approx((0.55, 9))
+    assert left_of(Sight(0, 0.5, 0, (10, 10)), 11, None) == (0, None)
+    assert left_of(Sight(1, 1, 20, (10, 10)), 20, 10) == (1, None)
     assert Pace(1e-6, 1e-6, Tiling(1440, 0)).seconds(1000, 1000) == pytest.approx(2)
+
+
+def test_what_is_presumed_gives_way_to_what_is_measured() -> None:
+    gauges, tiling = Gauges(1), Tiling(1440, 0)
+    gauges.presume(0, tiling, 1e-6)
+    assert expect_seconds([gauges.pace(0)], 1000, 1000) == pytest.approx(1)
+    gauges.presume(0, tiling, 5e-6)  # the first counts, which was of a larger picture
+    gauges.measured(0, tiling, (8, 8), 1, 1000.0, 1000.0)
+    assert expect_seconds([gauges.pace(0)], 1000, 1000) == pytest.approx(1)
+    assert not gauges.is_measured(0)
+    gauges.measured(0, tiling, (1000, 1000), 1, 3.0, 0.5)
+    assert gauges.is_measured(0)
+    assert expect_seconds([gauges.pace(0)], 1000, 1000) == pytest.approx(3.5)
+
+
+def test_a_self_ensemble_shares_the_network_and_its_pace(tiny_restorer: Restorer, tiny_model: Path) -> None:
+    file = ModelFile.read(tiny_model)
+    ensemble = replace(file, description=replace(file.description, name="often", passes=4))
+    often = tiny_restorer.sharing(ensemble)
+    assert often.network is tiny_restorer.network
+    alone = Restorer(ensemble, precision="full")
+    np.testing.assert_array_equal(often.restore(JPEG).pixels, alone.restore(JPEG).pixels)
+    assert often.restore(JPEG).report == alone.restore(JPEG).report
+    with pytest.raises(ValueError, match="another network"):
+        tiny_restorer.sharing("fast")
+    gauges = Gauges(2)
+    others = {"often": often}
+    room = Darkroom(tiny_restorer, limits=Limits(), held_bytes=2**20, held_seconds=60, others=others, gauges=gauges)
+    room.calibrate()
+    one, four = gauges.pace(0), gauges.pace(1)
+    assert one is not None
+    assert four is not None
+    assert four.seconds_per_seen == pytest.approx(4 * one.seconds_per_seen)
+    room.calibrate("often")  # which is known already
+    assert gauges.pace(1) == four
+
+
+def test_times_are_presumed_from_the_choice_of_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(darkroom, "_darkroom", None)
+    gauges = Gauges(3)
+    full = Choice("full", "measured", {"full": 2.0}, cores=2)
+    darkroom.open_darkroom({"default": full, "fast": full, "best": full}, 1, str(tmp_path), 10**6, 2**20, 60, gauges)
+    paces = [gauges.pace(number) for number in range(3)]
+    default, fast, best = (pace.seconds(3000, 4000) if pace else None for pace in paces)
+    assert default == fast == pytest.approx(2 * 2.0 * 12)  # one core of two
+    assert best == pytest.approx(4 * 2 * 2.0 * 12)
+
+
+def test_a_server_that_ends_at_work_reports_no_fault(tiny_model: Path, child_environment: dict[str, str]) -> None:
+    program = [sys.executable, "-m", "unjpeg", "serve", "--port", "0", "--model", str(tiny_model)]
+    with subprocess.Popen(program, env=child_environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        found = re.search(r"127\.0\.0\.1:(\d+)/", server.stderr.readline())
+        assert found is not None
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=60) as connection:
+            header = (
+                "POST /api/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            )
+            connection.sendall(header.encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")  # it waits for the file
+            server.terminate()
+            assert connection.recv(100).startswith(b"HTTP/1.1 503")
+        assert "Traceback" not in server.stderr.read()
 
 
 # Parts of a picture

@@ -269,8 +269,12 @@ class _Guard:
             await self._app(scope, receive, send)
             return
 
+        begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers.setdefault("cache-control", "no-store")
@@ -284,7 +288,11 @@ class _Guard:
             problem = "requests of other sites' pages are refused"
             await _error(403, "CrossSiteError", problem)(scope, receive, send_with_headers)
         else:
-            await self._app(scope, receive, send_with_headers)
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except asyncio.CancelledError:  # by a server that ends while this is at work: nothing to report as a fault
+                if not begun:
+                    await _error(503, "BusyError", "the server is ending")(scope, receive, send_with_headers)
 
     def _is_host_allowed(self, host: str) -> bool:
         """Numeric addresses, localhost and what was allowed: another name may be a stranger's page's."""

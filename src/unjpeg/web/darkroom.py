@@ -11,7 +11,7 @@ import io
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,12 +23,14 @@ from unjpeg.errors import PictureGoneError
 from unjpeg.history import History, read_history
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
+from unjpeg.modelfile import ModelFile
 from unjpeg.output import list_without_place
 from unjpeg.picture import NamedBytes, Picture, read_picture
-from unjpeg.precision import Choice
+from unjpeg.precision import SCORED_HEIGHT, SCORED_WIDTH, Choice
 from unjpeg.projection import measure_consistency
 from unjpeg.restorer import NetworkOutput, Options, Restored, Restorer, turn_upright
 from unjpeg.settings import fit_options
+from unjpeg.tiling import Tiling
 from unjpeg.web.gauges import Gauges
 from unjpeg.web.words import Fact, check_in_words, file_in_words
 
@@ -146,6 +148,22 @@ class Darkroom:
         self._gauges = gauges or Gauges(1 + len(self._others))
         self._pictures: OrderedDict[str, _Held] = OrderedDict()
 
+    def presume(self, choices: Sequence[Choice], threads: int) -> None:
+        """Show how long models may take here, from what was measured to choose their precisions."""
+        for number, (restorer, choice) in enumerate(zip(self._all, choices, strict=True)):
+            measured = choice.seconds_per_megapixel.get(choice.precision)
+            if measured is not None:
+                description = restorer.model_file.description
+                tiling = Tiling.suited_to(description, choice.precision)
+                slower = description.passes * max(1, choice.cores) / threads
+                of_seen = measured / 1e6 / tiling.computed_share(SCORED_HEIGHT, SCORED_WIDTH)
+                self._gauges.presume(number, tiling, of_seen * slower)
+
+    @property
+    def _all(self) -> list[Restorer]:
+        """By their numbers."""
+        return [self._restorer, *self._others.values()]
+
     def warm_up(self) -> None:
         """Load the model into its runtime now. Raises ModelError."""
         self._restorer.load()
@@ -174,7 +192,12 @@ class Darkroom:
         self._render(held, options, model)
 
     def calibrate(self, model: str | None = None) -> None:
-        """Restore a small picture of noise, to know how long pictures take here. Raises ModelError."""
+        """Restore a small picture of noise, to know how long pictures take here, unless one has told already.
+
+        Raises ModelError.
+        """
+        if self._gauges.is_measured(self._number_of(model)):
+            return
         noise = np.random.default_rng(0).integers(0, 256, (_CALIBRATION_SIDE, _CALIBRATION_SIDE, 3), np.uint8)
         picture = read_picture(noise)
         held = _Held(picture, read_history(picture.pixels), time.monotonic())
@@ -328,27 +351,32 @@ class Darkroom:
             return held.rendered
         height, width = held.picture.pixels.shape[:2]
         report = self._gauges.begin(height, width)
+        restorer = self._restorer_of(model)
+        passes = restorer.model_file.description.passes
+        plan = restorer.network.plan((height, width), passes)
+        step = 1 / (len(plan.rows) * len(plan.columns) * passes)
         at_network: list[float] = []
 
         def of_network(share: float) -> None:
             at_network.append(time.monotonic())
-            report(_NETWORK_SHARE * share)
+            report(_NETWORK_SHARE * share, _NETWORK_SHARE * min(1, share + step) if share < 1 else 1)
 
-        report(0)
+        report(0, _NETWORK_SHARE * step)
         start = time.monotonic()
         output = self._run_network(held, options, model, of_network)
         held.rendered = None
-        held.rendered = self._restorer_of(model).finish(
-            output, options, progress=lambda share: report(_NETWORK_SHARE + (1 - _NETWORK_SHARE) * share)
+        held.rendered = restorer.finish(
+            output, options, progress=lambda share: report(_NETWORK_SHARE + (1 - _NETWORK_SHARE) * share, 1)
         )
         held.rendered_for = (model, options)
         if at_network:  # it ran, and was not there already
             took = at_network[-1] - at_network[0]
             rest = time.monotonic() - start - took
-            tiling = self._restorer_of(model).network.tiling
-            self._gauges.measured(
-                self._number_of(model), tiling, (height, width), len(output.layers), network_seconds=took, rest=rest
-            )
+            tiling, size, layers = restorer.network.tiling, (height, width), len(output.layers)
+            for number, other in enumerate(self._all):
+                if other.model_file.network_hash == restorer.model_file.network_hash:  # one network, run more often
+                    took_other = took * other.model_file.description.passes / passes
+                    self._gauges.measured(number, tiling, size, layers, network_seconds=took_other, rest=rest)
         self._make_room()
         return held.rendered
 
@@ -410,9 +438,16 @@ def open_darkroom(
     global _darkroom
     tempfile.tempdir = folder
     limits = Limits(pixels=max_pixels)
-    restorer, *others = (
-        Restorer(model, threads=threads, precision=precision, limits=limits) for model, precision in models.items()
-    )
+    by_network: dict[str, Restorer] = {}
+    restorers: list[Restorer] = []
+    for model, choice in models.items():
+        network = ModelFile.read(model).network_hash
+        if network in by_network:
+            restorers.append(by_network[network].sharing(model))
+        else:
+            restorers.append(Restorer(model, threads=threads, precision=choice, limits=limits))
+            by_network[network] = restorers[-1]
+    restorer, *others = restorers
     _darkroom = Darkroom(
         restorer,
         limits=limits,
@@ -421,6 +456,7 @@ def open_darkroom(
         others=dict(zip(list(models)[1:], others, strict=True)),
         gauges=gauges,
     )
+    _darkroom.presume(list(models.values()), threads)
 
 
 def _here() -> Darkroom:

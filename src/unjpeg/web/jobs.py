@@ -34,6 +34,7 @@ class Job:
         began: when its turn came, by ``time.monotonic``.
         asked: when somebody last asked about it.
         error: why it failed.
+        shown: the largest share that was told: none goes back when tiles get slower.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Job:
     began: float = 0
     asked: float = field(default_factory=time.monotonic)
     error: UnjpegError | None = None
+    shown: float = 0
     task: asyncio.Task[None] | None = None
 
     @property
@@ -107,6 +109,7 @@ class Jobs:
         share, left = (1.0, 0.0) if job.state == "done" else (0.0, None)
         if job.state == "working":
             share, left = self._team.progress(job.number, job.model[0], time.monotonic() - job.began)
+            share = job.shown = max(share, job.shown)
         return {"state": job.state, "share": share, "seconds_left": left}
 
     def expire(self) -> None:

@@ -89,6 +89,8 @@ async function run(picture) {
   if (picture === current) compare(), detailSoon();
 }
 
+const factsOf = ({ file, facts }) => (facts ? [{ title: "Name", text: file.name, tone: "plain" }, ...facts.facts] : []);
+
 const verdictOf = (picture) => (picture.check ? `${picture.check.facts[0].title} ${picture.check.facts[0].text}` : "");
 
 // Everything that a finished picture has: what the page shows of it must not wait for others at work.
@@ -108,7 +110,7 @@ async function prepare(picture, signal) {
   const { width, height, inspection } = picture.facts;
   picture.size = inspection.orientation >= 5 ? { width: height, height: width } : { width, height };
   picture.reduce = Math.ceil(Math.max(width, height) / BASE_SIDE);
-  if (picture === current) list("facts", picture.facts.facts), settingsShown(), timesSoon();
+  if (picture === current) list("facts", factsOf(picture)), settingsShown(), timesSoon();
   picture.before ??= await view(picture, "decoded", signal);
   show(picture);
   for (let wanted = null; wanted !== look(picture.settings); ) {
@@ -117,6 +119,7 @@ async function prepare(picture, signal) {
     if (picture.afterFor !== wanted) {
       say("Restoring");
       await work(picture, wanted, signal, progress);
+      say("Fetching the result");
       const after = await view(picture, `restored?${wanted}`, signal, wanted);
       release(picture, "after");
       Object.assign(picture, { after, afterFor: wanted, afterStrength: strength });
@@ -516,7 +519,7 @@ function select(picture) {
     dropResidual();
     shownCheck = undefined;
     drawn = null;
-    list("facts", picture.facts?.facts ?? []);
+    list("facts", factsOf(picture));
     settingsShown();
     timesSoon();
   }
@@ -539,6 +542,12 @@ function remove(picture) {
   pump();
 }
 
+// Names of one camera differ at their ends.
+function shortened(name) {
+  const letters = [...name];
+  return letters.length <= 17 ? name : `${letters.slice(0, 6).join("")}…${letters.slice(-9).join("")}`;
+}
+
 function makeItem(picture) {
   const item = (picture.item = document.createElement("li"));
   const pick = document.createElement("button");
@@ -549,9 +558,10 @@ function makeItem(picture) {
   const cross = document.createElement("button");
   pick.type = cross.type = "button";
   pick.className = "pick";
+  pick.title = picture.file.name;
   thumb.className = "thumb";
   name.className = "name";
-  name.textContent = picture.file.name;
+  name.textContent = shortened(picture.file.name);
   state.className = "state";
   bar.setAttribute("aria-hidden", "true");
   pick.append(thumb, name, state);
