@@ -26,7 +26,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
-from unjpeg.heif import is_heif, read_heif
+from unjpeg.heif import can_read_heif, is_heif, read_heif
+from unjpeg.inks import InkCoding
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.othercodecs import comparable_quality
@@ -86,7 +87,8 @@ class Picture:
 
     Attributes:
         name: what to call it in messages.
-        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8: what the network sees.
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8: what the network sees. Or ``(H, W, 4)`` CMYK, where 0 is no
+            ink: see ``unjpeg.inks``.
         alpha: ``(H, W)`` uint8, uint16 at full range, or None; never touched.
         jpeg: the file's own knowledge, or None for a blind restoration.
         sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
@@ -98,6 +100,7 @@ class Picture:
         kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
         comparable_quality: of a lossy WebP or AVIF: the quality of the JPEGs that lost about as much.
         file_bytes: size of the file; None if there is none.
+        inks: how the file of a CMYK picture codes its inks; None of others.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Picture:
     kind: str = "JPEG"
     comparable_quality: int | None = None
     file_bytes: int | None = None
+    inks: InkCoding | None = None
 
     @property
     def is_neutral(self) -> bool:
@@ -123,8 +127,8 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """1 or 3, alpha not counted."""
-        return 1 if self.pixels.ndim == 2 else 3
+        """1, 3 or (CMYK) 4, alpha not counted."""
+        return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]
 
     def with_alpha(self, pixels: Pixels, rows: slice) -> Pixels:
         """Put the alpha channel back beside restored pixels of these rows, at their bit depth."""
@@ -186,6 +190,7 @@ def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> P
             left_alone=XYB_NOTE
             if jpeg.header.colour_space == "RGB" and is_xyb(jpeg.pixels, jpeg.metadata.icc_profile)
             else None,
+            inks=jpeg.header.inks,
         )
     parts = read_png(data, name, limits.metadata_bytes) if is_png(data) else None
     if parts is not None:
@@ -200,7 +205,7 @@ def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> P
         if is_heif(data):
             return _from_heif(data, name, limits)
         what = next((what for start, what in _NO_PICTURES if start.match(data)), "is not a picture")
-        raise BadImageError(f"{name}: {what}; JPEG, PNG, TIFF, WebP, AVIF and BMP are read") from error
+        raise BadImageError(f"{name}: {what}; {list_readable_formats()}") from error
     if parts is None:
         return _from_pillow(image, name, limits, data)
     image.info.update(parts.info)
@@ -241,7 +246,14 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     )
     if saved.sound_rows < height:
         notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)
-    return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes)
+    return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes, inks=saved.inks)
+
+
+def list_readable_formats() -> str:
+    """What is read here, as a part of a sentence."""
+    if can_read_heif():
+        return "JPEG, PNG, TIFF, WebP, AVIF, HEIC and BMP are read"
+    return "JPEG, PNG, TIFF, WebP, AVIF and BMP are read, and HEIC after: pip install 'unjpeg[formats]'"
 
 
 def read_bytes(source: FileSource, max_bytes: int = DEFAULT_LIMITS.file_bytes) -> tuple[bytes, str]:
