@@ -92,7 +92,7 @@ def main(
     """Measure, and print each mean gain over the decode in dB of PSNR: of each ink, and of all four."""
     pictures = [
         separate(np.ascontiguousarray(np.asarray(Image.fromarray(pixels).convert("RGB"))[64:, 64:][:side, :side]))
-        for _, pixels in load_images(originals)[::every]
+        for _, pixels in list(load_images(originals))[::every]
     ]
     cases: dict[str, Callable[[Pixels8, int], bytes]] = {
         "CMYK": encode_cmyk,

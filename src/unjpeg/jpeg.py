@@ -249,11 +249,17 @@ class JpegHeader:
         (v, h), *chroma = self.sampling
         if self.inks == "YCCK" and chroma[-1] == (v, h):
             chroma.pop()  # black is as fine as luma
+        if self.inks == "CMYK" and set(chroma) != {(v, h)}:
+            return self._factors  # no chroma, no name
         names = {(1, 1): "4:4:4", (1, 2): "4:2:2", (2, 2): "4:2:0", (2, 1): "4:4:0", (1, 4): "4:1:1"}
         if len(set(chroma)) == 1 and v % chroma[0][0] == 0 and h % chroma[0][1] == 0:
             ratio = (v // chroma[0][0], h // chroma[0][1])
             if ratio in names:
                 return names[ratio]
+        return self._factors
+
+    @property
+    def _factors(self) -> str:
         return " ".join(f"{across}x{down}" for down, across in self.sampling)
 
 

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import select
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
-from unjpeg.heif import can_read_heif, is_heif, read_heif
+from unjpeg.heif import is_heif, list_readable_formats, read_heif
 from unjpeg.inks import InkCoding
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
@@ -249,13 +250,6 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes, inks=saved.inks)
 
 
-def list_readable_formats() -> str:
-    """What is read here, as a part of a sentence."""
-    if can_read_heif():
-        return "JPEG, PNG, TIFF, WebP, AVIF, HEIC and BMP are read"
-    return "JPEG, PNG, TIFF, WebP, AVIF and BMP are read, and HEIC after: pip install 'unjpeg[formats]'"
-
-
 def read_bytes(source: FileSource, max_bytes: int = DEFAULT_LIMITS.file_bytes) -> tuple[bytes, str]:
     """A file's bytes and its name for messages. ``-`` is standard input.
 
@@ -429,6 +423,11 @@ def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | No
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None and image.mode.startswith("I;16"):
         raise UnsupportedImageError(f"{name}: has 16 bits per sample; give the file itself, or convert it to 8 bits")
+    if image.mode == "CMYK":
+        way_out = "convert it to RGB first"
+        if data is not None:
+            way_out += f": vips icc_transform {shlex.quote(name)} rgb.png srgb"
+        raise UnsupportedImageError(f"{name}: is CMYK and no JPEG file, which alone is restored as inks; {way_out}")
     if mode is None:
         raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")
     if "transparency" in image.info:

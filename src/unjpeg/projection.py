@@ -362,11 +362,26 @@ def measure_consistency(
         rows = pixels[top : top + strip]
         plain = decoded[top : top + strip]
         at_end = ((rows == 0) & (plain < NEAR_END)) | ((rows == maximum) & (plain > 255 - NEAR_END))
-        clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
+        clips = _clips_of_components(at_end, colour_space)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
-        for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            tally.add(_excess(plane, component, tolerance, top, 0), clips, component.scale, top)
+        for tally, plane, component, clip in zip(
+            tallies, _planes(scaled, colour_space), components, clips, strict=True
+        ):
+            tally.add(_excess(plane, component, tolerance, top, 0), clip, component.scale, top)
     return Consistency(tuple(tally.result() for tally in tallies))
+
+
+def _clips_of_components(at_end: NDArray[np.bool_], colour_space: str) -> list[NDArray[np.bool_]]:
+    """For each component which pixels' clipping moves it, ``(H, W)``: that of any colour, but of no other ink.
+
+    Args:
+        at_end: which samples clip, shaped as the pixels.
+    """
+    if colour_space == "CMYK":
+        return [at_end[..., ink] for ink in range(4)]
+    if colour_space == "YCCK":
+        return [*[at_end[..., :3].any(axis=2)] * 3, at_end[..., 3]]
+    return [at_end if at_end.ndim == 2 else at_end.any(axis=2)] * len(_COMPONENT_NAMES[colour_space])
 
 
 def find_outliers(
