@@ -36,7 +36,16 @@ from unjpeg.output import Pixels
 from unjpeg.pngfile import is_png, read_png
 from unjpeg.xyb import is_xyb
 
-__all__ = ["FileSource", "NamedBytes", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
+__all__ = [
+    "FileSource",
+    "NamedBytes",
+    "Picture",
+    "Source",
+    "bits_per_sample",
+    "read_bytes",
+    "read_colours",
+    "read_picture",
+]
 
 T = TypeVar("T", np.uint8, np.uint16)
 
@@ -165,6 +174,14 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     if not data:
         raise BadImageError(f"{name}: is empty")
     return replace(_of_file(data, name, limits, salvage_damaged), file_bytes=len(data))
+
+
+def read_colours(source: FileSource) -> Picture:
+    """As ``read_picture``, for what can do nothing with inks. Raises BadImageError and its children."""
+    picture = read_picture(source)
+    if picture.inks is not None:
+        raise UnsupportedImageError(f"{picture.name}: is CMYK, and only grey and RGB pictures are learned from")
+    return picture
 
 
 def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> Picture:

@@ -378,10 +378,11 @@ def _clips_of_components(at_end: NDArray[np.bool_], colour_space: str) -> list[N
         at_end: which samples clip, shaped as the pixels.
     """
     if colour_space == "CMYK":
-        return [at_end[..., ink] for ink in range(4)]
+        return list(np.moveaxis(at_end, 2, 0))
+    together = at_end if at_end.ndim == 2 else np.any(at_end[..., :3], axis=2, keepdims=True)[..., 0]
     if colour_space == "YCCK":
-        return [*[at_end[..., :3].any(axis=2)] * 3, at_end[..., 3]]
-    return [at_end if at_end.ndim == 2 else at_end.any(axis=2)] * len(_COMPONENT_NAMES[colour_space])
+        return [together, together, together, *np.moveaxis(at_end[..., 3:], 2, 0)]
+    return [together] * len(_COMPONENT_NAMES[colour_space])
 
 
 def find_outliers(

@@ -703,7 +703,7 @@ def test_cmyk_is_shown_as_rgb_and_comes_back_as_a_tiff(client: TestClient, tiny_
     assert "CMYK, for printing." in json.dumps(opening["facts"])
     address = f"/api/pictures/{opening['key']}"
     assert client.get(f"{address}/file").content == expected
-    restored = unjpeg.restore(data, model=tiny_model).pixels
+    restored = unjpeg.restore(data, model=tiny_model).pixels.astype(np.uint8)
     for view, inks in (("decoded", decoded(data)), ("restored", restored)):
         np.testing.assert_array_equal(decoded(client.get(f"{address}/{view}").content), show_inks(inks, None))
     assert decoded(client.get(f"{address}/residual").content).shape == (48, 72, 3)
