@@ -26,9 +26,7 @@ from typer.testing import CliRunner
 import unjpeg
 from exif_blocks import exif_block
 from jpegs import claiming, decoded, encoded, frame_header, opened, picture, saved, with_segment
-from studies.inks import encode_cmyk, separate
 from unjpeg.errors import BadImageError, BusyError, PictureGoneError, TimeLimitError, TooLargeError
-from unjpeg.inks import show_inks
 from unjpeg.jpeg import Limits as PictureLimits
 from unjpeg.layers import EarlierJpeg
 from unjpeg.picture import read_picture
@@ -686,27 +684,3 @@ def test_what_is_left_of_a_damaged_file_is_offered(client: TestClient, tiny_mode
     said = client.get(f"/api/pictures/{opened_anyway['key']}/check").json()["facts"]
     assert any(fact["title"] == "Note" and "rows are missing" in fact["text"] for fact in said)
     assert not any(fact["title"] == "Saved twice" for fact in said)
-
-
-# Inks
-
-
-def test_cmyk_is_shown_as_rgb_and_comes_back_as_a_tiff(client: TestClient, tiny_model: Path) -> None:
-    data = encode_cmyk(separate(picture(48, 72)), 40)
-    expected = expected_file(data, tiny_model, {}, format="tiff")
-    response = client.post("/api/restore", content=data)
-    assert response.content == expected
-    assert response.headers["content-type"] == "image/tiff"
-    assert 'filename="restored.tif"' in response.headers["content-disposition"]
-    opening = client.post("/api/pictures", content=data).json()
-    assert opening["inspection"]["colour_space"] == "CMYK"
-    assert "CMYK, for printing." in json.dumps(opening["facts"])
-    address = f"/api/pictures/{opening['key']}"
-    assert client.get(f"{address}/file").content == expected
-    restored = unjpeg.restore(data, model=tiny_model).pixels.astype(np.uint8)
-    for view, inks in (("decoded", decoded(data)), ("restored", restored)):
-        np.testing.assert_array_equal(decoded(client.get(f"{address}/{view}").content), show_inks(inks, None))
-    assert decoded(client.get(f"{address}/residual").content).shape == (48, 72, 3)
-    assert client.get(f"{address}/check").json()["consistent"]
-    status, kind = error_of(client.get(f"{address}/file?format=webp"))
-    assert (status, kind) == (422, "OutputError")
