@@ -411,7 +411,7 @@ def bad_inputs() -> dict[str, bytes]:
         "huge.jpg": claiming(JPEG, width=65535, height=65535),
         "twelve bits.jpg": bytes(twelve_bits),
         "lossless.jpg": bytes(lossless),
-        "cmyk.jpg": saved(Image.new("CMYK", (8, 8))),
+        "cmyk.tif": saved(Image.new("CMYK", (8, 8)), "TIFF"),
         "cut picture.png": PNG[:-100],
     }
 

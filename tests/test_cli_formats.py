@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -69,15 +68,6 @@ def test_an_album_of_heics(folder: Path, restore: Any) -> None:
     put("in/b.jpg")
     restore("in", "-o", "out", "--strength", "0")
     np.testing.assert_array_equal(decoded(Path("out/a.png").read_bytes())[..., 0], luma)
-
-
-def test_a_cmyk_jpeg_is_refused_with_the_command_that_converts_it(folder: Path, restore: Any) -> None:
-    stream = io.BytesIO()
-    Image.new("CMYK", (16, 16)).save(stream, "JPEG")
-    put("a.jpg", stream.getvalue())
-    line = only_line(restore("a.jpg", code=1).stderr)
-    assert line.startswith("unjpeg: a.jpg: is a CMYK JPEG; ")
-    assert "vips icc_transform a.jpg" in line
 
 
 @pytest.mark.parametrize(

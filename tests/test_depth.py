@@ -250,8 +250,8 @@ def test_the_page_gives_the_library_s_file(format: str, lively_restorer: Restore
     room = Darkroom(lively_restorer, limits=Limits(), held_bytes=2**24, held_seconds=900)
     facts = room.open(data, "a")
     assert [fact for fact in facts["facts"] if "16 bits" in fact["text"]]
-    made, report = room.restore(data, Options(), FileKind(format))
-    saved, note = room.save("a", Options(), FileKind(format))
+    made, _, report = room.restore(data, Options(), FileKind(format))
+    saved, _, note = room.save("a", Options(), FileKind(format))
     assert note is None
     by_page = [Image.open(io.BytesIO(file)) for file in (made, saved)]
     for image in by_page:

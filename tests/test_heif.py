@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,18 @@ def test_upright_says_so_and_moves_no_byte() -> None:
         assert Metadata(exif=exif).upright().exif == exif_block(order, orientation=1)
     assert Metadata(exif=b"damaged").upright() == Metadata(exif=b"damaged")
     assert Metadata().upright() == Metadata()
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (True, "JPEG, PNG, TIFF, WebP, AVIF, HEIC and BMP are read"),
+        (False, "JPEG, PNG, TIFF, WebP, AVIF and BMP are read, and HEIC after: pip install 'unjpeg[formats]'"),
+    ],
+)
+def test_the_list_of_formats_names_heic_where_it_is_read(
+    there: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heif, "can_read_heif", lambda: there)
+    with pytest.raises(BadImageError, match=re.escape(f"image: is not a picture; {words}") + "$"):
+        read_picture(b"hello")

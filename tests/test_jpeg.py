@@ -307,12 +307,6 @@ def with_frame(code: int = 0xC0, *, precision: int = 8) -> bytes:
     return bytes(changed)
 
 
-def ycck() -> bytes:
-    """Pillow writes CMYK: the same components under Adobe's other number."""
-    data = saved(Image.new("CMYK", (16, 16), (10, 20, 30, 40)))
-    return with_segment(without_segments(data, 0xEE), 0xEE, ADOBE_RGB[:-1] + b"\2")
-
-
 @pytest.mark.parametrize(
     ("data", "error", "words"),
     [
@@ -326,8 +320,6 @@ def ycck() -> bytes:
         (with_frame(0xC5), UnsupportedImageError, "hierarchical"),
         (with_frame(0xC9), UnsupportedImageError, "arithmetic"),
         (with_frame(0xCA), UnsupportedImageError, "arithmetic"),
-        (saved(Image.new("CMYK", (16, 16))), UnsupportedImageError, "CMYK"),
-        (ycck(), UnsupportedImageError, "YCCK"),
         (BASE[:3], BadImageError, "no frame header"),
         (BASE[: frame_header(BASE)], BadImageError, "no frame header"),
         (BASE[: frame_header(BASE) + 8], BadImageError, "cut short"),

@@ -252,12 +252,12 @@ REFUSED = {
     "paper.jpg": (b"%PDF-1.7\n", "is a PDF document"),
     "clip.jpg": (b"\0\0\0\x18ftypisom" + bytes(64), "is a video"),
     "album.zip": (b"PK\x03\x04" + bytes(64), "is an archive"),
-    "notes.jpg": (b"hello", "is not a picture; JPEG, PNG,"),
+    "notes.jpg": (b"hello", "AVIF and BMP are read, and HEIC after: pip install 'unjpeg[formats]'"),
     "cut.jpg": (JPEG[:-80], "--salvage restores "),
     "huge.jpg": (claiming(JPEG, width=65535, height=65535), "; --max-pixels 4294836225 lets it in"),
-    "cmyk image.jpg": (
-        saved(Image.fromarray(picture(16, 16)).convert("CMYK"), "JPEG"),
-        "vips icc_transform 'cmyk image.jpg' rgb.png srgb",
+    "cmyk.tif": (
+        saved(Image.fromarray(picture(16, 16)).convert("CMYK"), "TIFF"),
+        "vips icc_transform cmyk.tif rgb.png srgb",
     ),
 }
 

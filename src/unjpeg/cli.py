@@ -1168,11 +1168,13 @@ def _describe(inspection: Inspection) -> str:
     if inspection.read_quality is not None:
         title = "quality" if inspection.stated_quality is None else ""
         lines.append(f"  {title:12s} {inspection.read_quality} by its pixels")
-    for number, sentence in enumerate(inspection.in_words or ("nothing that its pixels show",)):
+    unknown = "not looked at: it is CMYK" if inspection.components == 4 else "nothing that its pixels show"
+    for number, sentence in enumerate(inspection.in_words or (unknown,)):
         lines.append(f"  {'before that' if number == 0 else '':12s} {sentence}")
     lines.append(f"  metadata     {', '.join(carried) or 'none'}")
     for number, table in enumerate(inspection.tables):
         title = "luma table" if number == 0 else "chroma table"
+        title = "table" if inspection.colour_space == "CMYK" else title
         rows = [" ".join(f"{value:3d}" for value in row) for row in table]
         lines.append(f"  {title:12s} {rows[0]}")
         lines += [f"               {row}" for row in rows[1:]]

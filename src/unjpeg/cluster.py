@@ -163,7 +163,7 @@ def plan(inputs: Sequence[str], output: str, format: str) -> ClusterPlan:
     sources = {_Location.of(source).key for source, _ in found}
     taken: dict[str, str] = {}
     todo = []
-    names = output_names([relative for _, relative in found], FORMATS[format].suffix)
+    names = output_names([relative for _, relative in found], [FORMATS[format].suffix] * len(found))
     for (source, _), name in zip(found, map(str, names), strict=True):
         target = str(folder / name)
         key = (folder / name).key

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
 from unjpeg.metadata import Metadata
 
-__all__ = ["HEIF_SUFFIXES", "HeifImage", "can_read_heif", "is_heif", "read_heif"]
+__all__ = ["HEIF_SUFFIXES", "HeifImage", "can_read_heif", "is_heif", "list_readable_formats", "read_heif"]
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 
@@ -47,6 +47,13 @@ def is_heif(data: bytes) -> bool:
 def can_read_heif() -> bool:
     """Whether the extra is installed."""
     return importlib.util.find_spec("pi_heif") is not None
+
+
+def list_readable_formats() -> str:
+    """What is read here, as a part of a sentence."""
+    if can_read_heif():
+        return "JPEG, PNG, TIFF, WebP, AVIF, HEIC and BMP are read"
+    return "JPEG, PNG, TIFF, WebP, AVIF and BMP are read, and HEIC after: pip install 'unjpeg[formats]'"
 
 
 def read_heif(data: bytes, name: str, max_pixels: int) -> HeifImage:

@@ -172,10 +172,10 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     """What compressed a picture before its last file.
 
     Args:
-        pixels: ``(H, W)`` or ``(H, W, 3)``.
+        pixels: ``(H, W)`` or ``(H, W, 3)``. Of inks, ``(H, W, 4)``, nothing is said: conversion hides what they were.
         jpeg: the last file, if it was a JPEG: ``pixels`` are its own. It counts as no part of its history.
     """
-    if min(pixels.shape[:2]) < MIN_SIDE:
+    if min(pixels.shape[:2]) < MIN_SIDE or pixels.shape[2:] == (4,):
         return History("undecided")
     if jpeg is not None and jpeg.header.colour_space == "RGB":
         return History("undecided")

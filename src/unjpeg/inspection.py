@@ -36,15 +36,16 @@ class Inspection:
 
     Attributes:
         kind: "JPEG", "PNG", ...
-        colour_space: "grey", "YCbCr" or "RGB".
-        components: 1 or 3.
+        colour_space: "grey", "YCbCr", "RGB", or of CMYK files "CMYK" or "YCCK".
+        components: 1, 3 or 4.
         subsampling: "4:2:0" and the like; "grey" for one component.
         tables: the distinct quantisation tables in use, luma first, 8x8 in natural order.
         stated_quality: quality factor of the nearest standard tables.
         table_distance: mean absolute logarithm of the ratio to them; 0 for standard tables.
         read_quality: the quality that the pixels look like to the network, or None if not asked for.
         looks_compressed_twice: deprecated, of JPEGs: whether ``earlier`` holds something; None if no network was asked.
-        history: what happened before this file: "compressed", "clean" or "undecided".
+        history: what happened before this file: "compressed", "clean" or "undecided"; of CMYK, where it is not looked
+            at, undecided.
         earlier: the JPEGs that the picture, or parts of it, were before.
         in_words: the same, a sentence each.
     """
@@ -211,7 +212,7 @@ def verify(
         raise TypeError(f"cannot check against a {type(original).__name__}: give the JPEG's path, bytes or a stream")
     data, name = read_bytes(original, limits.file_bytes)
     jpeg = JpegImage.decode(data, name, limits)
-    pixels, restored_name = _pixels_of(restored, limits)
+    pixels, restored_name = _pixels_of(restored, limits, are_inks=jpeg.header.inks is not None)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{restored_name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
     if pixels.ndim == 3 and jpeg.pixels.ndim == 2 and (pixels == pixels[..., :1]).all():
@@ -232,14 +233,19 @@ def _is_file(source: object) -> bool:
 
 
 def _pixels_of(
-    restored: FileSource | Restored | Image.Image | NDArray[np.uint8] | NDArray[np.uint16], limits: Limits
+    restored: FileSource | Restored | Image.Image | NDArray[np.uint8] | NDArray[np.uint16],
+    limits: Limits,
+    *,
+    are_inks: bool,
 ) -> tuple[Pixels, str]:
-    """Pixels without alpha, and what to call them."""
+    """Pixels without alpha, and what to call them. Inks if such are wanted, or if nothing else is there."""
     if isinstance(restored, Restored):
-        return _without_alpha(restored.pixels), "restored"
+        return restored.pixels if restored.is_cmyk else _without_alpha(restored.pixels), "restored"
     if isinstance(restored, np.ndarray):
-        return _without_alpha(restored), "array"
+        return restored if are_inks else _without_alpha(restored), "array"
     if isinstance(restored, Image.Image):
+        if restored.mode == "CMYK":
+            return np.asarray(restored), "image"
         if restored.mode.startswith("I;16"):
             return np.asarray(restored).astype(np.uint16), "image"
         picture = read_picture(restored, limits=limits)
@@ -257,7 +263,7 @@ def _without_alpha(pixels: Pixels) -> Pixels:
 
 
 def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
-    """Pixels without alpha, ``(H, W)`` or ``(H, W, 3)``; Pillow would cut 16-bit RGB down to 8."""
+    """Pixels without alpha, ``(H, W)``, ``(H, W, 3)`` or (CMYK) ``(H, W, 4)``; Pillow would cut 16 bits down to 8."""
     data, name = read_bytes(source, limits.file_bytes)
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
@@ -269,8 +275,8 @@ def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.
             raise TooLargeError(
                 f"{name}: has {image.width}x{image.height} pixels, more than the limit of {limits.pixels:,}"
             )
-        if image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16"):
-            raise BadImageError(f"{name}: is neither grey nor RGB ({image.interpretation}); it cannot be checked")
+        if image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16", "cmyk"):
+            raise BadImageError(f"{name}: is not grey, RGB or CMYK ({image.interpretation}); it cannot be checked")
         if image.get_n_pages() > 1:
             raise BadImageError(f"{name}: is an animation or has several pages; give one picture")
         bands = image.bands - image.hasalpha()

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import re
-import shlex
 import struct
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import JpegImagePlugin
 
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
+from unjpeg.inks import INK_CODINGS, InkCoding, InkGroup, group_inks, invert
 from unjpeg.metadata import Metadata
 from unjpeg.segments import (
     ADOBE,
@@ -153,8 +153,8 @@ class JpegHeader:
 
         Raises:
             BadImageError: no JPEG, or its header is damaged.
-            UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, CMYK or YCCK, or with chroma in
-                fractional ratios or finer than luma.
+            UnsupportedImageError: 12-bit, lossless, hierarchical, arithmetic-coded, or with chroma in fractional ratios
+                or finer than luma.
             TooLargeError: more pixels than the limit.
         """
         is_jfif, adobe_transform, frame, progressive, height = False, None, b"", False, 0
@@ -207,12 +207,10 @@ class JpegHeader:
         sampling = tuple((spec[1] & 15, spec[1] >> 4) for spec in specs)
         if not all(1 <= factor <= 4 for pair in sampling for factor in pair):
             raise BadImageError(f"{name}: is a damaged JPEG (impossible sampling factors)")
-        if count == 4:
-            kind = "YCCK" if adobe_transform == 2 else "CMYK"
-            way_out = f"convert it to RGB first, for instance: vips icc_transform {shlex.quote(name)} rgb.png srgb"
-            raise UnsupportedImageError(f"{name}: is a {kind} JPEG; {way_out}")
-        if count not in (1, 3):
-            raise UnsupportedImageError(f"{name}: has {count} components; only grey and colour JPEGs can be restored")
+        if count not in (1, 3, 4):
+            raise UnsupportedImageError(
+                f"{name}: has {count} components; only grey, colour and CMYK JPEGs can be restored"
+            )
         header = cls(width, height, sampling, _colour_space(specs, is_jfif, adobe_transform), progressive)
         if sampling[0] != header.finest_sampling:
             raise UnsupportedImageError(
@@ -226,9 +224,22 @@ class JpegHeader:
         return header
 
     @property
+    def inks(self) -> InkCoding | None:
+        """How a CMYK file codes its inks; None of others."""
+        return next((coding for coding in INK_CODINGS if coding == self.colour_space), None)
+
+    @property
     def finest_sampling(self) -> tuple[int, int]:
         """The largest (vertical, horizontal) factors: of a component that has them one sample covers one pixel."""
         return max(v for v, _ in self.sampling), max(h for _, h in self.sampling)
+
+    @property
+    def has_named_sampling(self) -> bool:
+        """Whether the pixels' decoder has a name for it."""
+        luma, *chroma = self.sampling
+        if self.inks and chroma.pop() != luma:
+            return False
+        return not chroma or (luma in _NAMED_SAMPLINGS and set(chroma) == {(1, 1)})
 
     @property
     def subsampling(self) -> str:
@@ -236,11 +247,19 @@ class JpegHeader:
         if len(self.sampling) == 1:
             return "grey"
         (v, h), *chroma = self.sampling
+        if self.inks == "YCCK" and chroma[-1] == (v, h):
+            chroma.pop()  # black is as fine as luma
+        if self.inks == "CMYK" and set(chroma) != {(v, h)}:
+            return self._factors  # no chroma, no name
         names = {(1, 1): "4:4:4", (1, 2): "4:2:2", (2, 2): "4:2:0", (2, 1): "4:4:0", (1, 4): "4:1:1"}
         if len(set(chroma)) == 1 and v % chroma[0][0] == 0 and h % chroma[0][1] == 0:
             ratio = (v // chroma[0][0], h // chroma[0][1])
             if ratio in names:
                 return names[ratio]
+        return self._factors
+
+    @property
+    def _factors(self) -> str:
         return " ".join(f"{across}x{down}" for down, across in self.sampling)
 
 
@@ -329,7 +348,8 @@ class JpegImage:
     """A decoded JPEG with everything that the file says.
 
     Attributes:
-        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8, as libjpeg-turbo decodes them; never rotated.
+        pixels: ``(H, W)`` grey, ``(H, W, 3)`` RGB or ``(H, W, 4)`` CMYK (0 is no ink), uint8, as libjpeg-turbo decodes
+            them; never rotated.
         components: one per colour component.
         tables: the distinct quantisation tables in use, in component order.
         trailing_bytes: behind the picture's end: a video, further pictures, anything.
@@ -348,12 +368,14 @@ class JpegImage:
     def quality(self) -> QualityEstimate:
         """Quality that the tables state."""
         # An RGB file has no chroma, and libjpeg gives all its components the luma table.
-        chroma = self.components[1].table_88 if self.header.colour_space == "YCbCr" else None
+        chroma = self.components[1].table_88 if self.header.colour_space in ("YCbCr", "YCCK") else None
         return QualityEstimate.of_tables(self.components[0].table_88, chroma)
 
     @property
     def is_neutral(self) -> bool:
         """Whether a file of colour has none: all its chroma is exactly 0, or its three channels are one."""
+        if self.header.inks:
+            return False
         first, *others = self.components
         if self.header.colour_space == "YCbCr":
             return not any(component.coefficients_VU88.any() for component in others)
@@ -366,17 +388,19 @@ class JpegImage:
     @property
     def stated(self) -> NDArray[np.float32]:
         """See ``stated_features``: of tables as coarse as what was sent."""
-        if self.header.colour_space == "YCbCr":
-            luma, chroma = self.components[:2]
-            return stated_features(luma.sent_table_88, chroma.sent_table_88, chroma.scale)
-        if self.header.colour_space == "grey":
-            return stated_features(self.components[0].sent_table_88, None)
-        return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
+        return _stated(self.components, self.header.colour_space)
 
     @property
     def compression(self) -> Compression:
         """The file's own."""
         return Compression(self.components, self.header.colour_space, self.quality.value, self.stated)
+
+    def compression_of(self, group: InkGroup) -> Compression:
+        """What the file knows of some of its inks, which it codes as a grey or a colour JPEG does."""
+        components = self.components[group.components]
+        chroma = components[1].table_88 if len(components) == 3 else None
+        quality = QualityEstimate.of_tables(components[0].table_88, chroma)
+        return Compression(components, group.colour_space, quality.value, _stated(components, group.colour_space))
 
     @classmethod
     def decode(cls, data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> JpegImage:
@@ -428,11 +452,13 @@ class Salvaged:
     Attributes:
         pixels: as ``JpegImage``; what is missing is plain grey, or coarse in a progressive file.
         sound_rows: rows from the top down to the last that holds anything.
+        inks: as ``JpegHeader.inks``.
     """
 
     pixels: NDArray[np.uint8]
     sound_rows: int
     metadata: Metadata
+    inks: InkCoding | None = None
 
 
 def salvage(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> Salvaged:
@@ -448,17 +474,40 @@ def salvage(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -
         pixels = _decode(plain.data, header, strict=False)
     except ValueError as error:
         raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged ({error})") from error
-    missing = (pixels == _UNDECODED).all(axis=tuple(range(1, pixels.ndim)))
+    missing = (_as_coded(pixels, header) == _UNDECODED).all(axis=tuple(range(1, pixels.ndim)))
     sound = np.flatnonzero(~missing)
     if not len(sound):
         raise BadImageError(f"{name}: is a damaged JPEG of which nothing can be salvaged (no block of it decodes)")
-    return Salvaged(pixels, int(sound[-1]) + 1, _read_metadata(data, segments, header, name)[0])
+    metadata, _ = _read_metadata(data, segments, header, name)
+    return Salvaged(pixels, int(sound[-1]) + 1, metadata, header.inks)
+
+
+def _as_coded(pixels: NDArray[np.uint8], header: JpegHeader) -> NDArray[np.uint8]:
+    """Pixels with inks the way round that the file has them."""
+    if header.inks is None:
+        return pixels
+    taken = [group.take(pixels) for group in group_inks(header.inks)]
+    return np.dstack(taken)
+
+
+def _stated(components: Sequence[Component], colour_space: str) -> NDArray[np.float32]:
+    if colour_space == "YCbCr":
+        luma, chroma = components[:2]
+        return stated_features(luma.sent_table_88, chroma.sent_table_88, chroma.scale)
+    if colour_space == "grey":
+        return stated_features(components[0].sent_table_88, None)
+    return np.zeros(STATED_FEATURES, np.float32)  # RGB: too rare to learn from
 
 
 def _colour_space(specs: list[bytes], is_jfif: bool, adobe_transform: int | None) -> str:
-    """As libjpeg decides it: JFIF means YCbCr, then Adobe's marker counts, then the components' names."""
+    """As libjpeg decides it: JFIF means YCbCr, then Adobe's marker counts, then the components' names.
+
+    Of four components Adobe's marker alone.
+    """
     if len(specs) == 1:
         return "grey"
+    if len(specs) == 4:
+        return "CMYK" if adobe_transform in (None, 0) else "YCCK"
     if is_jfif:
         return "YCbCr"
     if adobe_transform is not None:
@@ -522,14 +571,15 @@ def _try(plain: PlainCopy, header: JpegHeader) -> tuple[NDArray[np.uint8] | None
 def _decode(data: bytes, header: JpegHeader, *, strict: bool = True) -> NDArray[np.uint8]:
     """Pixels. Raises ValueError with the decoder's first complaint, or if not ``strict`` where nothing decodes."""
     pixels: NDArray[np.uint8]
-    space = "GRAY" if header.colour_space == "grey" else "RGB"
-    luma, *chroma = header.sampling
-    if chroma and (luma not in _NAMED_SAMPLINGS or set(chroma) != {(1, 1)}):
+    space = "GRAY" if header.colour_space == "grey" else "CMYK" if header.inks else "RGB"
+    if not header.has_named_sampling:
         pixels = _decode_any_sampling(data, strict=strict)
         if strict:
             _check_last_blocks(data, header, pixels)
         return pixels
     pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=strict)
+    if header.inks:
+        return invert(pixels)
     return pixels[..., 0] if space == "GRAY" else pixels
 
 
@@ -565,7 +615,8 @@ def _check_last_blocks(data: bytes, header: JpegHeader, pixels: NDArray[np.uint8
     if not all(decodes_alike(0, more) for more in (bytes(16), b"\x5a" * 16)):
         raise ValueError("Corrupt JPEG data: premature end of data segment")
     unread, needed = 0, MAX_STRAY_BYTES + 1
-    while needed < end - start - 14 and decodes_alike(needed):  # a file as it should be ends it here
+    coded_bytes = end - start - 2 - int.from_bytes(data[start + 2 : start + 4])
+    while needed < coded_bytes and decodes_alike(needed):  # a file as it should be ends it here
         unread, needed = needed, 2 * needed
     if not unread:
         return
@@ -599,7 +650,7 @@ def _read_coefficients(data: bytes, header: JpegHeader, name: str) -> list[NDArr
             if jpeglib.version.get() != _LIBJPEG:
                 jpeglib.version.set(_LIBJPEG)
             read = jpeglib.read_dct(path)
-            return [read.Y, read.Cb, read.Cr][: len(header.sampling)]
+            return [read.Y, read.Cb, read.Cr, read.K][: len(header.sampling)]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise BadImageError(f"{name}: its coefficients cannot be read ({error})") from error
 

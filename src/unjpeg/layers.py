@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from unjpeg.dct import BLOCK
 from unjpeg.history import Earlier, History, Region, read_history
+from unjpeg.inks import InkCoding, InkGroup, group_inks
 from unjpeg.jpeg import Compression
 from unjpeg.output import Pixels
 from unjpeg.picture import Picture
@@ -49,6 +50,7 @@ class Layer:
         seen_quality: the quality that the network is to see in it, where a later compression hides it or another codec
             leaves other traces; None: what it
             reads from the pixels.
+        inks: which channels of a CMYK picture it is, as the file codes them; None: all channels of another one.
     """
 
     pixels: NDArray[np.uint8]
@@ -59,6 +61,7 @@ class Layer:
     deep: NDArray[np.uint16] | None = None
     is_neutral: bool = False
     seen_quality: int | None = None
+    inks: InkGroup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,8 @@ def lay_out(
         insist: restore also what was never compressed.
         history: the picture's, where it has been read already.
     """
+    if picture.inks is not None:
+        return Layout(tuple(_ink_layers(picture, picture.inks)))
     pixels = picture.pixels[: picture.sound_rows]
     whole = Layer(
         pixels,
@@ -159,6 +164,20 @@ def lay_out(
     if picture.jpeg is not None and not covered:
         layers.insert(0, whole)
     return Layout(tuple(layers), history)
+
+
+def _ink_layers(picture: Picture, coding: InkCoding) -> Iterator[Layer]:
+    """One for each plane, or for the three that are coded as colour, the busiest plane first.
+
+    Inks that are the same everywhere, mostly none at all, are left out: there is nothing to restore.
+    """
+    inks = picture.pixels[: picture.sound_rows]
+    groups = [(group, group.take(inks)) for group in group_inks(coding)]
+    if coding == "CMYK":
+        groups.sort(key=lambda pair: -float(np.var(pair[1], dtype=np.float32)))
+    for number, (group, pixels) in enumerate(groups):
+        if number == 0 or pixels.min() != pixels.max():
+            yield Layer(pixels, picture.jpeg.compression_of(group) if picture.jpeg else None, inks=group)
 
 
 def _layer_of(picture: Picture, region: Region) -> Layer:
@@ -196,7 +215,7 @@ def merge_strips(
     """The picture's rows from top to bottom, every layer's finished pixels over what lies below it.
 
     Args:
-        decoded: the picture, ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16.
+        decoded: the picture, ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``, uint8 or uint16.
         layers: each with its pixels, strips of consecutive rows at that bit depth.
         rows: of a strip, at most.
         bit_depth: 8 or 16.
@@ -218,6 +237,9 @@ def merge_strips(
             left, right = max(0, layer.left), min(width, layer.left + layer.pixels.shape[1])
             taken = taken[:, left - layer.left : right - layer.left]
             place = strip[first - top : last - top, left:right]
+            if layer.inks is not None:
+                place = place[..., layer.inks.channels]
+                taken = ~taken if layer.inks.is_inverted else taken
             if layer.fits_VU is None:
                 place[...] = taken
             else:

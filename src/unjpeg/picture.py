@@ -11,6 +11,7 @@ import io
 import os
 import re
 import select
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from unjpeg.depth import bits_per_sample, colour_code_of, rounded, sample_bits, unrounded
 from unjpeg.errors import BadImageError, TooLargeError, UnsupportedImageError
-from unjpeg.heif import is_heif, read_heif
+from unjpeg.heif import is_heif, list_readable_formats, read_heif
+from unjpeg.inks import InkCoding
 from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg, salvage
 from unjpeg.metadata import Metadata
 from unjpeg.othercodecs import comparable_quality
@@ -34,7 +36,16 @@ from unjpeg.output import Pixels
 from unjpeg.pngfile import is_png, read_png
 from unjpeg.xyb import is_xyb
 
-__all__ = ["FileSource", "NamedBytes", "Picture", "Source", "bits_per_sample", "read_bytes", "read_picture"]
+__all__ = [
+    "FileSource",
+    "NamedBytes",
+    "Picture",
+    "Source",
+    "bits_per_sample",
+    "read_bytes",
+    "read_colours",
+    "read_picture",
+]
 
 T = TypeVar("T", np.uint8, np.uint16)
 
@@ -86,7 +97,8 @@ class Picture:
 
     Attributes:
         name: what to call it in messages.
-        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8: what the network sees.
+        pixels: ``(H, W)`` grey or ``(H, W, 3)`` RGB, uint8: what the network sees. Or ``(H, W, 4)`` CMYK, where 0 is no
+            ink: see ``unjpeg.inks``.
         alpha: ``(H, W)`` uint8, uint16 at full range, or None; never touched.
         jpeg: the file's own knowledge, or None for a blind restoration.
         sound_rows: rows from the top that hold anything, if the rest of a salvaged file is missing; else None.
@@ -98,6 +110,7 @@ class Picture:
         kind: of file: "JPEG", "PNG", ...; "array" or "image" if there is none.
         comparable_quality: of a lossy WebP or AVIF: the quality of the JPEGs that lost about as much.
         file_bytes: size of the file; None if there is none.
+        inks: how the file of a CMYK picture codes its inks; None of others.
     """
 
     name: str
@@ -113,6 +126,7 @@ class Picture:
     kind: str = "JPEG"
     comparable_quality: int | None = None
     file_bytes: int | None = None
+    inks: InkCoding | None = None
 
     @property
     def is_neutral(self) -> bool:
@@ -123,8 +137,8 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """1 or 3, alpha not counted."""
-        return 1 if self.pixels.ndim == 2 else 3
+        """1, 3 or (CMYK) 4, alpha not counted."""
+        return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]
 
     def with_alpha(self, pixels: Pixels, rows: slice) -> Pixels:
         """Put the alpha channel back beside restored pixels of these rows, at their bit depth."""
@@ -162,6 +176,14 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
     return replace(_of_file(data, name, limits, salvage_damaged), file_bytes=len(data))
 
 
+def read_colours(source: FileSource) -> Picture:
+    """As ``read_picture``, for what can do nothing with inks. Raises BadImageError and its children."""
+    picture = read_picture(source)
+    if picture.inks is not None:
+        raise UnsupportedImageError(f"{picture.name}: is CMYK, and only grey and RGB pictures are learned from")
+    return picture
+
+
 def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> Picture:
     if is_jpeg(data):
         try:
@@ -186,6 +208,7 @@ def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> P
             left_alone=XYB_NOTE
             if jpeg.header.colour_space == "RGB" and is_xyb(jpeg.pixels, jpeg.metadata.icc_profile)
             else None,
+            inks=jpeg.header.inks,
         )
     parts = read_png(data, name, limits.metadata_bytes) if is_png(data) else None
     if parts is not None:
@@ -200,7 +223,7 @@ def _of_file(data: bytes, name: str, limits: Limits, salvage_damaged: bool) -> P
         if is_heif(data):
             return _from_heif(data, name, limits)
         what = next((what for start, what in _NO_PICTURES if start.match(data)), "is not a picture")
-        raise BadImageError(f"{name}: {what}; JPEG, PNG, TIFF, WebP, AVIF and BMP are read") from error
+        raise BadImageError(f"{name}: {what}; {list_readable_formats()}") from error
     if parts is None:
         return _from_pillow(image, name, limits, data)
     image.info.update(parts.info)
@@ -241,7 +264,7 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     )
     if saved.sound_rows < height:
         notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)
-    return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes)
+    return Picture(name, saved.pixels, None, saved.metadata, None, saved.sound_rows, notes, inks=saved.inks)
 
 
 def read_bytes(source: FileSource, max_bytes: int = DEFAULT_LIMITS.file_bytes) -> tuple[bytes, str]:
@@ -417,6 +440,11 @@ def _from_pillow(image: Image.Image, name: str, limits: Limits, data: bytes | No
     mode = _PLAIN_MODES.get(image.mode)
     if mode is None and image.mode.startswith("I;16"):
         raise UnsupportedImageError(f"{name}: has 16 bits per sample; give the file itself, or convert it to 8 bits")
+    if image.mode == "CMYK":
+        way_out = "convert it to RGB first"
+        if data is not None:
+            way_out += f": vips icc_transform {shlex.quote(name)} rgb.png srgb"
+        raise UnsupportedImageError(f"{name}: is CMYK and no JPEG file, which alone is restored as inks; {way_out}")
     if mode is None:
         raise UnsupportedImageError(f"{name}: has pixels of kind {image.mode!r}; convert it to 8-bit grey or RGB first")
     if "transparency" in image.info:

@@ -349,12 +349,12 @@ def measure_consistency(
     The tolerance of each coefficient is what rounding the picture's samples to integers can have moved it.
 
     Args:
-        pixels: ``(H, W)`` or ``(H, W, 3)``, of the file's size.
+        pixels: ``(H, W)``, ``(H, W, 3)`` or, of a CMYK file, ``(H, W, 4)``, of the file's size.
         decoded: the file's own pixels, of the same shape. Clipping excuses a block only where these come near the same
             end of the range: else any picture with enough black or white in it would pass.
     """
     maximum = np.iinfo(pixels.dtype).max
-    names = {1: ("Y",), 3: ("R", "G", "B") if colour_space == "RGB" else ("Y", "Cb", "Cr")}[len(components)]
+    names = _COMPONENT_NAMES[colour_space]
     tolerance = ROUNDING_BOUND_88 * np.float32(255 / maximum) + np.float32(1e-2)  # and this code's own float32
     strip = row_alignment(components) * 64
     tallies = [_Tally(name) for name in names]
@@ -362,11 +362,27 @@ def measure_consistency(
         rows = pixels[top : top + strip]
         plain = decoded[top : top + strip]
         at_end = ((rows == 0) & (plain < NEAR_END)) | ((rows == maximum) & (plain > 255 - NEAR_END))
-        clips = at_end if at_end.ndim == 2 else at_end.any(axis=2)
+        clips = _clips_of_components(at_end, colour_space)
         scaled = rows.astype(np.float32) * np.float32(255 / maximum)
-        for tally, plane, component in zip(tallies, _planes(scaled, colour_space), components, strict=True):
-            tally.add(_excess(plane, component, tolerance, top, 0), clips, component.scale, top)
+        for tally, plane, component, clip in zip(
+            tallies, _planes(scaled, colour_space), components, clips, strict=True
+        ):
+            tally.add(_excess(plane, component, tolerance, top, 0), clip, component.scale, top)
     return Consistency(tuple(tally.result() for tally in tallies))
+
+
+def _clips_of_components(at_end: NDArray[np.bool_], colour_space: str) -> list[NDArray[np.bool_]]:
+    """For each component which pixels' clipping moves it, ``(H, W)``: that of any colour, but of no other ink.
+
+    Args:
+        at_end: which samples clip, shaped as the pixels.
+    """
+    if colour_space == "CMYK":
+        return list(np.moveaxis(at_end, 2, 0))
+    together = at_end if at_end.ndim == 2 else np.any(at_end[..., :3], axis=2, keepdims=True)[..., 0]
+    if colour_space == "YCCK":
+        return [together, together, together, *np.moveaxis(at_end[..., 3:], 2, 0)]
+    return [together] * len(_COMPONENT_NAMES[colour_space])
 
 
 def find_outliers(
@@ -411,6 +427,15 @@ def _excess(
     return steps
 
 
+_COMPONENT_NAMES = {
+    "grey": ("Y",),
+    "YCbCr": ("Y", "Cb", "Cr"),
+    "RGB": ("R", "G", "B"),
+    "CMYK": ("C", "M", "Y", "K"),
+    "YCCK": ("Y", "Cb", "Cr", "K"),
+}
+
+
 class _Tally:
     def __init__(self, name: str) -> None:
         self._name = name
@@ -450,11 +475,15 @@ class _Tally:
 
 
 def _planes(pixels: NDArray[np.float32], colour_space: str) -> list[NDArray[np.float32]]:
-    """Component planes around zero, as JPEG transforms them: fresh arrays."""
+    """Component planes around zero, as JPEG transforms them: fresh arrays. Of CMYK, too, which ``_pixels`` lacks."""
     if pixels.ndim == 2:
         return [pixels - np.float32(128)]
     if colour_space == "RGB":
         return [pixels[..., i] - np.float32(128) for i in range(3)]
+    if colour_space == "CMYK":  # coded the other way round: see ``unjpeg.inks``
+        return [np.float32(127) - pixels[..., i] for i in range(4)]
+    if colour_space == "YCCK":
+        return [*_planes(pixels[..., :3], "YCbCr"), np.float32(127) - pixels[..., 3]]
     ycc = ycc_from_rgb(pixels)
     return [ycc[..., 0] - np.float32(128), np.ascontiguousarray(ycc[..., 1]), np.ascontiguousarray(ycc[..., 2])]
 

@@ -40,7 +40,7 @@ from unjpeg.machine import allowed_cores
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model, to_network
-from unjpeg.output import FORMATS, Pixels, Rows, format_of, profile_fits, write_image
+from unjpeg.output import FORMATS, Pixels, Rows, default_format, format_of, profile_fits, write_image
 from unjpeg.output.tag import add_tag
 from unjpeg.parallel import map_ahead
 from unjpeg.picture import Picture, Source, read_picture
@@ -72,6 +72,8 @@ MERGED_ROWS = 256
 """Rows of the result handed on at once."""
 
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
+
+INK_NOTE = "its four inks are restored plane by plane; whether it was a JPEG before is not looked at"
 
 TTA_NOTE = "tta (--tta) is going away: the model best gives nearly the same for half the work"
 
@@ -196,16 +198,18 @@ class Restored:
 
     Attributes:
         pixels: ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)``, uint8 or uint16 at full range; RGB in this
-            order, alpha last.
+            order, alpha last. If ``is_cmyk``, ``(H, W, 4)`` are cyan, magenta, yellow and black; 0 is no ink.
         metadata: as the source had it.
         report: what was done.
         may_round: nobody asked for 16 bits, the source has them: what holds 8 only is written rounded.
+        is_cmyk: whether the pixels are inks, as those of a CMYK JPEG.
     """
 
     pixels: Pixels
     metadata: Metadata
     report: Report
     may_round: bool = False
+    is_cmyk: bool = False
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """``np.asarray(restored)``: the pixels themselves."""
@@ -219,7 +223,7 @@ class Restored:
         """
         if self.pixels.dtype == np.uint16 and self.pixels.ndim == 3:
             raise ValueError("Pillow has no 16-bit colour; restore with bit_depth=8, or take the pixels")
-        image = Image.fromarray(self.pixels)
+        image = Image.fromarray(self.pixels, mode="CMYK") if self.is_cmyk else Image.fromarray(self.pixels)
         facts = self.metadata.with_size(image.width, image.height).without_thumbnail()
         carried = {
             "exif": facts.exif,
@@ -246,7 +250,8 @@ class Restored:
 
         Args:
             target: a path or a binary stream.
-            format: "png", "jpeg", "webp", "tiff" or "avif"; by default what the path's suffix says, PNG for a stream.
+            format: "png", "jpeg", "webp", "tiff" or "avif"; by default what the path's suffix says, PNG for a stream,
+                and TIFF for a stream of CMYK, which is for TIFF and JPEG alone.
             quality: of JPEG (95 if not given), AVIF (90) and WebP (lossless if not given), 1..100.
             overwrite: replace an existing file.
             strip: leave out all metadata, and turn the pixels the way that the orientation tag says.
@@ -261,7 +266,7 @@ class Restored:
             OutputError: it cannot be written there, or not in that format, or not within that size.
         """
         return _save(
-            Rows.of(self.pixels),
+            Rows.of(self.pixels, is_cmyk=self.is_cmyk),
             self.metadata,
             self.report,
             target,
@@ -299,24 +304,27 @@ class Restoration:
     Attributes:
         metadata: as the source has it.
         report: what is done.
+        is_cmyk: as ``Restored.is_cmyk``.
     """
 
     metadata: Metadata
     report: Report
+    is_cmyk: bool
 
     def __init__(self, picture: Picture, rows: Rows, report: Report, may_round: bool = False) -> None:
         self.metadata, self.report = picture.metadata, report
         self._rows: Rows | None = rows
         self._channels, self._may_round = rows.channels, may_round
+        self.is_cmyk = rows.is_cmyk
 
     @property
     def channels(self) -> int:
-        """1 to 4, alpha counted."""
+        """1 to 4, alpha counted; 4 also of CMYK."""
         return self._channels
 
     def finish(self) -> Restored:
         """The whole picture."""
-        return Restored(self._taken().whole(), self.metadata, self.report, self._may_round)
+        return Restored(self._taken().whole(), self.metadata, self.report, self._may_round, self.is_cmyk)
 
     def save(
         self,
@@ -380,7 +388,7 @@ def _save(
         target = Path(target)
     format = options.format
     if format is None:
-        format = format_of(target) if isinstance(target, Path) else "png"
+        format = format_of(target) if isinstance(target, Path) else default_format(rows.is_cmyk)
     if format is None:
         raise OutputError(f"{target}: name a format, or a file that ends in .png, .jpg, .webp, .tiff or .avif")
     max_bytes = options.output_size
@@ -389,12 +397,12 @@ def _save(
         if max_bytes is None:
             raise OutputError(f"{target}: the input has no size, for it was no file; give bytes")
     if may_round and rows.dtype == np.uint16 and format in FORMATS and 16 not in FORMATS[format].bit_depths:
-        rows = Rows(rows.shape, _DTYPES[8], (rounded(some) for some in rows.strips), rows.threads)
+        rows = replace(rows, dtype=_DTYPES[8], strips=(rounded(some) for some in rows.strips))
     if options.strip:
         if metadata.orientation != 1:
-            rows = Rows.of(turn_upright(rows.whole(), metadata.orientation))
+            rows = Rows.of(turn_upright(rows.whole(), metadata.orientation), is_cmyk=rows.is_cmyk)
         metadata = Metadata()
-    if not profile_fits(metadata, format, rows.channels):
+    if not profile_fits(metadata, format, rows.channels, is_cmyk=rows.is_cmyk):
         metadata = replace(metadata, icc_profile=None)
     height, width = rows.shape[:2]
     metadata = metadata.with_size(width, height).without_thumbnail()
@@ -702,8 +710,8 @@ class Restorer:
 
         A picture that comes without its file counts as a file of the quality that its pixels show.
         """
-        compression = picture.jpeg.compression if picture.jpeg else None
-        return self._guide_pixels(picture.pixels[: picture.sound_rows], compression)
+        lowest = lay_out(picture, look_back=False).layers[0]
+        return self._guide_pixels(lowest.pixels, lowest.compression)
 
     def _guide_pixels(self, pixels: NDArray[np.uint8], compression: Compression | None) -> Guidance:
         most = self.model_file.description.guide_windows
@@ -752,7 +760,8 @@ class Restorer:
         )
         strips = self._finished_strips(picture, layout, tiles, options, progress)
         threads = self._threads or allowed_cores()
-        return Restoration(picture, Rows(shape, _DTYPES[bit_depth], strips, threads), report, may_round)
+        rows = Rows(shape, _DTYPES[bit_depth], strips, threads, is_cmyk=picture.inks is not None)
+        return Restoration(picture, rows, report, may_round)
 
     def _notes(self, picture: Picture, layout: Layout, options: Options) -> tuple[str, ...]:
         notes: list[str] = []
@@ -770,6 +779,8 @@ class Restorer:
                 notes.append("true to the earlier file, not to the last one, which came after the damage")
         if picture.left_alone:
             notes.append(picture.left_alone)
+        if picture.inks is not None and layout.layers and options.consistency != "strict":
+            notes.append(INK_NOTE)
         if picture.deep is not None and options.bit_depth == 8:
             notes.append(f"has {picture.bits} bits per sample, and the result 8: PNG and TIFF can have 16")
         if options.tta and layout.layers:

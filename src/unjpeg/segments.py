@@ -7,16 +7,18 @@ of is damage.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unjpeg.errors import BadImageError, UnsupportedImageError
+from unjpeg.inks import INK_CODINGS
 
 __all__ = [
     "ADOBE",
@@ -33,6 +35,7 @@ __all__ = [
     "PlainCopy",
     "ScanFacts",
     "Segment",
+    "count_components",
     "is_jpeg",
     "is_metadata",
     "join_profile",
@@ -66,7 +69,14 @@ MAX_STRAY_BYTES = 4
 """Cameras leave a few bytes, or a run of one value, where a marker must be; what is longer damaged data leave over."""
 
 _JFIF_SEGMENT = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
-_RGB_SEGMENT = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+_ADOBE_SEGMENT = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+_OPENINGS = {
+    "YCbCr": _JFIF_SEGMENT,
+    "RGB": _ADOBE_SEGMENT + b"\0",
+    "CMYK": _ADOBE_SEGMENT + b"\0",
+    "YCCK": _ADOBE_SEGMENT + b"\2",
+}
+"""What tells decoders a colour space."""
 
 _ZIGZAG: NDArray[np.int64] = np.array(
     [8 * v + u for v, u in sorted(np.ndindex(8, 8), key=lambda at: (sum(at), at[sum(at) % 2 == 0]))]
@@ -90,6 +100,22 @@ def is_jpeg(data: bytes) -> bool:
 def is_metadata(code: int) -> bool:
     """Whether a segment is an application's or a comment."""
     return 0xE0 <= code <= 0xEF or code == _COMMENT
+
+
+def count_components(file: BinaryIO) -> int | None:
+    """What a JPEG's frame header says, found by skipping what lies before it; None where it is not to be found so."""
+    if file.read(2) != START_OF_IMAGE:
+        return None
+    for _ in range(MAX_SEGMENTS):
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] == START_OF_SCAN:
+            return None
+        code, size = head[1], int.from_bytes(head[2:])
+        if code in _FRAMES:
+            frame = file.read(6)
+            return frame[5] if len(frame) == 6 else None
+        file.seek(max(size - 2, 0), os.SEEK_CUR)
+    return None
 
 
 def walk(data: bytes, name: str) -> Iterator[Segment]:
@@ -165,7 +191,7 @@ def read_scan_facts(data: bytes, segments: Sequence[Segment], name: str) -> Scan
     scans, sequential = 0, False
     try:
         for code, start, end in segments:
-            body = data[start + 4 : end] if code != START_OF_SCAN else data[start + 4 : start + 14]
+            body = data[start + 4 : end] if code != START_OF_SCAN else data[start + 4 : start + 16]
             if code == _TABLES:
                 slots |= _tables_in(body)
             elif code in _FRAMES:
@@ -234,7 +260,7 @@ class PlainCopy:
         Args:
             colour_space, height: as ``JpegHeader`` has them; the copy states both as decoders expect it.
         """
-        kept = [START_OF_IMAGE, {"YCbCr": _JFIF_SEGMENT, "RGB": _RGB_SEGMENT}.get(colour_space, b"")]
+        kept = [START_OF_IMAGE, _OPENINGS.get(colour_space, b"")]
         sequential = odd_fields = False
         for code, start, end in segments:
             part = data[start:end]
@@ -249,7 +275,7 @@ class PlainCopy:
                 part = part[:fields] + b"\0\x3f\0" + part[fields + 3 :]
             kept.append(part)
         added_end = not segments or segments[-1].code != END_OF_IMAGE
-        notes = list(_odd_metadata(data, segments))
+        notes = list(_odd_metadata(data, segments, colour_space))
         if odd_fields:
             notes.append("its scans state a selection of coefficients, which sequential ones do not have: ignored")
         if added_end:
@@ -284,15 +310,19 @@ def _with_restarts_in_order(scan: bytes) -> bytes:
     return _RESTART.sub(lambda _: bytes((0xFF, 0xD0 + next(numbers) % 8)), scan)
 
 
-def _odd_metadata(data: bytes, segments: Sequence[Segment]) -> Iterator[str]:
+def _odd_metadata(data: bytes, segments: Sequence[Segment], colour_space: str) -> Iterator[str]:
     """Notes on segments that decoders know no meaning of."""
     for code, start, end in segments:
         body = data[start + 4 : min(end, start + 20)]
         if code == APP0 and body[:5] == b"JFIF\0" and len(body) >= 14 and body[5] != 1:
             yield f"states an unknown version of JFIF ({body[5]}.{body[6]:02}): read as any other"
-        if code == APP14 and body[:5] == ADOBE and len(body) >= 12 and body[11] > 1:
-            odd = "the colour transform of four-component files" if body[11] == 2 else "an unknown colour transform"
-            yield f"states {odd} ({body[11]}): read as YCbCr"
+        if code == APP14 and body[:5] == ADOBE and len(body) >= 12:
+            usual, others = ((0, 2), 1) if colour_space in INK_CODINGS else ((0, 1), 2)
+            if body[11] not in usual:
+                count = "three" if others == 1 else "four"
+                kind = f"the colour transform of {count}-component files"
+                odd = kind if body[11] == others else "an unknown colour transform"
+                yield f"states {odd} ({body[11]}): read as {colour_space}"
 
 
 def join_profile(data: bytes, segments: Sequence[Segment]) -> tuple[bytes | None, str | None]:

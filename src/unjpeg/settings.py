@@ -146,7 +146,7 @@ class Settings:
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report
-        lost = list_without_place(work.metadata, format, work.channels)
+        lost = list_without_place(work.metadata, format, work.channels, is_cmyk=work.is_cmyk)
         if not lost:
             return report
         return replace(report, notes=(*report.notes, f"{format} has no place for {' and '.join(lost)}: lost"))

@@ -40,7 +40,7 @@ from unjpeg.files import put_json
 from unjpeg.modelfile import SELF_ENSEMBLES, ModelFile
 from unjpeg.models import Backbone, DiscriminatorConfig, SplitDagn
 from unjpeg.models.exported import load_exported
-from unjpeg.picture import Picture, read_picture
+from unjpeg.picture import Picture, read_colours
 from unjpeg.restorer import Restorer
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint
@@ -170,7 +170,7 @@ class TargetPictures:
         left_out = []
         for file in files:
             try:
-                picture = read_picture(file)
+                picture = read_colours(file)
                 pixels = picture.pixels
                 if min(pixels.shape[:2]) < patch:
                     raise BadImageError(f"{file}: is smaller than {patch} pixels")

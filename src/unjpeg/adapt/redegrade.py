@@ -40,7 +40,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.models import Dagn, GuidanceTensors
 from unjpeg.models.exported import load_exported
 from unjpeg.othercodecs import comparable_quality
-from unjpeg.picture import NamedBytes, read_bytes, read_picture
+from unjpeg.picture import NamedBytes, read_bytes, read_colours
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings, require_at_least
@@ -99,7 +99,7 @@ class Recompression:
     @classmethod
     def of(cls, data: bytes, name: str) -> Recompression | None:
         """Of a file's bytes; None if it is no lossy JPEG, WebP or AVIF. Raises BadImageError if it is damaged."""
-        picture = read_picture(NamedBytes(data, name))
+        picture = read_colours(NamedBytes(data, name))
         if picture.jpeg is not None:
             return cls._of_jpeg(picture.jpeg)
         seen = comparable_quality(data)
@@ -508,7 +508,7 @@ def _halve(target: Path, folder: Path, least: int) -> Path:
     for number, file in enumerate(ImageFolder(target).files()):
         half = folder / f"{number:05d}-{file.name}.png"
         try:
-            pixels = read_picture(file).pixels
+            pixels = read_colours(file).pixels
         except BadImageError:
             continue  # has been said
         height, width = pixels.shape[:2]

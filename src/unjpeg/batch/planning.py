@@ -13,7 +13,8 @@ from typing import TypeVar
 from unjpeg.errors import BadImageError, ExistsError, OutputError, UnjpegError
 from unjpeg.files import fold_case, ignores_case, is_same_file
 from unjpeg.heif import HEIF_SUFFIXES, can_read_heif
-from unjpeg.output import FORMATS, format_of
+from unjpeg.output import FORMATS, default_format, format_of
+from unjpeg.segments import count_components
 
 __all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "Job", "Plan", "output_names", "picture_suffixes", "plan"]
 
@@ -25,6 +26,8 @@ NO_PICTURE, HIDDEN = "no picture by its name", "hidden"
 EARLIER_RESULT, LINKED_FOLDER = "an earlier result", "a link to a folder"
 LEFT_OUT = (NO_PICTURE, HIDDEN, EARLIER_RESULT, LINKED_FOLDER)
 """Why something in a folder is no input. What is named itself is tried, whatever it is."""
+
+CMYK_NOTE = "a TIFF, since it is CMYK, which PNG cannot hold"
 
 JOURNAL = ".unjpeg-journal.jsonl"
 """One line per finished picture, in the folder that a batch is mirrored to."""
@@ -40,6 +43,7 @@ class Job:
         format: of the result, a name in ``output.FORMATS``.
         root: the output folder of the batch, or None if the results go beside their inputs.
         interrupted: what is in the target's place was left there by a batch that was cut off, and may be replaced.
+        note: why the format is not the usual one, if it is not.
     """
 
     source: str
@@ -47,6 +51,7 @@ class Job:
     format: str
     root: Path | None = None
     interrupted: bool = False
+    note: str | None = None
 
     def check(self, overwrite: bool) -> None:
         """Fail before the work, not after it. Raises OutputError."""
@@ -86,7 +91,8 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     Args:
         inputs: files, folders, or ``-``.
         output: a file, a folder, ``-``, or None for beside each input.
-        format: a name in ``output.FORMATS``; None goes by the output's suffix, else PNG.
+        format: a name in ``output.FORMATS``; None goes by the output's suffix, else PNG, or TIFF for what a look into
+            the file finds to be CMYK.
         recursive: folders below folders, too.
 
     Raises:
@@ -145,18 +151,19 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     if output is not None and not _is_dir(output) and (os.path.exists(output) or format_of(Path(output)) is not None):
         raise ValueError(f"{output}: is a file's name, but several pictures or a folder need a folder")
 
-    chosen = format or "png"
+    formats = [format or default_format(_is_cmyk(source)) for source, _ in sources]
     root = None if output is None else Path(output)
     if root is None:
-        ending, bases = f".restored{FORMATS[chosen].suffix}", [Path(source).with_name(r.name) for source, r in sources]
+        bases, before = [Path(source).with_name(relative.name) for source, relative in sources], ".restored"
     else:
-        ending, bases = FORMATS[chosen].suffix, [root / relative for _, relative in sources]
+        bases, before = [root / relative for _, relative in sources], ""
+    endings = [before + FORMATS[chosen].suffix for chosen in formats]
     jobs: list[Job] = []
     case: dict[str, bool] = {}
     originals = {_same_file_key(Path(source), case) for source, _ in sources if source != "-"}
     identities = {_identity(Path(source)) for source, _ in sources if source != "-"} - {None}
     taken: dict[str, str] = {}
-    for (source, _), target in zip(sources, output_names(bases, ending), strict=True):
+    for (source, _), chosen, target in zip(sources, formats, output_names(bases, endings), strict=True):
         key = _same_file_key(target, case)
         is_input = key in originals or _identity(target) in identities
         if is_input or key in taken:
@@ -165,7 +172,8 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
             failures.append((source, OutputError(problem)))
             continue
         taken[key] = source
-        jobs.append(Job(source, target, chosen, root))
+        note = CMYK_NOTE if format is None and chosen == default_format(True) else None
+        jobs.append(Job(source, target, chosen, root, note=note))
     return Plan(tuple(jobs), tuple(failures), tuple(left_out))
 
 
@@ -177,14 +185,29 @@ def picture_suffixes() -> frozenset[str]:
     return _SUFFIXES | HEIF_SUFFIXES if can_read_heif() else _SUFFIXES
 
 
-def output_names(pictures: Sequence[P], ending: str) -> list[P]:
-    """What the results are called: photo.png of photo.jpg; photo.jpg.png and photo.tif.png where there are both."""
-    plain = [path.with_suffix(ending) for path in pictures]
+def output_names(pictures: Sequence[P], endings: Sequence[str]) -> list[P]:
+    """What the results are called: photo.png of photo.jpg; photo.jpg.png and photo.tif.png where there are both.
+
+    Args:
+        endings: of each result.
+    """
+    plain = [path.with_suffix(ending) for path, ending in zip(pictures, endings, strict=True)]
     different = Counter(name for name, _ in set(zip(plain, pictures, strict=True)))
     return [
         name if different[name] == 1 else path.with_name(path.name + ending)
-        for name, path in zip(plain, pictures, strict=True)
+        for name, path, ending in zip(plain, pictures, endings, strict=True)
     ]
+
+
+def _is_cmyk(source: str) -> bool:
+    """Whether a file's header says so. What cannot be told here is found out when it is read."""
+    try:
+        if source == "-" or not os.path.isfile(source):  # a pipe gives its bytes once
+            return False
+        with open(source, "rb") as file:
+            return count_components(file) == 4
+    except (OSError, ValueError):
+        return False
 
 
 def _same_file_key(path: Path, case: dict[str, bool]) -> str:

@@ -230,7 +230,7 @@ class _Worker:
             times = os.stat(job.source)
             os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._journal.finish(job)
-        return report
+        return report if job.note is None else replace(report, notes=(job.note, *report.notes))
 
 
 def _make_folder(folder: Path) -> None:

@@ -65,7 +65,20 @@ PROGRAMS = {
 """Programs that take artifacts out of JPEGs, or decode them better, by the name that tables give them."""
 
 RESTORING = (
-    *("av1", "cleanness", "dct", "depth", "finishing", "heif", "isobmff", "history", "jpeg", "layers", "machine"),
+    *(
+        "av1",
+        "cleanness",
+        "dct",
+        "depth",
+        "finishing",
+        "heif",
+        "isobmff",
+        "history",
+        "inks",
+        "jpeg",
+        "layers",
+        "machine",
+    ),
     *("modelfile", "network", "othercodecs", "parallel", "picture", "pngfile", "precision", "projection"),
     *("recovery", "restorer", "runtimes", "runtimes.graph", "runtimes.openvino", "runtimes.rewrite"),
     *("segments", "tables", "tiling", "upsampling", "vp8", "xyb"),

@@ -26,8 +26,22 @@ from unjpeg.metadata import ExifBlock, Metadata
 from unjpeg.output import avif, jpeg, png, tiff, webp
 from unjpeg.output.rows import Pixels, Rows
 
-__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "list_without_place", "profile_fits", "write_image"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Pixels",
+    "Rows",
+    "default_format",
+    "format_of",
+    "list_without_place",
+    "profile_fits",
+    "write_image",
+]
 
+
+CMYK_WAY_OUT = (
+    "choose tiff (-o photo.tif) or jpeg; a TIFF becomes RGB with: vips icc_transform photo.tif photo.png srgb"
+)
 
 _DESCRIPTION = 270
 _NAMES_SHOWN = 5
@@ -41,6 +55,7 @@ class Format:
         suffixes: in lower case with the dot, the one for new files first.
         bit_depths: bits per channel.
         alpha: whether it has transparency.
+        cmyk: whether its pixels may be inks.
         max_side: the largest width and height in pixels.
     """
 
@@ -48,6 +63,7 @@ class Format:
     bit_depths: tuple[int, ...]
     alpha: bool
     max_side: int
+    cmyk: bool = False
 
     @property
     def suffix(self) -> str:
@@ -58,9 +74,9 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "png": Format((".png",), (8, 16), alpha=True, max_side=2**31 - 1),
     # The format could say 65535, libjpeg stops at 65500.
-    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500),
+    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500, cmyk=True),
     "webp": Format((".webp",), (8,), alpha=True, max_side=16383),
-    "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1),
+    "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1, cmyk=True),
     "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1),
 }
 
@@ -73,17 +89,25 @@ _ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] 
 }
 
 
+def default_format(is_cmyk: bool) -> str:
+    """Of new files, where nobody names one: the lossless one that all programs read."""
+    return "tiff" if is_cmyk else "png"
+
+
 def format_of(path: Path) -> str | None:
     """The name in `FORMATS` that the path's suffix stands for, in any case; None if it stands for none."""
     suffix = path.suffix.lower()
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
 
 
-def list_without_place(metadata: Metadata, format: str, channels: int | None = None) -> tuple[str, ...]:
+def list_without_place(
+    metadata: Metadata, format: str, channels: int | None = None, *, is_cmyk: bool = False
+) -> tuple[str, ...]:
     """What the format cannot carry of it, in words. The resolution, which WebP has in its EXIF alone, is not said.
 
     Args:
         channels: 1 to 4, alpha counted: of the pixels, which a colour profile must fit. None leaves that out.
+        is_cmyk: whether four channels are inks.
     """
     lost = []
     count = len(metadata.comments)
@@ -96,8 +120,8 @@ def list_without_place(metadata: Metadata, format: str, channels: int | None = N
             lost.append("its EXIF, which is damaged,")
     if format == "tiff" and described and metadata.comments:
         lost.append(f"{comments} beside a description")
-    if channels is not None and not profile_fits(metadata, format, channels):
-        pixels = "grey" if channels < 3 else "RGB"
+    if channels is not None and not profile_fits(metadata, format, channels, is_cmyk=is_cmyk):
+        pixels = "CMYK" if is_cmyk else "grey" if channels < 3 else "RGB"
         lost.append(f"a colour profile that is not for {pixels} pixels")
     if format in ("webp", "avif"):
         carried = {"IPTC and other Photoshop data": metadata.photoshop, comments: metadata.comments}
@@ -130,8 +154,10 @@ def _name_of(number: int, content: bytes) -> bytes:
     return name if len(name) >= 2 and name.isascii() and name.decode().isprintable() else f"APP{number}".encode()
 
 
-def profile_fits(metadata: Metadata, format: str, channels: int) -> bool:
+def profile_fits(metadata: Metadata, format: str, channels: int, *, is_cmyk: bool = False) -> bool:
     """Whether the colour profile, if any, is for such pixels. Readers refuse other files, or show them wrong."""
+    if is_cmyk:
+        return metadata.profile_channels is None
     if channels < 3 and format == "webp":  # it has no grey of its own: the pixels are both
         return True
     return metadata.profile_channels in (None, 1 if channels < 3 else 3)
@@ -222,7 +248,9 @@ def _check(name: str, rows: Rows, format: str, quality: int | None) -> None:
     holds, depth, side = FORMATS[format], rows.dtype.itemsize * 8, max(shape[:2])
     if depth not in holds.bit_depths:
         raise OutputError(f"{name}: {format} holds no {depth}-bit pixels; choose 8 bits, or png or tiff")
-    if rows.channels in (2, 4) and not holds.alpha:
+    if rows.is_cmyk and not holds.cmyk:
+        raise OutputError(f"{name}: {format} holds no CMYK; {CMYK_WAY_OUT}")
+    if rows.has_alpha and not holds.alpha:
         raise OutputError(
             f"{name}: {format} holds no transparency; choose png, webp, tiff or avif, or drop the alpha channel"
         )

@@ -41,7 +41,7 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
     segments, level = _segments(metadata), _QUALITY if quality is None else quality
 
     def encode_band(pixels: Pixels) -> bytearray:
-        return _Coder(pixels, metadata).encode(level, "4:4:4")
+        return _Coder(pixels, metadata, is_cmyk=rows.is_cmyk).encode(level, "4:4:4")
 
     height, width = rows.shape[:2]
     band_rows = max(1, _BAND_PIXELS // (width * _BLOCK)) * _BLOCK
@@ -76,10 +76,11 @@ def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: Bin
         ValueError: even at quality 1 it would be larger.
     """
     pixels, segments = rows.whole(), _segments(metadata)
-    coder = _Coder(pixels, metadata)
+    coder = _Coder(pixels, metadata, is_cmyk=rows.is_cmyk)
+    samplings = _SAMPLINGS if rows.channels == 3 else _SAMPLINGS[:1]  # of inks none is coarser than the others
     found: list[tuple[float, int, str, bytearray]] = []
     smallest = 0
-    for sampling in _SAMPLINGS if rows.channels > 1 else _SAMPLINGS[:1]:
+    for sampling in samplings:
         fits, too_high, data = 0, (100 if quality is None else quality) + 1, bytearray()
         while too_high - fits > 1:
             tried = (fits + too_high) // 2
@@ -96,15 +97,16 @@ def encode_within(rows: Rows, metadata: Metadata, quality: int | None, file: Bin
     _, chosen, sampling, data = min(found)
     _write(data, segments, file)
     file.write(_END)
-    kind = f", {sampling}" if rows.channels > 1 else ""
+    kind = f", {sampling}" if len(samplings) > 1 else ""
     return f"quality {chosen}{kind}: {len(data) + len(segments):,} bytes, of at most {max_bytes:,}"
 
 
 class _Coder:
     """Encodes the same pixels again and again: without metadata, but for the JFIF segment."""
 
-    def __init__(self, pixels: Pixels, metadata: Metadata) -> None:
-        self._image, self._aspect = Image.fromarray(pixels), metadata.aspect
+    def __init__(self, pixels: Pixels, metadata: Metadata, *, is_cmyk: bool = False) -> None:
+        self._image = Image.fromarray(pixels, mode="CMYK") if is_cmyk else Image.fromarray(pixels)
+        self._aspect, self._is_cmyk = metadata.aspect, is_cmyk
         self._dpi = metadata.resolution_below(2**16) or (0, 0)  # 0: not stated
 
     def encode(self, quality: int, sampling: str, *, compact: bool = False) -> bytearray:
@@ -113,6 +115,11 @@ class _Coder:
         more = {"optimize": True, "progressive": True} if compact else {}
         self._image.save(buffer, "JPEG", quality=quality, subsampling=sampling, dpi=self._dpi, **more)
         data = bytearray(buffer.getbuffer())
+        if self._is_cmyk:
+            # Adobe's marker says what the four are. Only JFIF's, which Pillow leaves out there, has the resolution.
+            down, across = (round(value) for value in self._dpi)
+            unit, *density = (1, down, across) if down else (0, 1, 1)
+            data[2:2] = struct.pack(">2H5s3B2H2B", 0xFFE0, 16, b"JFIF\0", 1, 1, unit, *density, 0, 0)
         if self._aspect and self._dpi == (0, 0):
             data[_DENSITY : _DENSITY + 5] = struct.pack(">BHH", 0, *self._aspect)
         return data

@@ -21,21 +21,27 @@ class Rows:
 
     Attributes:
         shape: ``(H, W)`` grey, ``(H, W, 2)`` grey and alpha, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGB and alpha (not
-            premultiplied).
+            premultiplied) or, if ``is_cmyk``, inks.
         dtype: uint8 or uint16, full range.
         strips: consecutive rows, each of the picture's width and dtype.
         threads: that may encode them; all cores unless somebody says otherwise.
+        is_cmyk: whether four channels are cyan, magenta, yellow and black, 0 for no ink.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
     strips: Iterable[Pixels]
     threads: int = field(default_factory=allowed_cores)
+    is_cmyk: bool = False
 
     @classmethod
-    def of(cls, pixels: Pixels) -> Rows:
+    def of(cls, pixels: Pixels, *, is_cmyk: bool = False) -> Rows:
         """A whole picture."""
-        return cls(pixels.shape, pixels.dtype, (pixels,))
+        return cls(pixels.shape, pixels.dtype, (pixels,), is_cmyk=is_cmyk)
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.channels in (2, 4) and not self.is_cmyk
 
     @property
     def channels(self) -> int:

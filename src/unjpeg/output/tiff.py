@@ -56,7 +56,8 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
         257: longs(height),
         258: shorts(*[bits] * channels),
         259: shorts(8),  # compression: deflate
-        262: shorts(1 if channels < 3 else 2),  # photometric interpretation: grey (0 is black) or RGB
+        # Photometric interpretation: inks (CMYK unless said), grey (0 is black) or RGB.
+        262: shorts(5 if rows.is_cmyk else 1 if channels < 3 else 2),
         277: shorts(channels),
         278: longs(strip_rows),
         284: shorts(1),  # channels interleaved
@@ -65,7 +66,7 @@ def encode(rows: Rows, metadata: Metadata, quality: int | None, file: BinaryIO) 
         273: longs(*offsets),
         279: longs(*counts),
     }
-    if channels in (2, 4):
+    if rows.has_alpha:
         values[338] = shorts(2)  # extra sample: alpha, not premultiplied
     if metadata.icc_profile:
         values[34675] = (7, len(metadata.icc_profile), metadata.icc_profile)

@@ -150,7 +150,9 @@ def _bits(value: str) -> int:
 class FileQuery(LookQuery):
     """How to restore, and into what file."""
 
-    format: Literal["png", "jpeg", "webp", "tiff", "avif"] = "png"
+    format: Literal["png", "jpeg", "webp", "tiff", "avif"] | None = Field(
+        None, description="PNG if none is named, and TIFF of CMYK, which only TIFF and JPEG hold."
+    )
     bit_depth: Annotated[Literal[8, 16] | None, BeforeValidator(_bits)] = Field(
         None, description="16 for PNG and TIFF only, where it is the default for files of more than 8 bits."
     )
@@ -164,10 +166,10 @@ class FileQuery(LookQuery):
         return replace(super().options(), bit_depth=self.bit_depth)
 
     def kind(self) -> FileKind:
-        if self.bit_depth is not None and self.bit_depth not in FORMATS[self.format].bit_depths:
+        if self.bit_depth is not None and self.format and self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
         if self.output_size is not None and self.format != "jpeg":
-            raise OutputError(f"a size can be asked of jpeg only, not of {self.format}")
+            raise OutputError(f"a size can be asked of jpeg only, not of {self.format or 'png'}")
         return FileKind(self.format, self.output_quality, self.output_size, self.tag)
 
 
@@ -458,8 +460,10 @@ def create_app(
         """A file in, the restored file out. The report is in the header `unjpeg-report`, as JSON."""
         kind = query.kind()
         with the_team().admitted():
-            data, report = await on_upload(request, darkroom.restore_once, query.options(), kind, chosen(query)[1])
-        return _file_response(data, kind.format, {"unjpeg-report": json.dumps(report)})
+            data, format, report = await on_upload(
+                request, darkroom.restore_once, query.options(), kind, chosen(query)[1]
+            )
+        return _file_response(data, format, {"unjpeg-report": json.dumps(report)})
 
     @app.post("/api/inspect", tags=["one request"], openapi_extra=_UPLOAD)
     async def inspect(request: Request) -> dict[str, Any]:
@@ -535,8 +539,8 @@ def create_app(
         """
         kind = query.kind()
         arguments = (query.options(), kind, chosen(query)[1])
-        data, note = await on_held(request, key, darkroom.save_picture, *arguments)
-        return _file_response(data, kind.format, {"unjpeg-note": json.dumps(note)} if note else None)
+        data, format, note = await on_held(request, key, darkroom.save_picture, *arguments)
+        return _file_response(data, format, {"unjpeg-note": json.dumps(note)} if note else None)
 
     @app.delete("/api/pictures/{key}", tags=["held pictures"], status_code=204)
     async def close_picture(request: Request, key: Key) -> None:

@@ -21,10 +21,11 @@ from PIL import Image
 
 from unjpeg.errors import PictureGoneError
 from unjpeg.history import History, read_history
+from unjpeg.inks import show_inks
 from unjpeg.inspection import inspect_picture
 from unjpeg.jpeg import Limits
 from unjpeg.modelfile import ModelFile
-from unjpeg.output import list_without_place
+from unjpeg.output import default_format, list_without_place, profile_fits
 from unjpeg.picture import NamedBytes, Picture, read_picture
 from unjpeg.precision import SCORED_HEIGHT, SCORED_WIDTH, Choice
 from unjpeg.projection import measure_consistency
@@ -69,12 +70,16 @@ _SHOWN_PNG_LEVEL = 1
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What file to make: as ``Restored.save`` takes it."""
+    """What file to make: as ``Restored.save`` takes it. Without a format PNG, or TIFF of CMYK."""
 
-    format: str = "png"
+    format: str | None = None
     output_quality: int | None = None
     output_size: int | Literal["input"] | None = None
     tag: bool = False
+
+    def format_for(self, is_cmyk: bool) -> str:
+        """What is made of such a picture."""
+        return self.format or default_format(is_cmyk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +235,14 @@ class Darkroom:
         """
         held = self._take(key)
         metadata = held.picture.metadata
-        fits = metadata.profile_channels in (None, held.picture.channels)
+        are_inks = held.picture.inks is not None
+        fits = not are_inks and profile_fits(metadata, "png", held.picture.channels)
         profile = metadata.icc_profile if fits else None
         orientation = metadata.orientation
 
         def framed(pixels: NDArray[Any]) -> NDArray[Any]:
-            return frame.cut(turn_upright(pixels, orientation))
+            cut = frame.cut(turn_upright(pixels, orientation))
+            return show_inks(cut, metadata.icc_profile) if are_inks else cut
 
         if view == "decoded":
             pixels = framed(held.picture.with_alpha(held.picture.pixels, slice(None)))
@@ -268,35 +275,43 @@ class Darkroom:
             "facts": _plain(check_in_words(restored.report, consistency)),
         }
 
-    def save(self, key: str, options: Options, kind: FileKind, model: str | None = None) -> tuple[bytes, str | None]:
-        """The file that ``unjpeg restore`` writes; what its user should know of it, if anything.
+    def save(
+        self, key: str, options: Options, kind: FileKind, model: str | None = None
+    ) -> tuple[bytes, str, str | None]:
+        """The file that ``unjpeg restore`` writes, its format, and what its user should know of it, if anything.
 
         Raises:
             PictureGoneError: no picture is held under this key.
             OutputError: the file cannot be written like that, or not within that size.
         """
         held = self._take(key)
-        options = fit_options(options, kind.format)
+        format = kind.format_for(held.picture.inks is not None)
+        options = fit_options(options, format)
         deep = options.bit_depth or (8 if held.picture.deep is None else 16)
         if deep == 8:
-            return _file(self._render(held, options, model), kind)
+            file, said = _file(self._render(held, options, model), kind)
+            return file, format, said
         whole = self._restorer_of(model).finish(self._run_network(held, options, model), options)
         self._make_room()
-        return _file(whole, kind)
+        file, said = _file(whole, kind)
+        return file, format, said
 
     def restore(
         self, data: bytes, options: Options, kind: FileKind, model: str | None = None
-    ) -> tuple[bytes, dict[str, Any]]:
-        """From file to file, holding nothing; and the report. Raises BadImageError, OutputError."""
-        restored = self._restorer_of(model).restore(NamedBytes(data, _THIS), fit_options(options, kind.format))
+    ) -> tuple[bytes, str, dict[str, Any]]:
+        """From file to file, holding nothing; its format, and the report. Raises BadImageError, OutputError."""
+        if kind.format is not None:  # else a result of more than 8 bits fits either of the two
+            options = fit_options(options, kind.format)
+        restored = self._restorer_of(model).restore(NamedBytes(data, _THIS), options)
+        format = kind.format_for(restored.is_cmyk)
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
-        lost = list_without_place(restored.metadata, kind.format, channels)
+        lost = list_without_place(restored.metadata, format, channels, is_cmyk=restored.is_cmyk)
         facts = dataclasses.asdict(restored.report)
         if lost:
-            facts["notes"] += (f"{kind.format} has no place for {' and '.join(lost)}: lost",)
+            facts["notes"] += (f"{format} has no place for {' and '.join(lost)}: lost",)
         file, said = _file(restored, kind)
         facts["notes"] += (said,) if said else ()
-        return file, facts
+        return file, format, facts
 
     def close(self, key: str) -> None:
         """Forget a picture, if it is held."""
@@ -402,6 +417,7 @@ def _file(restored: Restored, kind: FileKind) -> tuple[bytes, str | None]:
 
 def _residual(decoded: NDArray[np.uint8], restored: NDArray[Any], gain: float) -> NDArray[np.uint8]:
     """What was changed, around middle grey. ``restored`` may have an alpha channel more."""
+    # Inks come here as RGB, as they are looked at.
     if restored.ndim > decoded.ndim:
         restored = restored[..., 0]
     elif restored.ndim == 3:
@@ -489,12 +505,12 @@ def check_picture(key: str, options: Options, model: str | None) -> dict[str, An
     return _here().check(key, options, model)
 
 
-def save_picture(key: str, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, str | None]:
+def save_picture(key: str, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, str, str | None]:
     """``Darkroom.save``."""
     return _here().save(key, options, kind, model)
 
 
-def restore_once(data: bytes, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, dict[str, Any]]:
+def restore_once(data: bytes, options: Options, kind: FileKind, model: str | None) -> tuple[bytes, str, dict[str, Any]]:
     """``Darkroom.restore``."""
     return _here().restore(data, options, kind, model)
 

@@ -36,6 +36,12 @@ _COLOUR_DETAIL = {
 }
 
 
+_INKS = (
+    "CMYK, for printing. Each ink is restored, and the download is a TIFF or a JPEG: no other format here holds inks. "
+    "What you see on this page is RGB."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One thing to know.
@@ -61,13 +67,18 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
     elif inspection.stated_quality is None:
         facts.append(_kind_of_file(inspection))
     else:
+        if picture.inks is not None:
+            facts.append(Fact("Kind of file", _INKS, "careful"))
         colour = _COLOUR_DETAIL.get(inspection.subsampling or "", f"Stored as {inspection.subsampling}.")
         facts += [
             Fact("Saved at", _saved_at(inspection)),
             Fact("Looks like", f"Quality {inspection.read_quality}, judged by the pixels alone."),
             Fact("Colour detail", colour),
         ]
-    facts.append(_before_that(inspection))
+    if picture.inks is not None:
+        facts.append(Fact("Before that", "Not looked at: that is done for RGB and grey pictures."))
+    else:
+        facts.append(_before_that(inspection))
     metadata = picture.metadata
     if picture.deep is not None:
         text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."

@@ -47,7 +47,14 @@ function look({ strength, quality, consistency, detail, dither, model }) {
 }
 
 // What file is made of it: the same for all pictures.
-const chosenKind = () => $("kind").value + ($("tag").checked ? "&tag=true" : "");
+const holdsInks = (picture) => ["CMYK", "YCCK"].includes(picture?.facts?.inspection.colour_space);
+
+// The kind of file for a picture: of CMYK a TIFF, if the chosen one cannot hold it.
+function chosenKind(picture) {
+  let kind = $("kind").value;
+  if (holdsInks(picture) && !/format=(tiff|jpeg)/.test(kind)) kind = kind.includes("bit_depth=16") ? "format=tiff&bit_depth=16" : "format=tiff";
+  return kind + ($("tag").checked ? "&tag=true" : "");
+}
 
 // What of it makes the network run again.
 const networkLook = ({ quality, consistency, model }) => `${quality} ${consistency === "strict"} ${model}`;
@@ -133,7 +140,7 @@ async function prepare(picture, signal) {
     }
     if (!picture.wasDone && wanted === look(picture.settings)) {
       say("Saving");
-      await fileOf(picture, chosenKind(), signal).catch((error) => {
+      await fileOf(picture, chosenKind(picture), signal).catch((error) => {
         if (error.kind !== "OutputError") throw error; // the picture is restored: the download will say it
       });
     }
@@ -338,7 +345,7 @@ function drawStage() {
   $("check-waits").hidden = checked;
   $("check-waits").textContent = waits ? "Checked when it is restored." : "There is no result.";
   $("download").disabled = saving || stopped;
-  const note = picture.made === `${look(picture.settings)}&${chosenKind()}` ? picture.note : null;
+  const note = picture.made === `${look(picture.settings)}&${chosenKind(picture)}` ? picture.note : null;
   $("saved").hidden = !note;
   $("saved").textContent = note ? sentence(note) : "";
   if (drawn !== picture && (picture.size || before)) (drawn = picture), (fittedFor = null);
@@ -960,10 +967,11 @@ async function settled(picture) {
 
 $("download").onclick = ({ target }) =>
   whileDisabled(target, async (say) => {
-    const [picture, kind] = [current, chosenKind()];
+    const picture = current;
     say("Preparing…");
     try {
       if (!(await settled(picture))) return;
+      const kind = chosenKind(picture); // what it holds is known by now
       save(await fileOf(picture, kind, null, ({ share }) => say(`${Math.floor(share * 100)} %`)), nameFor(picture, kind));
       tell(`${nameFor(picture, kind)} is downloaded. ${picture.note ? sentence(picture.note) : ""}`);
     } catch (error) {
@@ -973,13 +981,14 @@ $("download").onclick = ({ target }) =>
 
 $("download-all").onclick = ({ target }) =>
   whileDisabled(target, async (say) => {
-    const [all, kind, taken] = [pictures.filter((picture) => picture.state !== "cancelled"), chosenKind(), new Set()];
+    const [all, taken] = [pictures.filter((picture) => picture.state !== "cancelled"), new Set()];
     const failed = [];
     async function* files() {
       for (const [number, picture] of all.entries()) {
         say(`${number + 1} of ${all.length}`);
         try {
           if (!(await settled(picture))) continue;
+          const kind = chosenKind(picture);
           const blob = await fileOf(picture, kind);
           yield { name: nameFor(picture, kind, taken), blob, modified: new Date(picture.file.lastModified) };
         } catch (error) {
