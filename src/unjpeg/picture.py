@@ -237,7 +237,8 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     saved = salvage(data, name, limits)
     height = saved.pixels.shape[0]
     notes: tuple[str, ...] = (
-        "salvaged from a damaged file, and not made true to it: " + str(damage).removeprefix(f"{name}: "),
+        "salvaged from a damaged file, and not made true to it: "
+        + str(damage).removeprefix(f"{name}: ").removeprefix("is a damaged JPEG ").strip("()"),
     )
     if saved.sound_rows < height:
         notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)

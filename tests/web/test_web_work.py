@@ -390,7 +390,7 @@ def test_without_a_limit_nothing_is_ended(slow_team: Workers) -> None:
 
 def test_a_damaged_file_says_what_can_be_saved(client: TestClient) -> None:
     error = client.post("/api/pictures", content=JPEG[:-400]).json()["error"]
-    assert error["message"].endswith(f"salvage=True restores {error['salvageable']}")
+    assert error["message"].endswith(f"salvage=true restores {error['salvageable']}")
     assert "salvageable" not in client.post("/api/pictures", content=b"text").json()["error"]
 
 

@@ -26,7 +26,17 @@ from unjpeg.metadata import ExifBlock, Metadata
 from unjpeg.output import avif, jpeg, png, tiff, webp
 from unjpeg.output.rows import Pixels, Rows
 
-__all__ = ["FORMATS", "Format", "Pixels", "Rows", "format_of", "list_without_place", "profile_fits", "write_image"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Pixels",
+    "Rows",
+    "format_of",
+    "is_lossy",
+    "list_without_place",
+    "profile_fits",
+    "write_image",
+]
 
 
 _DESCRIPTION = 270
@@ -42,12 +52,14 @@ class Format:
         bit_depths: bits per channel.
         alpha: whether it has transparency.
         max_side: the largest width and height in pixels.
+        has_quality: whether it can be compressed with loss, to a quality.
     """
 
     suffixes: tuple[str, ...]
     bit_depths: tuple[int, ...]
     alpha: bool
     max_side: int
+    has_quality: bool = False
 
     @property
     def suffix(self) -> str:
@@ -58,10 +70,10 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "png": Format((".png",), (8, 16), alpha=True, max_side=2**31 - 1),
     # The format could say 65535, libjpeg stops at 65500.
-    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500),
-    "webp": Format((".webp",), (8,), alpha=True, max_side=16383),
+    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500, has_quality=True),
+    "webp": Format((".webp",), (8,), alpha=True, max_side=16383, has_quality=True),
     "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1),
-    "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1),
+    "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1, has_quality=True),
 }
 
 _ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] = {
@@ -77,6 +89,11 @@ def format_of(path: Path) -> str | None:
     """The name in `FORMATS` that the path's suffix stands for, in any case; None if it stands for none."""
     suffix = path.suffix.lower()
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
+
+
+def is_lossy(format: str, quality: int | None) -> bool:
+    """Whether a file of that format and quality holds other pixels than it was given. WebP has none without one."""
+    return FORMATS[format].has_quality and (format != "webp" or quality is not None)
 
 
 def list_without_place(metadata: Metadata, format: str, channels: int | None = None) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ _OTHER_SCALE = 0.1
 _WHOLE_SHARE = 0.98
 """Of a picture's pixels, from which on a part of it counts as all."""
 
+_SAID_OF_FILE = ("before this file: ", "salvaged from a damaged file")
+"""Notes that would say of the result what the file's facts have said already."""
+
 _COMPRESSION = (
     (25, "very strong compression, the damage is plain to see"),
     (50, "strong compression, the damage shows"),
@@ -67,7 +70,8 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
             Fact("Looks like", f"Quality {inspection.read_quality}, judged by the pixels alone."),
             Fact("Colour detail", colour),
         ]
-    facts.append(_before_that(inspection))
+    if picture.sound_rows is None:  # what decodes shows the damaged file itself, and is not restored as that
+        facts.append(_before_that(inspection))
     metadata = picture.metadata
     if picture.deep is not None:
         text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."
@@ -115,7 +119,7 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
             "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
-    notes = [note for note in report.notes if not note.startswith("before this file: ")]  # the file's facts say it
+    notes = [note for note in report.notes if not note.startswith(_SAID_OF_FILE)]
     return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in notes]
 
 
@@ -170,6 +174,12 @@ def _kind_of_file(inspection: Inspection) -> Fact:
     if inspection.history == "clean":
         text = f"{inspection.kind}, and never compressed as far as the pixels show. It is left as it is."
         return Fact("Kind of file", text, "good")
+    if inspection.comparable_quality is not None:
+        text = (
+            f"{inspection.kind}. It was compressed about as hard as a JPEG of quality {inspection.comparable_quality}, "
+            "and is restored like one: there is no JPEG to stay true to."
+        )
+        return Fact("Kind of file", text, "careful")
     text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
     return Fact("Kind of file", text, "careful")
 
