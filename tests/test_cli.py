@@ -523,7 +523,12 @@ def test_json_lines(folder: Path, decode: Any) -> None:
     assert (first["input"], first["output"]) == ("photo.jpg", "photo.restored.png")
     assert (first["width"], first["height"], first["strength"]) == (40, 24, 0)
     assert (first["stated_quality"], third["stated_quality"]) == (20, None)
-    assert second == {"input": "bad.jpg", "ok": False, "error": "bad.jpg: is empty", "kind": "BadImageError"}
+    assert second == {
+        "input": "bad.jpg",
+        "ok": False,
+        "error": "bad.jpg: is empty, without a single byte; copy or download it anew",
+        "kind": "BadImageError",
+    }
 
 
 # The network's part

@@ -316,7 +316,7 @@ def test_the_command(album: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPat
     ran = CliRunner().invoke(app, [*command, "--overwrite"])
     assert ran.exit_code == 1
     assert ran.stderr.splitlines() == [
-        "unjpeg: memory:///in/sub/1.jpg: is empty",
+        "unjpeg: memory:///in/sub/1.jpg: is empty, without a single byte; copy or download it anew",
         "0 restored, 2 done earlier, 1 failed",
     ]
     assert CliRunner().invoke(app, [*command, "--bit-depth", "16", "--format", "webp"]).exit_code == 2

@@ -358,7 +358,7 @@ def restore(
     if dither and bit_depth == "16":
         raise typer.BadParameter("--dither is for 8 bits; 16 show no bands")
     if overwrite and skip_existing:
-        raise typer.BadParameter("--overwrite and --skip-existing contradict each other")
+        raise typer.BadParameter("--overwrite and --skip-existing contradict each other; give one of them")
     with loading():  # here, not at the top: help and usage errors stay fast
         from unjpeg.batch import find_done, plan
         from unjpeg.jpeg import Limits
@@ -377,7 +377,7 @@ def restore(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
-        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+        raise typer.BadParameter("standard output cannot hold both the picture and --json; name a file with -o")
     if output_size is not None and any(job.format != "jpeg" for job in todo.jobs):
         raise typer.BadParameter(_SIZE_OF_JPEG)
     _check_output_quality(output_quality, {job.format for job in todo.jobs})
@@ -679,7 +679,7 @@ def inspect(
             raise
         except (UnjpegError, OSError, MemoryError) as error:
             failed = True
-            _report_failure(describe_error(error, file), as_json, file)
+            _report_failure(describe_error(error, file), as_json, file, elsewhere=True)
             continue
         facts = {"input": file, "ok": True, **_plain(inspection)}
         typer.echo(json.dumps(facts) if as_json else _describe(inspection))
@@ -725,7 +725,11 @@ def verify(
     try:
         verification = verify_file(original, restored)
     except (UnjpegError, OSError, MemoryError) as error:
-        _report_failure(describe_error(error, restored), as_json, restored)
+        problem = describe_error(error, restored)
+        if str(problem).endswith(": is not a JPEG"):
+            problem = UnjpegError(f"{problem}; the JPEG comes first, then what was restored from it")
+        source = original if str(problem).startswith(f"{original}: ") else restored
+        _report_failure(problem, as_json, source)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(
@@ -1193,8 +1197,11 @@ def _verdict(verification: Verification) -> str:
     return "\n".join(lines)
 
 
-def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
+def _report_failure(error: BaseException, as_json: bool, source: str, *, elsewhere: bool = False) -> None:
+    """``elsewhere``: the options that a message names are those of ``restore``, not of this command."""
     message = explain(error, source)
+    if elsewhere:
+        message = message.replace("; --salvage restores", "; unjpeg restore --salvage restores")
     if as_json:
         typer.echo(json.dumps({"input": source, "ok": False, "error": message, "kind": type(error).__name__}))
     else:

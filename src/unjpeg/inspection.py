@@ -233,12 +233,17 @@ def verify(
     if pixels.shape != jpeg.pixels.shape:
         turned = jpeg.metadata.orientation >= 5 and pixels.shape[:2] == jpeg.pixels.shape[1::-1]
         reason = "it was turned upright, and is compared unturned only" if turned else "not the same picture"
-        raise BadImageError(f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: {reason}")
+        shapes = f"is {_shape_in_words(pixels)}, but {name} {_shape_in_words(jpeg.pixels)}"
+        raise BadImageError(f"{restored_name}: {shapes}: {reason}")
     consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
     earlier: tuple[EarlierJpeg, ...] = ()
     if consistency.contradicts:
         earlier = tuple(map(EarlierJpeg.of, read_history(jpeg.pixels, jpeg).regions))
     return Verification(name, restored_name, consistency, earlier, compressed_again)
+
+
+def _shape_in_words(pixels: Pixels) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]} pixels {'of grey' if pixels.ndim == 2 else 'in colour'}"
 
 
 def _is_file(source: object) -> bool:
@@ -273,6 +278,8 @@ def _without_alpha(pixels: Pixels) -> Pixels:
 def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
     """Pixels without alpha, ``(H, W)`` or ``(H, W, 3)``; Pillow would cut 16-bit RGB down to 8."""
     data, name = read_bytes(source, limits.file_bytes)
+    if not data:
+        raise BadImageError(f"{name}: is empty, and not a picture")
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
     logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its complaints are raised, too
@@ -291,6 +298,8 @@ def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.
         pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "unknown format"
+        if "known format" in reason:
+            raise BadImageError(f"{name}: is not a picture that can be read; give the restored PNG, say") from error
         raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
     if pixels.ndim == 3:
         pixels = pixels[..., 0] if bands == 1 else pixels[..., :bands]

@@ -128,7 +128,9 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         named_results = set()
     for given in inputs:
         if not given:
-            failures.append((given, BadImageError("an input's name is empty")))
+            failures.append(
+                (given, BadImageError("an input's name is empty: a variable of the shell that is not set?"))
+            )
         elif _is_dir(given):
             found = _Found.of(Path(given), results, recursive=recursive, without=output)
             for error in found.unreadable:
@@ -315,7 +317,7 @@ class _Found:
             return f"{folder}: no pictures in this folder but earlier results; name their files to restore them again"
         if counts[NO_PICTURE]:
             return f"{folder}: no pictures in this folder, going by the names; name files to try them all the same"
-        return f"{folder}: no pictures in this folder"
+        return f"{folder}: no pictures in this folder; it is empty, or what it holds is hidden or linked"
 
 
 class _Results:

@@ -680,7 +680,7 @@ def serve(
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = str(error.strerror if isinstance(error, OSError) else error).partition(" (while ")[0]
         raise OutputError(
             f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
         ) from error
