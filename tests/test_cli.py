@@ -275,7 +275,7 @@ def test_a_name_that_is_too_long_for_its_result_fails_before_the_work(folder: Pa
     name = "x" * 245 + ".jpg"
     put(name)
     result = decode(name, "--dry-run", code=1)
-    assert only_line(result.stderr).endswith("cannot be written (the name is too long)")
+    assert "cannot be written (the name is too long); choose another output with -o" in only_line(result.stderr)
 
 
 def test_what_a_format_has_no_place_for_is_said(folder: Path, decode: Any) -> None:

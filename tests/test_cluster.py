@@ -108,6 +108,8 @@ def test_an_empty_folder_and_an_unknown_store(store: Any) -> None:
     store.mkdir("/empty")
     (nothing,) = plan(["memory://empty"], "memory://out", "png").failures
     assert nothing.error == "memory://empty: no pictures in this folder"
+    (same,) = plan(["memory://empty"], "memory://empty/", "png").failures
+    assert (same.error or "").endswith("it is the output folder, whose files are results; choose another")
     with pytest.raises(ClusterError, match="sky://x: cannot be reached"):
         plan(["sky://x"], "memory://out", "png")
 

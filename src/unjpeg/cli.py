@@ -1046,7 +1046,8 @@ def _report_outcome(outcome: Outcome, as_json: bool) -> None:
         _report_failure(outcome.error, as_json, job.source)
     elif as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
-        typer.echo(json.dumps(facts | (_plain(report) if report else {})))
+        said = {"notes": [in_options(note) for note in report.notes]} if report else {}
+        typer.echo(json.dumps(facts | (_plain(report) if report else {}) | said))
     elif report is not None and job.target is not None:
         typer.echo(_summary(job, report), err=True)
 

@@ -120,7 +120,12 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
         )
         facts.append(Fact("Saved twice", text, "careful"))
     notes = [note for note in report.notes if not note.startswith(_SAID_OF_FILE)]
-    return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in notes]
+    return facts + [Fact("Note", f"{_capital(_on_page(note))}.", "careful") for note in notes]
+
+
+def _on_page(note: str) -> str:
+    """A note of the library, with what the page calls its keywords."""
+    return note.replace("give a quality (quality=90) to", 'choose one under "Smooth as for quality" to')
 
 
 def _before_that(inspection: Inspection) -> Fact:
