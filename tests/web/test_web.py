@@ -289,7 +289,7 @@ def test_hostile_files_get_their_error(kind: str, address: str, client: TestClie
         ("output_quality=101", "output_quality: "),
         ("format=jpeg&output_size=many", "output_size: 'many' is no size"),
         ("output_quality=60", "png is lossless and has no output_quality"),
-        ("format=jpeg&output_size=10", "the result: cannot be written as jpeg"),
+        ("format=jpeg&output_size=10", "this file: cannot be written as jpeg"),
         ("output_size=input", "a size can be asked of jpeg only, not of png"),
         ("path=/etc/passwd", "path: is no parameter of this address; api/openapi.json"),
         ("format=jpeg&bit_depth=16", "jpeg holds no 16-bit"),

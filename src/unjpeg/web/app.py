@@ -321,7 +321,7 @@ def _answer_error(status: int, error: Mapping[str, str], headers: Mapping[str, s
     return JSONResponse({"error": error}, status, headers)
 
 
-_IN_PARAMETERS = (("salvage=True", "salvage=true"), ("output stream: ", "the result: "))
+_IN_PARAMETERS = (("salvage=True", "salvage=true"), ("output stream: ", "this file: "))
 """What the library says, and how it is said to whoever sends requests."""
 
 
