@@ -14,7 +14,7 @@ from typer.testing import Result
 import unjpeg
 from commands import JPEG, only_line, put, run
 from heics import heic_bytes
-from jpegs import decoded, picture
+from jpegs import decoded, encoded, opened, picture, saved
 from unjpeg.heif import can_read_heif
 
 
@@ -79,7 +79,7 @@ def test_an_album_of_heics(folder: Path, restore: Any) -> None:
         (["-o", "out.jpg"], "compressed again"),
         (["-o", "out.avif"], "compressed again"),
         (["-o", "out.png", "--strength", "0"], "only decoded"),
-        (["-o", "out.jpg", "--consistency", "off"], "not kept true to the file"),
+        (["-o", "out.jpg", "--consistency", "off"], "not kept true to the file, compressed again"),
     ],
 )
 def test_the_line_promises_only_what_the_output_holds(
@@ -87,3 +87,77 @@ def test_the_line_promises_only_what_the_output_holds(
 ) -> None:
     put("photo.jpg")
     assert f", {words})" in restore("photo.jpg", *options).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "projected", "tag"),
+    [
+        (["-o", "out.png"], True, "detail 1, true to the file<"),
+        (["-o", "out.webp"], True, "detail 1, true to the file<"),
+        (["-o", "out.webp", "--output-quality", "80"], False, "detail 1, then compressed again<"),
+        (["-o", "out.jpg"], False, "detail 1, then compressed again<"),
+        (["-o", "out.avif"], False, "detail 1, then compressed again<"),
+        (["-o", "out.png", "--consistency", "off"], False, "detail 1, not kept true to the file<"),
+        (["-o", "out.jpg", "--consistency", "off"], False, "not kept true to the file, then compressed again<"),
+    ],
+)
+def test_report_and_tag_promise_no_more_than_the_line(
+    options: list[str], projected: bool, tag: str, folder: Path, restore: Any
+) -> None:
+    put("photo.jpg")
+    report = json.loads(restore("photo.jpg", *options, "--tag", "--json").stdout)
+    assert (report["projected"], report["compressed_again"]) == (projected, "compressed again" in tag)
+    assert tag in opened(Path(options[1]).read_bytes()).info["xmp"].decode()
+
+
+def test_a_lossy_output_may_contradict_the_file_and_verify_says_why(folder: Path, restore: Any) -> None:
+    put("photo.jpg", encoded(picture(48, 64), quality=60))
+    restore("photo.jpg", "-o", "out.jpg", "--output-quality", "5")
+    *_, why = run("verify", "photo.jpg", "out.jpg", code=1).stdout.splitlines()
+    assert why.startswith("  it was compressed again when it was written, which alone can do this")
+    restore("photo.jpg", "-o", "out.png")
+    assert "compressed again" not in run("verify", "photo.jpg", "out.png").stdout
+    assert json.loads(run("verify", "photo.jpg", "out.jpg", "--json", code=1).stdout)["compressed_again"]
+
+
+def test_an_earlier_jpeg_is_nearly_kept_to_in_a_lossy_output(folder: Path, restore: Any) -> None:
+    put("twice.jpg", saved(opened(encoded(picture(128, 128), quality=20)), quality=97))
+    exact = "note: true to the earlier file, not to the last one, which came after the damage"
+    assert exact in restore("twice.jpg", "-o", "out.png").stderr.splitlines()[-1]
+    nearly = restore("twice.jpg", "-o", "out.jpg").stderr.splitlines()
+    assert nearly[0].endswith("restored as the JPEG that it was before, compressed again)")
+    assert nearly[-1].endswith("; the output was compressed again, and only nearly is")
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.tiff"])
+def test_a_lossless_output_has_no_quality(name: str, folder: Path, restore: Any) -> None:
+    put("photo.jpg")
+    said = " ".join(restore("photo.jpg", "-o", name, "--output-quality", "60", code=2).stderr.split())
+    assert "--output-quality is for JPEG, AVIF and WebP" in said
+    assert not Path(name).exists()
+
+
+def test_inspect_and_restore_say_the_same_of_the_pixels(folder: Path, tiny_model: Path, restore: Any) -> None:
+    once = encoded(picture(128, 128), quality=20)
+    files = {
+        "once.jpg": once,
+        "twice.jpg": saved(opened(once), quality=97),
+        "shot.png": saved(decoded(once), "PNG"),
+        "lossy.webp": saved(picture(64, 64), "WEBP", quality=20),
+        "lossy.avif": saved(picture(64, 64), "AVIF", quality=20),
+    }
+    for name, data in files.items():
+        put(name, data)
+        seen = json.loads(run("inspect", name, "--json", "--model", tiny_model).stdout)
+        done = json.loads(restore(name, "--json", "--overwrite").stdout)
+        for fact in ("read_quality", "comparable_quality", "history", "earlier"):
+            assert seen[fact] == done[fact], (name, fact)
+        assert (seen["comparable_quality"] is not None) is name.startswith("lossy")
+        text = run("inspect", name, "--model", tiny_model).stdout
+        if name.startswith("lossy"):
+            assert done["guided_quality"] == seen["comparable_quality"]
+            words = f"compares to a JPEG of quality {seen['comparable_quality']}"
+            assert words in text
+            assert words in restore(name, "--overwrite").stderr
+        else:
+            assert f"{seen['read_quality']} by its pixels" in text

@@ -108,6 +108,8 @@ def test_an_empty_folder_and_an_unknown_store(store: Any) -> None:
     store.mkdir("/empty")
     (nothing,) = plan(["memory://empty"], "memory://out", "png").failures
     assert nothing.error == "memory://empty: no pictures in this folder"
+    (same,) = plan(["memory://empty"], "memory://empty/", "png").failures
+    assert (same.error or "").endswith("it is the output folder, whose files are results; choose another")
     with pytest.raises(ClusterError, match="sky://x: cannot be reached"):
         plan(["sky://x"], "memory://out", "png")
 
@@ -316,7 +318,7 @@ def test_the_command(album: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPat
     ran = CliRunner().invoke(app, [*command, "--overwrite"])
     assert ran.exit_code == 1
     assert ran.stderr.splitlines() == [
-        "unjpeg: memory:///in/sub/1.jpg: is empty",
+        "unjpeg: memory:///in/sub/1.jpg: is empty, without a single byte; copy or download it anew",
         "0 restored, 2 done earlier, 1 failed",
     ]
     assert CliRunner().invoke(app, [*command, "--bit-depth", "16", "--format", "webp"]).exit_code == 2

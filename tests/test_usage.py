@@ -297,3 +297,49 @@ def test_what_was_never_compressed_says_how_to_insist(folder: Path) -> None:
         assert "give a quality (--as-quality 90) to restore it all the same" in said
     else:
         pytest.fail(f"the noise counts as compressed: {said}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["inspect", "in"], 1, "in: is a folder; name the pictures in it, as in in/*.jpg"),
+        (["verify", "in", "a.jpg"], 1, "in: is a folder; name the pictures in it, as in in/*.jpg"),
+        (["inspect", "cut.jpg"], 1, "; unjpeg restore --salvage restores "),
+        (["inspect", "empty.jpg"], 1, "empty.jpg: is empty, without a single byte; copy or download it anew"),
+        (["verify", "b.png", "a.jpg"], 1, "b.png: is not a JPEG; the JPEG comes first, then what was restored from it"),
+        (["verify", "a.jpg", "text.jpg"], 1, "text.jpg: is not a picture that can be read; give the restored PNG"),
+        (["verify", "a.jpg", "empty.jpg"], 1, "empty.jpg: is empty, and not a picture"),
+        (
+            ["verify", "a.jpg", "other.png"],
+            1,
+            "is 9x8 pixels in colour, but a.jpg 40x24 pixels in colour: not the same",
+        ),
+        (["restore", "empty"], 1, "empty: no pictures in this folder; it is empty, or"),
+        (["restore", "texts"], 1, "texts: no pictures in this folder, going by the names; name files to try them"),
+        (
+            ["restore", "a.jpg", "-o", "text.jpg/x.png"],
+            1,
+            "cannot be made a folder (File exists); choose another output",
+        ),
+        (["restore", "a.jpg", "--strength", "2"], 2, "'--strength': must be at most 1"),
+        (["restore", "a.jpg", "--strength", "half"], 2, "'--strength': must be a valid number"),
+        (["restore", "a.jpg", "--as-quality", "0"], 2, "'--as-quality': must be at least 1"),
+        (["restore", "a.jpg", "--format", "gif"], 2, "'--format': 'gif' is not one of 'png', 'jpeg', "),
+        (["restore", "a.jpg", "b.png", "-o", "one.png"], 2, "is a file's name, but several pictures"),
+        (["restore", "a.jpg", "--output-quality", "50"], 2, "add --format jpeg, or end the output in .jpg"),
+    ],
+)
+def test_wrong_uses_name_the_way_out(
+    arguments: list[str], code: int, words: str, folder: Path, tiny_model: Path
+) -> None:
+    for name, data in {"a.jpg": JPEG, "b.png": PNG, "empty.jpg": b"", "text.jpg": b"no picture"}.items():
+        put(name, data)
+    put("cut.jpg", JPEG[:-80])
+    put("other.png", saved(picture(8, 9), "PNG"))
+    put("in/a.jpg")
+    put("texts/notes.txt", b"")
+    Path("empty").mkdir()
+    model = ["--model", str(tiny_model)] if arguments[0] != "verify" else []
+    said = run(*arguments, *model, code=code).stderr
+    assert words in " ".join(said.split())
+    assert "Value error" not in said

@@ -360,7 +360,7 @@ def restore(
     if dither and bit_depth == "16":
         raise typer.BadParameter("--dither is for 8 bits; 16 show no bands")
     if overwrite and skip_existing:
-        raise typer.BadParameter("--overwrite and --skip-existing contradict each other")
+        raise typer.BadParameter("--overwrite and --skip-existing contradict each other; give one of them")
     with loading():  # here, not at the top: help and usage errors stay fast
         from unjpeg.batch import find_done, plan
         from unjpeg.jpeg import Limits
@@ -379,9 +379,10 @@ def restore(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
-        raise typer.BadParameter("standard output cannot hold both the picture and --json")
+        raise typer.BadParameter("standard output cannot hold both the picture and --json; name a file with -o")
     if output_size is not None and any(job.format != "jpeg" for job in todo.jobs):
         raise typer.BadParameter(_SIZE_OF_JPEG)
+    _check_output_quality(output_quality, {job.format for job in todo.jobs})
     as_quality = _take_old_name(as_quality, quality, {job.format for job in todo.jobs})
     unfit = sorted({job.format for job in todo.jobs if bit_depth == "16" and 16 not in FORMATS[job.format].bit_depths})
     if unfit:
@@ -468,7 +469,7 @@ def _restore_planned(
                     if not outcome.skipped:
                         in_the_way.append(outcome.job)
                 elif as_json or outcome.error is not None or not quiet:
-                    _report_outcome(outcome, as_json, settings.output_quality)
+                    _report_outcome(outcome, as_json)
     except KeyboardInterrupt:
         hint = ", and --resume goes on" if len(todo.jobs) > 1 else ""
         complain(UnjpegError(f"interrupted; the picture at work was dropped{hint}"))
@@ -598,6 +599,7 @@ def cluster(
         from unjpeg.restorer import Options
         from unjpeg.settings import Settings
 
+    _check_output_quality(output_quality, {format})
     as_quality = _take_old_name(as_quality, quality, {format})
     settings = Settings(
         model=model,
@@ -679,7 +681,7 @@ def inspect(
             raise
         except (UnjpegError, OSError, MemoryError) as error:
             failed = True
-            _report_failure(describe_error(error, file), as_json, file)
+            _report_failure(describe_error(error, file), as_json, file, elsewhere=True)
             continue
         facts = {"input": file, "ok": True, **_plain(inspection)}
         typer.echo(json.dumps(facts) if as_json else _describe(inspection))
@@ -725,7 +727,11 @@ def verify(
     try:
         verification = verify_file(original, restored)
     except (UnjpegError, OSError, MemoryError) as error:
-        _report_failure(describe_error(error, restored), as_json, restored)
+        problem = describe_error(error, restored)
+        if str(problem).endswith(": is not a JPEG"):
+            problem = UnjpegError(f"{problem}; the JPEG comes first, then what was restored from it")
+        source = original if str(problem).startswith(f"{original}: ") else restored
+        _report_failure(problem, as_json, source)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(
@@ -1060,6 +1066,18 @@ def _jpeg_degradation(quality: str, sampling: str) -> str:
     return f"jpeg-{quality.strip()}" + ("" if sampling == "4:2:0" else f"-{sampling}")
 
 
+def _check_output_quality(output_quality: int | None, formats: Collection[str]) -> None:
+    """Raises BadParameter if files have none."""
+    from unjpeg.output import FORMATS
+
+    lossless = sorted(format for format in formats if not FORMATS[format].has_quality)
+    if output_quality is not None and lossless:
+        raise typer.BadParameter(
+            f"--output-quality is for JPEG, AVIF and WebP, and {lossless[0]} is lossless; add --format jpeg, or end "
+            "the output in .jpg, .avif or .webp (how the picture is restored is --as-quality)"
+        )
+
+
 def _take_old_name(as_quality: int | None, quality: int | None, formats: Collection[str]) -> int | None:
     """What ``--as-quality`` is, under either name. Raises BadParameter if both are given."""
     if quality is None:
@@ -1072,31 +1090,41 @@ def _take_old_name(as_quality: int | None, quality: int | None, formats: Collect
     return quality
 
 
-def _report_outcome(outcome: Outcome, as_json: bool, output_quality: int | None) -> None:
+def _report_outcome(outcome: Outcome, as_json: bool) -> None:
     job, report = outcome.job, outcome.report
     if outcome.error is not None and not outcome.skipped:
         _report_failure(outcome.error, as_json, job.source)
     elif as_json:
         facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": outcome.skipped}
-        typer.echo(json.dumps(facts | (_plain(report) if report else {})))
+        said = {"notes": [in_options(note) for note in report.notes]} if report else {}
+        typer.echo(json.dumps(facts | (_plain(report) if report else {}) | said))
     elif report is not None and job.target is not None:
-        typer.echo(_summary(job, report, output_quality), err=True)
+        typer.echo(_summary(job, report), err=True)
 
 
 def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
     """Nothing in a folder is passed over in silence. In JSON it is neither a success nor a failure."""
-    from unjpeg.batch import LEFT_OUT, NO_PICTURE
+    from unjpeg.batch import LEFT_OUT, NO_PICTURE, SUBFOLDER
 
     if as_json:
         for file, reason in files:
             typer.echo(json.dumps({"input": str(file), "output": None, "ok": None, "left_out": reason}))
-    elif files:
-        reasons = Counter(reason for _, reason in files)
-        parts = [f"{reasons[reason]} {reason}" for reason in LEFT_OUT if reason in reasons]
+        return
+    reasons = Counter(reason for _, reason in files)
+    below = reasons.pop(SUBFOLDER, 0)
+    if reasons:
+        parts = []
+        for reason, of_several in LEFT_OUT.items():
+            if count := reasons[reason]:
+                words = reason.removeprefix("a ").removeprefix("an ") if count == 1 else of_several
+                parts.append(f"{count} {words}" if len(reasons) > 1 else words)
         suffixes = Counter(file.suffix.lower() or "no suffix" for file, reason in files if reason == NO_PICTURE)
         if suffixes:
             parts[0] += f" ({', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())})"
-        typer.echo(escape_line(f"{len(files)} left out: {', '.join(parts)}"), err=True)
+        typer.echo(escape_line(f"{reasons.total()} left out: {', '.join(parts)}"), err=True)
+    if below:
+        what, them = ("1 subfolder", "it") if below == 1 else (f"{below} subfolders", "them")
+        typer.echo(f"{what} left out; -r takes {them}, too", err=True)
 
 
 def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_json: bool) -> bool:
@@ -1118,10 +1146,11 @@ def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_
     return True
 
 
-def _summary(job: Job, report: Report, output_quality: int | None) -> str:
-    is_lossy = job.format in ("jpeg", "avif") or (job.format == "webp" and output_quality is not None)
+def _summary(job: Job, report: Report) -> str:
     facts = [f"{report.width}x{report.height}"]
-    if report.guided_quality is not None:
+    if report.comparable_quality is not None and report.guided_quality is not None:
+        facts.append(f"compares to a JPEG of quality {report.comparable_quality}")
+    elif report.guided_quality is not None:
         facts.append(f"looks like quality {report.read_quality}")
     if report.stated_quality is not None:
         facts.append(f"file states {report.stated_quality}")
@@ -1130,15 +1159,20 @@ def _summary(job: Job, report: Report, output_quality: int | None) -> str:
     elif report.stated_quality is not None and report.strength == 0:
         facts.append("only decoded")
     elif report.stated_quality is not None:
-        facts.append("true to the file" if report.projected else "not kept true to the file")
+        facts += _trueness(report)
     elif report.history == "clean" and report.model is None:
         facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
-    if is_lossy:  # what was true of the pixels is not of the file that holds them
-        facts = ["compressed again" if fact == "true to the file" else fact for fact in facts]
+    facts += ["compressed again"] * report.compressed_again  # what was true of the pixels is not quite of this file
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
+
+
+def _trueness(report: Report) -> list[str]:
+    if report.projected:
+        return ["true to the file"]
+    return [] if report.compressed_again and report.consistency != "off" else ["not kept true to the file"]
 
 
 def _describe(inspection: Inspection) -> str:
@@ -1165,9 +1199,13 @@ def _describe(inspection: Inspection) -> str:
         coding = "progressive" if inspection.progressive else "baseline"
         lines.append(f"  coding       {coding}, {inspection.colour_space}, {inspection.subsampling}")
         lines.append(f"  quality      {inspection.stated_quality} by its tables ({standard})")
-    if inspection.read_quality is not None:
+    if inspection.comparable_quality is not None:
+        quality = inspection.comparable_quality
+        lines.append(f"  quality      compares to a JPEG of quality {quality}, by how hard it was compressed")
+    elif inspection.read_quality is not None:
         title = "quality" if inspection.stated_quality is None else ""
-        lines.append(f"  {title:12s} {inspection.read_quality} by its pixels")
+        whose = " (those of the JPEG that it was before)" if inspection.earlier else ""
+        lines.append(f"  {title:12s} {inspection.read_quality} by its pixels{whose}")
     unknown = "not looked at: it is CMYK" if inspection.components == 4 else "nothing that its pixels show"
     for number, sentence in enumerate(inspection.in_words or (unknown,)):
         lines.append(f"  {'before that' if number == 0 else '':12s} {sentence}")
@@ -1199,6 +1237,10 @@ def _verdict(verification: Verification) -> str:
         if part.worst_block:
             line += f"; worst: {part.worst_excess:.2f} steps beyond, block {part.worst_block}"
         lines.append(line)
+    if verification.contradicts and verification.compressed_again:
+        lines.append(
+            "  it was compressed again when it was written, which alone can do this: check a PNG, TIFF or WebP"
+        )
     if verification.earlier:
         quality = verification.earlier[0].quality
         lines.append(
@@ -1208,8 +1250,11 @@ def _verdict(verification: Verification) -> str:
     return "\n".join(lines)
 
 
-def _report_failure(error: BaseException, as_json: bool, source: str) -> None:
+def _report_failure(error: BaseException, as_json: bool, source: str, *, elsewhere: bool = False) -> None:
+    """``elsewhere``: the options that a message names are those of ``restore``, not of this command."""
     message = explain(error, source)
+    if elsewhere:
+        message = message.replace("; --salvage restores", "; unjpeg restore --salvage restores")
     if as_json:
         typer.echo(json.dumps({"input": source, "ok": False, "error": message, "kind": type(error).__name__}))
     else:

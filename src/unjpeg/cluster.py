@@ -157,7 +157,10 @@ def plan(inputs: Sequence[str], output: str, format: str) -> ClusterPlan:
         if below is None:
             found.append((str(place), PurePosixPath(posixpath.basename(place.path.rstrip("/")) or "unnamed")))
         elif not below:
-            failures.append(Result(given, None, "failed", error=f"{given}: no pictures in this folder"))
+            why = (
+                ": it is the output folder, whose files are results; choose another" if place.key == folder.key else ""
+            )
+            failures.append(Result(given, None, "failed", error=f"{given}: no pictures in this folder{why}"))
         else:
             found += [(str(place / name), PurePosixPath(name)) for name in below]
     sources = {_Location.of(source).key for source, _ in found}

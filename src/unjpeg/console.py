@@ -39,6 +39,7 @@ _KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth|qu
 _RENAMED = {"quality": "as_quality"}
 
 _SIZE = re.compile(r"(\d+)x(\d+) pixels, more than the limit of [\d,]+$")
+_NOT_WRITTEN = re.compile(r": cannot be (written|made a folder) \([^()]*\)$")
 _LIMITS = (
     (re.compile(r"bytes of metadata, more than the limit of [\d,]+$"), "--max-metadata"),
     (re.compile(r"more than the limit of [\d,]+ bytes of metadata$"), "--max-metadata"),
@@ -96,6 +97,8 @@ def explain(error: BaseException, source: str) -> str:
     size = _SIZE.search(message)
     if size:
         return f"{message}; --max-pixels {int(size[1]) * int(size[2])} lets it in, if there is memory for it"
+    if isinstance(error, OutputError) and _NOT_WRITTEN.search(message):
+        return f"{message}; choose another output with -o"
     option = next((option for limit, option in _LIMITS if limit.search(message)), None)
     return f"{message}; {option} lets it in" if option else message
 

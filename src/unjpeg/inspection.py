@@ -16,12 +16,13 @@ from PIL import Image
 
 from unjpeg.errors import BadImageError, TooLargeError
 from unjpeg.history import History, Verdict, read_history
-from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits
+from unjpeg.jpeg import DEFAULT_LIMITS, JpegImage, Limits, is_jpeg
 from unjpeg.layers import EarlierJpeg, describe_history
 from unjpeg.machine import allowed_cores, name_processor
 from unjpeg.modelfile import ModelFile
+from unjpeg.othercodecs import comparable_quality
 from unjpeg.output import Pixels
-from unjpeg.picture import FileSource, Picture, Source, read_bytes, read_picture
+from unjpeg.picture import FileSource, NamedBytes, Picture, Source, read_bytes, read_picture
 from unjpeg.precision import Choice, choose_precision
 from unjpeg.projection import Consistency, measure_consistency
 from unjpeg.restorer import Restored, shared_restorer
@@ -42,12 +43,15 @@ class Inspection:
         tables: the distinct quantisation tables in use, luma first, 8x8 in natural order.
         stated_quality: quality factor of the nearest standard tables.
         table_distance: mean absolute logarithm of the ratio to them; 0 for standard tables.
-        read_quality: the quality that the pixels look like to the network, or None if not asked for.
+        read_quality: the quality that the pixels look like to the network, or None if not asked for. Where an earlier
+            JPEG shows it is that one's, as ``restore`` reads it.
         looks_compressed_twice: deprecated, of JPEGs: whether ``earlier`` holds something; None if no network was asked.
         history: what happened before this file: "compressed", "clean" or "undecided"; of CMYK, where it is not looked
             at, undecided.
         earlier: the JPEGs that the picture, or parts of it, were before.
         in_words: the same, a sentence each.
+        comparable_quality: of a lossy WebP or AVIF: the quality of the JPEGs that lost about as much. The restoration
+            goes by this, not by ``read_quality``.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Inspection:
     has_xmp: bool
     has_photoshop: bool
     has_comment: bool
+    comparable_quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,14 @@ class Verification:
         consistency: per component; blocks that clip or hang over the edge are counted apart.
         earlier: the JPEGs that the file's picture was before, where the picture is not consistent with the file: what
             ``unjpeg restore`` makes of such a file is held to their cells, and leaves the file's own.
+        compressed_again: whether the picture is a lossy file itself, and so cannot be quite what it was made from.
     """
 
     original: str
     restored: str
     consistency: Consistency
     earlier: tuple[EarlierJpeg, ...] = ()
+    compressed_again: bool = False
 
     @property
     def is_consistent(self) -> bool:
@@ -134,8 +141,9 @@ def inspect(
         ModelError: the model is not there.
     """
     picture = read_picture(source, limits=limits)
-    read = shared_restorer(os.fspath(model)).guide(picture).quality if model is not None else None
-    return inspect_picture(picture, read)
+    history = read_history(picture.pixels, picture.jpeg)
+    read = shared_restorer(os.fspath(model)).read_quality(picture, history) if model is not None else None
+    return inspect_picture(picture, read, history)
 
 
 def inspect_machine(models: Sequence[str | os.PathLike[str] | ModelFile], *, measure: bool = False) -> Machine:
@@ -188,6 +196,7 @@ def inspect_picture(picture: Picture, read: int | None, history: History | None 
         has_xmp=metadata.xmp is not None,
         has_photoshop=metadata.photoshop is not None,
         has_comment=metadata.comment is not None,
+        comparable_quality=picture.comparable_quality,
     )
 
 
@@ -212,6 +221,11 @@ def verify(
         raise TypeError(f"cannot check against a {type(original).__name__}: give the JPEG's path, bytes or a stream")
     data, name = read_bytes(original, limits.file_bytes)
     jpeg = JpegImage.decode(data, name, limits)
+    compressed_again = False
+    if _is_file(restored):
+        restored_data, restored_name = read_bytes(restored, limits.file_bytes)  # type: ignore[arg-type]
+        compressed_again = is_jpeg(restored_data) or comparable_quality(restored_data) is not None
+        restored = NamedBytes(restored_data, restored_name)
     pixels, restored_name = _pixels_of(restored, limits, are_inks=jpeg.header.inks is not None)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise BadImageError(f"{restored_name}: has pixels of type {pixels.dtype}; only 8 and 16 bits can be checked")
@@ -220,12 +234,17 @@ def verify(
     if pixels.shape != jpeg.pixels.shape:
         turned = jpeg.metadata.orientation >= 5 and pixels.shape[:2] == jpeg.pixels.shape[1::-1]
         reason = "it was turned upright, and is compared unturned only" if turned else "not the same picture"
-        raise BadImageError(f"{restored_name}: has shape {pixels.shape}, but {name} has {jpeg.pixels.shape}: {reason}")
+        shapes = f"is {_shape_in_words(pixels)}, but {name} {_shape_in_words(jpeg.pixels)}"
+        raise BadImageError(f"{restored_name}: {shapes}: {reason}")
     consistency = measure_consistency(pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
     earlier: tuple[EarlierJpeg, ...] = ()
     if consistency.contradicts:
         earlier = tuple(map(EarlierJpeg.of, read_history(jpeg.pixels, jpeg).regions))
-    return Verification(name, restored_name, consistency, earlier)
+    return Verification(name, restored_name, consistency, earlier, compressed_again)
+
+
+def _shape_in_words(pixels: Pixels) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]} pixels {'of grey' if pixels.ndim == 2 else 'in colour'}"
 
 
 def _is_file(source: object) -> bool:
@@ -265,6 +284,8 @@ def _without_alpha(pixels: Pixels) -> Pixels:
 def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], str]:
     """Pixels without alpha, ``(H, W)``, ``(H, W, 3)`` or (CMYK) ``(H, W, 4)``; Pillow would cut 16 bits down to 8."""
     data, name = read_bytes(source, limits.file_bytes)
+    if not data:
+        raise BadImageError(f"{name}: is empty, and not a picture")
     import pyvips  # takes a quarter of a second, and only verify reads through it
 
     logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its complaints are raised, too
@@ -283,6 +304,8 @@ def _read_at_full_depth(source: FileSource, limits: Limits) -> tuple[NDArray[np.
         pixels: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "unknown format"
+        if "known format" in reason:
+            raise BadImageError(f"{name}: is not a picture that can be read; give the restored PNG, say") from error
         raise BadImageError(f"{name}: is not a picture that can be read ({reason})") from error
     if pixels.ndim == 3:
         pixels = pixels[..., 0] if bands == 1 else pixels[..., :bands]

@@ -172,7 +172,7 @@ def read_picture(source: Source, *, limits: Limits = DEFAULT_LIMITS, salvage_dam
         return _of_unchanged_jpeg(source, limits) or _of_image(source, limits)
     data, name = read_bytes(source, limits.file_bytes)
     if not data:
-        raise BadImageError(f"{name}: is empty")
+        raise BadImageError(f"{name}: is empty, without a single byte; copy or download it anew")
     return replace(_of_file(data, name, limits, salvage_damaged), file_bytes=len(data))
 
 
@@ -260,7 +260,8 @@ def _salvaged(data: bytes, name: str, limits: Limits, damage: BadImageError) -> 
     saved = salvage(data, name, limits)
     height = saved.pixels.shape[0]
     notes: tuple[str, ...] = (
-        "salvaged from a damaged file, and not made true to it: " + str(damage).removeprefix(f"{name}: "),
+        "salvaged from a damaged file, and not made true to it: "
+        + str(damage).removeprefix(f"{name}: ").removeprefix("is a damaged JPEG ").strip("()"),
     )
     if saved.sound_rows < height:
         notes += (f"the last {height - saved.sound_rows} of {height} rows are missing and left grey",)
@@ -296,7 +297,7 @@ def _read_at_most(source: FileSource, count: int) -> tuple[bytes, str]:
         except FileNotFoundError as error:
             raise BadImageError(f"{path}: no such file") from error
         except IsADirectoryError as error:
-            raise BadImageError(f"{path}: is a folder") from error
+            raise BadImageError(f"{path}: is a folder; name the pictures in it, as in {path / '*.jpg'}") from error
         except OSError as error:
             raise BadImageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not hasattr(source, "read"):

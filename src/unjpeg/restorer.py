@@ -40,7 +40,7 @@ from unjpeg.machine import allowed_cores
 from unjpeg.metadata import Metadata
 from unjpeg.modelfile import ModelFile
 from unjpeg.network import Guidance, Model, to_network
-from unjpeg.output import FORMATS, Pixels, Rows, default_format, format_of, profile_fits, write_image
+from unjpeg.output import FORMATS, Pixels, Rows, default_format, format_of, is_lossy, profile_fits, write_image
 from unjpeg.output.tag import add_tag
 from unjpeg.parallel import map_ahead
 from unjpeg.picture import Picture, Source, read_picture
@@ -74,6 +74,9 @@ MERGED_ROWS = 256
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 
 INK_NOTE = "its four inks are restored plane by plane; whether it was a JPEG before is not looked at"
+
+_TRUE_TO_EARLIER = "true to the earlier file, not to the last one, which came after the damage"
+_WAS_TRUE_TO_EARLIER = f"{_TRUE_TO_EARLIER}; the output was compressed again, and only nearly is"
 
 TTA_NOTE = "tta (--tta) is going away: the model best gives nearly the same for half the work"
 
@@ -147,7 +150,8 @@ class Report:
         stated_quality: that the file's quantisation tables state; None of other files.
         read_quality: that the network read from the pixels; None where no network ran.
         guided_quality: that guided the restoration.
-        projected: whether the result was moved into the file's quantisation cells.
+        projected: whether the result lies in the file's quantisation cells, where it was moved to. Not said of a file
+            that was compressed again: the cells were left, if by little.
         notes: what a user should know, one sentence each.
         tta: whether it is the mean over flips, or over flips and rotations.
         precision: of the network's convolutions, "full", "bf16" or "int8"; None where no network ran.
@@ -157,6 +161,9 @@ class Report:
         detail: how much of the smoothing of fine detail was followed, 0..1.
         dithered: whether it was rounded to 8 bits with a pattern.
         file_bytes: size of the input's file; None where it was no file.
+        compressed_again: of a result that was written: whether to a JPEG, an AVIF or a lossy WebP.
+        comparable_quality: of a lossy WebP or AVIF that came in: the quality of the JPEGs that lost about as much.
+        consistency: as it was asked for.
     """
 
     name: str
@@ -177,6 +184,16 @@ class Report:
     detail: float = 1.0
     dithered: bool = False
     file_bytes: int | None = None
+    compressed_again: bool = False
+    comparable_quality: int | None = None
+    consistency: ConsistencyPolicy = "auto"
+
+    def as_written(self, format: str, quality: int | None) -> Report:
+        """The same of the file that ``Restored.save`` writes in this format: what a lossy one keeps of it."""
+        if not is_lossy(format, quality):
+            return self
+        notes = tuple(_WAS_TRUE_TO_EARLIER if note == _TRUE_TO_EARLIER else note for note in self.notes)
+        return replace(self, projected=False, compressed_again=True, notes=notes)
 
     @property
     def in_words(self) -> str:
@@ -187,8 +204,12 @@ class Report:
         words.append(f"detail {self.detail:g}")
         if self.earlier:
             words.append("as the JPEG that it was before")
-        words.append("within the file's cells" if self.projected else "not held to the file's cells")
+        elif self.projected:
+            words.append("true to the file")
+        elif not self.compressed_again or self.consistency == "off":
+            words.append("not kept true to the file")
         words += ["dithered"] * self.dithered
+        words += ["then compressed again"] * self.compressed_again
         return ", ".join(words)
 
 
@@ -409,7 +430,7 @@ def _save(
     notes: list[str] = []
     if options.tag and report.model is not None:
         try:
-            metadata = add_tag(metadata, report.in_words)
+            metadata = add_tag(metadata, report.as_written(format, options.quality).in_words)
         except ValueError as error:
             notes.append(f"not tagged: nothing can be added to its XMP ({error})")
     chosen = write_image(
@@ -705,6 +726,22 @@ class Restorer:
                 guidances[number] = replace(seen, stated=guidance.stated) if layer.compression else seen
         return guidances, read
 
+    def read_quality(self, picture: Picture, history: History | None = None) -> int:
+        """The quality that ``restore`` reads from the pixels: where an earlier JPEG shows, on that one's grid.
+
+        Of a picture that is left alone, what would be read.
+
+        Args:
+            history: the picture's, where it has been read already.
+
+        Raises:
+            ModelError: the model cannot run.
+        """
+        layers = () if picture.left_alone else self._lay_out(picture, DEFAULTS, history).layers
+        if not layers:
+            return self.guide(picture).quality
+        return self._guide_pixels(layers[0].pixels, layers[0].compression).quality
+
     def guide(self, picture: Picture) -> Guidance:
         """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid.
 
@@ -757,6 +794,8 @@ class Restorer:
             detail=options.detail if network_ran else 1.0,
             dithered=network_ran and options.dither and bit_depth == 8,
             file_bytes=picture.file_bytes,
+            comparable_quality=picture.comparable_quality,
+            consistency=options.consistency,
         )
         strips = self._finished_strips(picture, layout, tiles, options, progress)
         threads = self._threads or allowed_cores()
@@ -776,7 +815,7 @@ class Restorer:
             else:
                 notes += [f"before this file: {sentence}" for sentence in words]
             if picture.jpeg is not None and layout.earlier and options.consistency == "auto":
-                notes.append("true to the earlier file, not to the last one, which came after the damage")
+                notes.append(_TRUE_TO_EARLIER)
         if picture.left_alone:
             notes.append(picture.left_alone)
         if picture.inks is not None and layout.layers and options.consistency != "strict":

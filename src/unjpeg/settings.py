@@ -142,7 +142,8 @@ class Settings:
             tag=self.tag,
             about_to_place=about_to_place,
         )
-        report = replace(work.report, notes=(*work.report.notes, *([said] if said else [])))
+        report = work.report.as_written(format, self.output_quality)
+        report = replace(report, notes=(*report.notes, *([said] if said else [])))
         if self.strip:
             turned = work.metadata.orientation >= 5  # a quarter turn
             return replace(report, width=report.height, height=report.width) if turned else report

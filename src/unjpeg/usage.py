@@ -41,6 +41,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
+            _say_plainly(error)
             if getattr(error, "possibilities", None):  # of an unknown option: old names are none
                 hidden = {name for param in self.params if getattr(param, "hidden", False) for name in param.opts}
                 error.possibilities = [name for name in error.possibilities if name not in hidden]  # type: ignore[attr-defined]
@@ -62,6 +63,16 @@ class Command(TyperCommand):
     def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Line by line: examples stay lines."""
         _write_epilog(formatter, self.epilog)
+
+
+def _say_plainly(error: Any) -> None:
+    """Of a wrong value: what it must be, in our words."""
+    words = getattr(error, "message", None)
+    if not isinstance(words, str):
+        return
+    words = words.removeprefix("Value error, ").partition(", unable to parse")[0]
+    words = words.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    error.message = words.replace("Input should be", "must be")
 
 
 class Commands(TyperGroup):

@@ -278,18 +278,20 @@ def test_hostile_files_get_their_error(kind: str, address: str, client: TestClie
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
-        ("strength=1.01", "strength: "),
+        ("strength=1.01", "strength: must be less than or equal to 1"),
         ("strength=nan", "strength: "),
         ("quality=0", "quality: "),
-        ("quality=high", "quality: "),
+        ("quality=high", "quality: must be a valid integer"),
         ("consistency=maybe", "consistency: "),
         ("format=gif", "format: "),
         ("bit_depth=12", "bit_depth: "),
         ("bit_depth=x", "bit_depth: must be 8 or 16"),
         ("output_quality=101", "output_quality: "),
         ("format=jpeg&output_size=many", "output_size: 'many' is no size"),
+        ("output_quality=60", "png is lossless and has no output_quality"),
+        ("format=jpeg&output_size=10", "this file: cannot be written as jpeg"),
         ("output_size=input", "a size can be asked of jpeg only, not of png"),
-        ("path=/etc/passwd", "path: Extra inputs"),
+        ("path=/etc/passwd", "path: is no parameter of this address; api/openapi.json"),
         ("format=jpeg&bit_depth=16", "jpeg holds no 16-bit"),
     ],
 )
@@ -328,15 +330,20 @@ def test_a_body_without_a_length_is_limited_too(client: TestClient) -> None:
     ],
 )
 def test_nothing_else_is_served(address: str, client: TestClient) -> None:
-    assert error_of(client.get(address)) == (404, "RequestError")
+    response = client.get(address)
+    assert error_of(response) == (404, "RequestError")
+    assert "the page is at /" in response.json()["error"]["message"]
 
 
 def test_wrong_methods_and_keys(client: TestClient) -> None:
     assert error_of(client.get("/api/restore")) == (405, "RequestError")
     assert client.get("/api/restore").headers["allow"] == "POST"
+    assert client.get("/api/restore").json()["error"]["message"] == "this address takes POST"
     assert client.head("/").status_code == 200
     assert error_of(client.get("/api/pictures/..%2F..%2Fetc/file"))[0] in (404, 422)
-    assert error_of(client.get("/api/pictures/0-short/file")) == (422, "ParameterError")
+    short = client.get("/api/pictures/0-short/file")
+    assert error_of(short) == (422, "ParameterError")
+    assert short.json()["error"]["message"] == "key: is none that POST api/pictures gave"
 
 
 @pytest.mark.parametrize(
@@ -675,12 +682,15 @@ def test_what_is_left_of_a_damaged_file_is_offered(client: TestClient, tiny_mode
     for address in ("/api/restore", "/api/pictures"):
         refused = client.post(address, content=cut)
         assert error_of(refused) == (422, "BadImageError")
-        assert re.search(r"salvage=True restores \d+ of its 120 rows", refused.json()["error"]["message"])
+        assert re.search(r"salvage=true restores \d+ of its 120 rows", refused.json()["error"]["message"])
     expected = expected_file(cut, tiny_model, {"salvage": True}, format="png")
     assert client.post("/api/restore?salvage=true", content=cut).content == expected
     opened_anyway = client.post("/api/pictures?salvage=true", content=cut).json()
     assert client.get(f"/api/pictures/{opened_anyway['key']}/file").content == expected
     assert "A damaged JPEG" in json.dumps(opened_anyway["facts"])
+    assert "It is restored as that JPEG" not in json.dumps(opened_anyway["facts"])
+    assert client.post("/api/inspect?salvage=true", content=cut).json()["facts"] == opened_anyway["facts"]
     said = client.get(f"/api/pictures/{opened_anyway['key']}/check").json()["facts"]
     assert any(fact["title"] == "Note" and "rows are missing" in fact["text"] for fact in said)
     assert not any(fact["title"] == "Saved twice" for fact in said)
+    assert "amaged" not in json.dumps(said)  # the file's facts say it

@@ -476,9 +476,19 @@ def test_without_a_limit_nothing_is_ended(slow_team: Workers) -> None:
     asyncio.run(trial())
 
 
+def test_the_page_s_notes_name_what_the_page_has(tiny_restorer: Restorer) -> None:
+    noise = np.random.default_rng(0).normal(128, 30, (256, 256, 3)).clip(0, 255).astype(np.uint8)
+    report = tiny_restorer.restore(saved(noise, "PNG")).report
+    assert "quality=90" in report.notes[0]
+    _, note = words.check_in_words(report, None)
+    assert note.text.endswith('left as it is; choose one under "Smooth as for quality" to restore it all the same.')
+    page = (Path(words.__file__).parent / "page" / "index.html").read_text(encoding="utf-8")
+    assert ">Smooth as for quality<" in page
+
+
 def test_a_damaged_file_says_what_can_be_saved(client: TestClient) -> None:
     error = client.post("/api/pictures", content=JPEG[:-400]).json()["error"]
-    assert error["message"].endswith(f"salvage=True restores {error['salvageable']}")
+    assert error["message"].endswith(f"salvage=true restores {error['salvageable']}")
     assert "salvageable" not in client.post("/api/pictures", content=b"text").json()["error"]
 
 

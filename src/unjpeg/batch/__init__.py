@@ -7,8 +7,8 @@
                                            └─ Restorer.begin ─▶ Restoration.save
 """
 
-from unjpeg.batch.journal import JournalEntry
-from unjpeg.batch.planning import JOURNAL, LEFT_OUT, NO_PICTURE, Job, Plan, output_names, picture_suffixes, plan
+from unjpeg.batch.entries import JOURNAL, JournalEntry
+from unjpeg.batch.planning import LEFT_OUT, NO_PICTURE, SUBFOLDER, Job, Plan, output_names, picture_suffixes, plan
 from unjpeg.batch.workers import Outcome, count_known, find_done, restore_batch, worker_count
 from unjpeg.settings import Settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "JOURNAL",
     "LEFT_OUT",
     "NO_PICTURE",
+    "SUBFOLDER",
     "Job",
     "JournalEntry",
     "Outcome",

@@ -8,46 +8,15 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unjpeg.batch.planning import JOURNAL, Job
+from unjpeg.batch.entries import JOURNAL, JournalEntry, read_entries
+from unjpeg.batch.planning import Job
 from unjpeg.errors import OutputError
 
-__all__ = ["Journal", "JournalEntry"]
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """What a journal says of one output.
-
-    Attributes:
-        begun: a result was about to be put there; that it is there was not written down any more.
-        source, output: SHA-256 of both files' content once the output is there; None before.
-        settings: ``Settings.fingerprint`` of how it was made.
-    """
-
-    begun: bool = False
-    source: str | None = None
-    output: str | None = None
-    settings: str | None = None
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> JournalEntry:
-        """From a journal's line, which may say anything."""
-        known = (facts.get(name) for name in ("source", "output", "settings"))
-        return cls(facts.get("begun") is True, *(value if isinstance(value, str) else None for value in known))
-
-    def is_made_from(self, source: str, settings: str) -> bool:
-        """Whether the output was made from this content in this way; whether it still is there is another matter."""
-        return self.output is not None and self.source == source and self.settings == settings
-
-    def facts(self) -> dict[str, Any]:
-        """What ``of`` reads, and nothing else."""
-        if self.begun:
-            return {"begun": True}
-        return {} if self.output is None else {"source": self.source, "output": self.output, "settings": self.settings}
+__all__ = ["Journal"]
 
 
 class Journal:
@@ -147,33 +116,8 @@ class Journal:
             return JournalEntry()
         folder, name = place
         if folder not in self._entries:
-            self._entries[folder] = _last_lines(folder / JOURNAL)
+            self._entries[folder] = read_entries(folder / JOURNAL)
         return self._entries[folder].get(name, JournalEntry())
-
-
-def _last_lines(journal: Path) -> dict[str, JournalEntry]:
-    """What the journal says of each output; begun if any batch has begun it and not said how that ended."""
-    entries: dict[str, JournalEntry] = {}
-    open_by: dict[str, set[str]] = {}
-    try:
-        lines = journal.read_bytes().splitlines()
-    except OSError:
-        return entries
-    for line in lines:
-        try:
-            facts = json.loads(line)
-            name, writers = facts["name"], open_by.setdefault(facts["name"], set())
-            entry = JournalEntry.of(facts)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue
-        writers.discard(str(facts.get("ended")))
-        if "begun" in facts:
-            writers.add(str(facts["begun"]))
-        if entry.output is not None:
-            writers.clear()  # whatever was there before, now it is this
-        if entry.output is not None or name not in entries:
-            entries[name] = entry
-    return {name: replace(entry, begun=bool(open_by[name])) for name, entry in entries.items()}
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from unjpeg.batch.entries import JOURNAL, JournalEntry, read_entries
 from unjpeg.errors import BadImageError, ExistsError, OutputError, UnjpegError
 from unjpeg.files import fold_case, ignores_case, is_same_file
 from unjpeg.heif import HEIF_SUFFIXES, can_read_heif
 from unjpeg.output import FORMATS, default_format, format_of
 from unjpeg.segments import count_components
 
-__all__ = ["JOURNAL", "LEFT_OUT", "NO_PICTURE", "Job", "Plan", "output_names", "picture_suffixes", "plan"]
+__all__ = ["LEFT_OUT", "NO_PICTURE", "SUBFOLDER", "Job", "Plan", "output_names", "picture_suffixes", "plan"]
 
 P = TypeVar("P", bound=PurePath)
 
@@ -24,13 +25,18 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif"
 
 NO_PICTURE, HIDDEN = "no picture by its name", "hidden"
 EARLIER_RESULT, LINKED_FOLDER = "an earlier result", "a link to a folder"
-LEFT_OUT = (NO_PICTURE, HIDDEN, EARLIER_RESULT, LINKED_FOLDER)
-"""Why something in a folder is no input. What is named itself is tried, whatever it is."""
+SUBFOLDER, NAMED_BEFORE = "a subfolder", "named before"
+LEFT_OUT = {
+    NO_PICTURE: "no picture by their names",
+    HIDDEN: "hidden",
+    EARLIER_RESULT: "earlier results",
+    LINKED_FOLDER: "links to folders",
+    SUBFOLDER: "subfolders",
+    NAMED_BEFORE: "named before",
+}
+"""Why something that is there is no input, of one and of several. What is named itself is tried, whatever it is."""
 
 CMYK_NOTE = "a TIFF, since it is CMYK, which PNG cannot hold"
-
-JOURNAL = ".unjpeg-journal.jsonl"
-"""One line per finished picture, in the folder that a batch is mirrored to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Job:
         root: the output folder of the batch, or None if the results go beside their inputs.
         interrupted: what is in the target's place was left there by a batch that was cut off, and may be replaced.
         note: why the format is not the usual one, if it is not.
+        kept: what is in the target's place is named itself, if only by a wildcard, and is never replaced.
     """
 
     source: str
@@ -52,6 +59,7 @@ class Job:
     root: Path | None = None
     interrupted: bool = False
     note: str | None = None
+    kept: bool = False
 
     def check(self, overwrite: bool) -> None:
         """Fail before the work, not after it. Raises OutputError."""
@@ -68,6 +76,8 @@ class Job:
             raise OutputError(f"{self.target}: is the input itself; choose another output")
         if exists and os.path.isdir(self.target):
             raise OutputError(f"{self.target}: is a folder; choose another output")
+        if exists and overwrite and self.kept:
+            raise OutputError(f"{self.target}: is an input itself; choose another output, or name {self.source} alone")
         if exists and not overwrite:
             raise ExistsError(f"{self.target}: exists already; pass --overwrite to replace it")
 
@@ -77,7 +87,8 @@ class Plan:
     """What to do, and which inputs go nowhere.
 
     Attributes:
-        left_out: what is in the given folders and is no input, with the reason: one of ``LEFT_OUT``.
+        left_out: what is in the given folders and is no input, and what is given twice, each with the reason: one of
+            ``LEFT_OUT``.
     """
 
     jobs: tuple[Job, ...]
@@ -87,6 +98,8 @@ class Plan:
 
 def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recursive: bool) -> Plan:
     """Which file goes where. Two inputs never share an output: see ``output_names``; else the later one fails.
+
+    A picture that is given twice, by itself or by its folder, is taken once: where it came first.
 
     Args:
         inputs: files, folders, or ``-``.
@@ -101,28 +114,51 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     sources: list[tuple[str, Path]] = []  # input, and its path below the output folder
     failures: list[tuple[str, UnjpegError]] = []
     left_out: list[tuple[Path, str]] = []
+    given_before: set[str] = set()
+
+    def is_new(path: str) -> bool:
+        """Whether it was not given before. Of two names of one file, linked to each other, each is a picture."""
+        folder, name = os.path.split(path)
+        key = os.path.join(os.path.realpath(folder), name)
+        if path == "-" or key not in given_before:
+            given_before.add(key)
+            return True
+        left_out.append((Path(path), NAMED_BEFORE))
+        return False
+
+    several = len(set(inputs)) > 1
+    results = _Results()
+    # A shell's wildcard fits results, too. Where nothing else is named, they are meant.
+    named_results = {given for given in inputs if several and given not in ("", "-") and Path(given) in results}
+    if named_results.issuperset(inputs):
+        named_results = set()
     for given in inputs:
         if not given:
-            failures.append((given, BadImageError("an input's name is empty")))
+            failures.append(
+                (given, BadImageError("an input's name is empty: a variable of the shell that is not set?"))
+            )
         elif _is_dir(given):
-            found, others, unreadable = _pictures_in(Path(given), recursive=recursive, without=output)
-            left_out += others
-            for error in unreadable:
+            found = _Found.of(Path(given), results, recursive=recursive, without=output)
+            for error in found.unreadable:
                 where = str(error.filename or given)
                 failures.append((where, BadImageError(f"{where}: cannot be read ({error.strerror or error})")))
-            if not found and not unreadable:
-                hint = "" if recursive else "; --recursive looks below it, too"
-                failures.append((given, BadImageError(f"{given}: no pictures in this folder{hint}")))
-            sources += [(str(path), path.relative_to(given)) for path in found]
+            if not found.pictures and not found.unreadable:
+                failures.append((given, BadImageError(found.why_none(given))))
+                found.left_out = [(path, reason) for path, reason in found.left_out if reason != SUBFOLDER]
+            left_out += found.left_out
+            sources += [(str(path), path.relative_to(given)) for path in found.pictures if is_new(str(path))]
+        elif given in named_results and os.path.isfile(given):
+            left_out.append((Path(given), EARLIER_RESULT))
         else:
-            if len(inputs) > 1 and _is_special(given):
+            if several and _is_special(given):
                 failures.append(
                     (given, BadImageError(f"{given}: is no regular file (a pipe, a device); restore it alone"))
                 )
                 continue
             # A path that ends in .. and is no folder names no file, but the reader says what is wrong with it.
             name = "stdin" if given == "-" else Path(given).name
-            sources.append((given, Path(name if name.strip(".") else "unnamed")))
+            if is_new(given):
+                sources.append((given, Path(name if name.strip(".") else "unnamed")))
 
     to_stdout = output == "-" or (output is None and list(inputs) == ["-"])
     if "-" in inputs and len(inputs) > 1:  # several pictures are restored in processes that do not have it
@@ -135,7 +171,7 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
         )
 
     to_folder = output is not None and (
-        max(len(sources), len(inputs)) > 1
+        len(sources) + len(failures) > 1
         or output.endswith(("/", os.sep))
         or _is_dir(output)
         or any(map(_is_dir, inputs))
@@ -162,6 +198,7 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
     case: dict[str, bool] = {}
     originals = {_same_file_key(Path(source), case) for source, _ in sources if source != "-"}
     identities = {_identity(Path(source)) for source, _ in sources if source != "-"} - {None}
+    kept = {_same_file_key(Path(given), case) for given in named_results}
     taken: dict[str, str] = {}
     for (source, _), chosen, target in zip(sources, formats, output_names(bases, endings), strict=True):
         key = _same_file_key(target, case)
@@ -173,7 +210,7 @@ def plan(inputs: Sequence[str], output: str | None, format: str | None, *, recur
             continue
         taken[key] = source
         note = CMYK_NOTE if format is None and chosen == default_format(True) else None
-        jobs.append(Job(source, target, chosen, root, note=note))
+        jobs.append(Job(source, target, chosen, root, note=note, kept=key in kept))
     return Plan(tuple(jobs), tuple(failures), tuple(left_out))
 
 
@@ -245,40 +282,83 @@ def _is_dir(given: str) -> bool:
     return given != "-" and os.path.isdir(given)  # Path.is_dir raises for names that are too long
 
 
-def _pictures_in(
-    folder: Path, *, recursive: bool, without: str | None
-) -> tuple[list[Path], list[tuple[Path, str]], list[OSError]]:
-    """Pictures by suffix, what else is there and why it is left out, both sorted, and what could not be looked into.
+@dataclass(slots=True)
+class _Found:
+    """What is in a folder.
 
-    Links to folders are not followed. What lies in the output folder, and journals, are not looked at.
+    Attributes:
+        pictures: by suffix, sorted, without what was made here from others of them.
+        left_out: what else is there, and why it is no input, sorted.
+        unreadable: what could not be looked into.
     """
-    unreadable: list[OSError] = []
-    suffixes = picture_suffixes()
-    output = Path(without) if without and _is_dir(without) else None
-    found: list[Path] = []
-    others: list[tuple[Path, str]] = []
-    for here, folders, names in os.walk(folder, onerror=unreadable.append):
-        if not recursive:
-            folders.clear()
-        if output is not None:
-            folders[:] = [name for name in folders if not is_same_file(Path(here, name), output)]
-        for path in map(Path(here).joinpath, folders):
-            if path.name.startswith("."):
-                others.append((path, HIDDEN))
-            elif path.is_symlink():
-                others.append((path, LINKED_FOLDER))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in map(Path(here).joinpath, names):
-            if path.name == JOURNAL:
+
+    pictures: list[Path]
+    left_out: list[tuple[Path, str]]
+    unreadable: list[OSError]
+
+    @classmethod
+    def of(cls, folder: Path, results: _Results, *, recursive: bool, without: str | None) -> _Found:
+        """Links to folders are not followed, and another folder that results go to is not looked at: ``without``."""
+        found = cls([], [], [])
+        suffixes = picture_suffixes()
+        output = Path(without) if without and _is_dir(without) else None
+        for here, folders, names in os.walk(folder, onerror=found.unreadable.append):
+            if output is not None:
+                folders[:] = [name for name in folders if not is_same_file(Path(here, name), output)]
+            for path in map(Path(here).joinpath, folders):
+                if path.name.startswith("."):
+                    found.left_out.append((path, HIDDEN))
+                elif path.is_symlink():
+                    found.left_out.append((path, LINKED_FOLDER))
+                elif not recursive:
+                    found.left_out.append((path, SUBFOLDER))
+            folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+            for path in map(Path(here).joinpath, names):
+                if path.name == JOURNAL:
+                    continue
+                if path.name.startswith("."):
+                    found.left_out.append((path, HIDDEN))
+                elif path.suffix.lower() not in suffixes:
+                    found.left_out.append((path, NO_PICTURE))
+                elif path in results:
+                    found.left_out.append((path, EARLIER_RESULT))
+                elif path.is_file():
+                    found.pictures.append(path)
+                else:
+                    found.unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
+        found.pictures.sort()
+        found.left_out.sort()
+        return found
+
+    def why_none(self, folder: str) -> str:
+        """Of a folder without pictures: what to do."""
+        counts = Counter(reason for _, reason in self.left_out)
+        if counts[SUBFOLDER]:
+            here = "its subfolder" if counts[SUBFOLDER] == 1 else f"its {counts[SUBFOLDER]} subfolders"
+            return f"{folder}: no pictures in this folder; -r takes those in {here}"
+        if counts[EARLIER_RESULT]:
+            return f"{folder}: no pictures in this folder but earlier results; name their files to restore them again"
+        if counts[NO_PICTURE]:
+            return f"{folder}: no pictures in this folder, going by the names; name files to try them all the same"
+        return f"{folder}: no pictures in this folder; it is empty, or what it holds is hidden or linked"
+
+
+class _Results:
+    """What this program made: ``*.restored.*``, and what a journal says so of, in the file's folder or any above it."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Path, dict[str, JournalEntry]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        if path.stem.endswith(".restored"):
+            return True
+        path = Path(os.path.abspath(path))
+        for folder in path.parents:
+            if folder not in self._entries:
+                self._entries[folder] = read_entries(folder / JOURNAL)
+            if not self._entries[folder]:
                 continue
-            if path.name.startswith("."):
-                others.append((path, HIDDEN))
-            elif path.stem.endswith(".restored"):
-                others.append((path, EARLIER_RESULT))
-            elif path.suffix.lower() not in suffixes:
-                others.append((path, NO_PICTURE))
-            elif path.is_file():
-                found.append(path)
-            else:
-                unreadable.append(OSError(errno.EINVAL, "a broken link, or no regular file", str(path)))
-    return sorted(found), sorted(others), unreadable
+            entry = self._entries[folder].get(str(path.relative_to(folder)))
+            if entry is not None and (entry.begun or entry.output is not None):
+                return True
+        return False

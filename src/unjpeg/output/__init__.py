@@ -33,6 +33,7 @@ __all__ = [
     "Rows",
     "default_format",
     "format_of",
+    "is_lossy",
     "list_without_place",
     "profile_fits",
     "write_image",
@@ -57,6 +58,7 @@ class Format:
         alpha: whether it has transparency.
         cmyk: whether its pixels may be inks.
         max_side: the largest width and height in pixels.
+        has_quality: whether it can be compressed with loss, to a quality.
     """
 
     suffixes: tuple[str, ...]
@@ -64,6 +66,7 @@ class Format:
     alpha: bool
     max_side: int
     cmyk: bool = False
+    has_quality: bool = False
 
     @property
     def suffix(self) -> str:
@@ -74,10 +77,10 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "png": Format((".png",), (8, 16), alpha=True, max_side=2**31 - 1),
     # The format could say 65535, libjpeg stops at 65500.
-    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500, cmyk=True),
-    "webp": Format((".webp",), (8,), alpha=True, max_side=16383),
+    "jpeg": Format((".jpg", ".jpeg"), (8,), alpha=False, max_side=65500, cmyk=True, has_quality=True),
+    "webp": Format((".webp",), (8,), alpha=True, max_side=16383, has_quality=True),
     "tiff": Format((".tif", ".tiff"), (8, 16), alpha=True, max_side=2**31 - 1, cmyk=True),
-    "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1),
+    "avif": Format((".avif",), (8,), alpha=True, max_side=2**16 - 1, has_quality=True),
 }
 
 _ENCODERS: Mapping[str, Callable[[Rows, Metadata, int | None, BinaryIO], None]] = {
@@ -98,6 +101,11 @@ def format_of(path: Path) -> str | None:
     """The name in `FORMATS` that the path's suffix stands for, in any case; None if it stands for none."""
     suffix = path.suffix.lower()
     return next((name for name, holds in FORMATS.items() if suffix in holds.suffixes), None)
+
+
+def is_lossy(format: str, quality: int | None) -> bool:
+    """Whether a file of that format and quality holds other pixels than it was given. WebP has none without one."""
+    return FORMATS[format].has_quality and (format != "webp" or quality is not None)
 
 
 def list_without_place(

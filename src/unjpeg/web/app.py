@@ -168,6 +168,10 @@ class FileQuery(LookQuery):
     def kind(self) -> FileKind:
         if self.bit_depth is not None and self.format and self.bit_depth not in FORMATS[self.format].bit_depths:
             raise OutputError(f"{self.format} holds no {self.bit_depth}-bit pixels; choose png or tiff, or 8 bits")
+        if self.output_quality is not None and not (self.format and FORMATS[self.format].has_quality):
+            raise OutputError(
+                f"{self.format or 'png'} is lossless and has no output_quality; choose jpeg, webp or avif"
+            )
         if self.output_size is not None and self.format != "jpeg":
             raise OutputError(f"a size can be asked of jpeg only, not of {self.format or 'png'}")
         return FileKind(self.format, self.output_quality, self.output_size, self.tag)
@@ -329,8 +333,15 @@ def _answer_error(status: int, error: Mapping[str, str], headers: Mapping[str, s
     return JSONResponse({"error": error}, status, headers)
 
 
+_IN_PARAMETERS = (("salvage=True", "salvage=true"), ("output stream: ", "this file: "))
+"""What the library says, and how it is said to whoever sends requests."""
+
+
 def _describe_error(error: UnjpegError) -> dict[str, str]:
-    described = {"kind": type(error).__name__, "message": str(error)}
+    message = str(error)
+    for ours, theirs in _IN_PARAMETERS:
+        message = message.replace(ours, theirs)
+    described = {"kind": type(error).__name__, "message": message}
     salvageable = error.salvageable if isinstance(error, BadImageError) else None
     return described | ({"salvageable": salvageable} if salvageable else {})
 
@@ -466,10 +477,10 @@ def create_app(
         return _file_response(data, format, {"unjpeg-report": json.dumps(report)})
 
     @app.post("/api/inspect", tags=["one request"], openapi_extra=_UPLOAD)
-    async def inspect(request: Request) -> dict[str, Any]:
+    async def inspect(request: Request, query: Annotated[OpenQuery, Query()]) -> dict[str, Any]:
         """What a file says about itself, in figures and in words."""
         with the_team().admitted():
-            facts: dict[str, Any] = await on_upload(request, darkroom.inspect_once)
+            facts: dict[str, Any] = await on_upload(request, darkroom.inspect_once, query.salvage)
         return facts
 
     @app.post("/api/pictures", tags=["held pictures"], openapi_extra=_UPLOAD, status_code=201)
@@ -595,14 +606,18 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def not_valid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        problems = (
-            f"{problem['loc'][-1]}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
-        )
-        return _error(422, "ParameterError", "; ".join(problems))
+        return _error(422, "ParameterError", "; ".join(map(_describe_problem, error.errors())))
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
-        return _error(error.status_code, "RequestError", error.detail, error.headers)
+        words = error.detail
+        if error.status_code == 404:
+            words = (
+                "there is nothing at this address; the page is at /, and api/openapi.json lists what programs ask for"
+            )
+        elif error.status_code == 405 and error.headers:
+            words = f"this address takes {error.headers.get('allow') or error.headers.get('Allow')}"
+        return _error(error.status_code, "RequestError", words, error.headers)
 
     async def unexpected(_: Request, error: Exception) -> Response:
         return _error(500, "InternalError", f"the server failed ({type(error).__name__})")
@@ -611,6 +626,18 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, not_valid)
     app.add_exception_handler(StarletteHTTPException, http)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _describe_problem(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a parameter, in words of this server instead of pydantic's."""
+    name, words = problem["loc"][-1], problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        words = "is no parameter of this address; api/openapi.json lists them"
+    elif problem["type"] == "string_pattern_mismatch" and name == "key":
+        words = "is none that POST api/pictures gave"
+    elif problem["type"] == "missing":
+        words = "is missing"
+    return f"{name}: {words.replace('Input should be', 'must be').partition(', unable to')[0]}"
 
 
 def _add_page(app: FastAPI) -> None:
@@ -667,7 +694,7 @@ def serve(
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = str(error.strerror if isinstance(error, OSError) else error).partition(" (while ")[0]
         raise OutputError(
             f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
         ) from error

@@ -210,9 +210,9 @@ class Darkroom:
         self._restorer_of(model).run_network(held.picture, options)  # runtimes are slow the first time
         self._render(held, options, model)
 
-    def inspect(self, data: bytes) -> dict[str, Any]:
+    def inspect(self, data: bytes, salvage: bool = False) -> dict[str, Any]:
         """As ``open``, without holding the picture."""
-        return self._facts(read_picture(NamedBytes(data, _THIS), limits=self._limits))
+        return self._facts(read_picture(NamedBytes(data, _THIS), limits=self._limits, salvage_damaged=salvage))
 
     def show(
         self,
@@ -306,7 +306,7 @@ class Darkroom:
         format = kind.format_for(restored.is_cmyk)
         channels = restored.pixels.shape[2] if restored.pixels.ndim == 3 else 1
         lost = list_without_place(restored.metadata, format, channels, is_cmyk=restored.is_cmyk)
-        facts = dataclasses.asdict(restored.report)
+        facts = dataclasses.asdict(restored.report.as_written(format, kind.output_quality))
         if lost:
             facts["notes"] += (f"{format} has no place for {' and '.join(lost)}: lost",)
         file, said = _file(restored, kind)
@@ -324,7 +324,8 @@ class Darkroom:
             del self._pictures[key]
 
     def _facts(self, picture: Picture, history: History | None = None) -> dict[str, Any]:
-        read = self._restorer.guide(picture).quality
+        history = history or read_history(picture.pixels, picture.jpeg)
+        read = self._restorer.read_quality(picture, history)
         inspection = inspect_picture(picture, read, history)
         return {
             "width": inspection.width,
@@ -485,9 +486,9 @@ def open_picture(data: bytes, key: str, salvage: bool = False) -> dict[str, Any]
     return _here().open(data, key, salvage)
 
 
-def inspect_once(data: bytes) -> dict[str, Any]:
+def inspect_once(data: bytes, salvage: bool = False) -> dict[str, Any]:
     """``Darkroom.inspect``."""
-    return _here().inspect(data)
+    return _here().inspect(data, salvage)
 
 
 def prepare_picture(key: str, options: Options, model: str | None) -> None:

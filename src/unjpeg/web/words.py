@@ -18,6 +18,9 @@ _OTHER_SCALE = 0.1
 _WHOLE_SHARE = 0.98
 """Of a picture's pixels, from which on a part of it counts as all."""
 
+_SAID_OF_FILE = ("before this file: ", "salvaged from a damaged file")
+"""Notes that would say of the result what the file's facts have said already."""
+
 _COMPRESSION = (
     (25, "very strong compression, the damage is plain to see"),
     (50, "strong compression, the damage shows"),
@@ -77,7 +80,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
         ]
     if picture.inks is not None:
         facts.append(Fact("Before that", "Not looked at: that is done for RGB and grey pictures."))
-    else:
+    elif picture.sound_rows is None:  # what decodes shows the damaged file itself, and is not restored as that
         facts.append(_before_that(inspection))
     metadata = picture.metadata
     if picture.deep is not None:
@@ -126,8 +129,13 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
             "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
-    notes = [note for note in report.notes if not note.startswith("before this file: ")]  # the file's facts say it
-    return facts + [Fact("Note", f"{_capital(note)}.", "careful") for note in notes]
+    notes = [note for note in report.notes if not note.startswith(_SAID_OF_FILE)]
+    return facts + [Fact("Note", f"{_capital(_on_page(note))}.", "careful") for note in notes]
+
+
+def _on_page(note: str) -> str:
+    """A note of the library, with what the page calls its keywords."""
+    return note.replace("give a quality (quality=90) to", 'choose one under "Smooth as for quality" to')
 
 
 def _before_that(inspection: Inspection) -> Fact:
@@ -181,6 +189,12 @@ def _kind_of_file(inspection: Inspection) -> Fact:
     if inspection.history == "clean":
         text = f"{inspection.kind}, and never compressed as far as the pixels show. It is left as it is."
         return Fact("Kind of file", text, "good")
+    if inspection.comparable_quality is not None:
+        text = (
+            f"{inspection.kind}. It was compressed about as hard as a JPEG of quality {inspection.comparable_quality}, "
+            "and is restored like one: there is no JPEG to stay true to."
+        )
+        return Fact("Kind of file", text, "careful")
     text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
     return Fact("Kind of file", text, "careful")
 

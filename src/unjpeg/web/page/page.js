@@ -233,7 +233,7 @@ function wordsOf(error, picture) {
     .replace(/^(this file|output stream):/, picture.file.name)
     .replace(/; allow more than ([\d,]+)\)$/, ", and your file has $1). Choose another kind of file.");
   return error.salvageable && !picture.salvage
-    ? `${said.replace(/; salvage=True restores .*$/s, "")}. It is possible to restore ${error.salvageable}.`
+    ? `${said.replace(/; salvage=true restores .*$/s, "")}. It is possible to restore ${error.salvageable}.`
     : said;
 }
 
