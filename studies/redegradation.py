@@ -56,7 +56,8 @@ def main(
     sources = [str(root / "train" / name) for name in SOURCES]
     work.mkdir(parents=True, exist_ok=True)
     with Journal(work / "redegradation.jsonl") as journal:
-        rows = {_name(row): row for row in journal.found}
+        # Without its commit a figure is measured again.
+        rows = {_name(row): row for row in journal.found if row.get("commit")}
         for named in target:
             codecs = named.split(",")
             folder = _write_target(originals, codecs, work)

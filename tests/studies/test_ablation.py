@@ -57,14 +57,24 @@ def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
     planned = plan_variants("modules", toy_recipe(), 2, tmp_path)
     assert [v.name for v in planned] == [*MODULES, *MODULES]
     assert len({v.stage1 for v in planned}) == 2
-    assert len({v.stage2 for v in planned}) == 10
+    assert len({v.stage2 for v in planned}) == 18
     for variant in planned:
         network = variant.recipe.network
-        switches = network.insensitive_guidance, network.sensitive_guidance, network.fusion
-        assert switches == MODULES[variant.name]
+        assert network == replace(toy_recipe().network, **MODULES[variant.name])
+        modules = (network.insensitive_guidance, network.sensitive_guidance, network.fusion)
+        printed = {"CIGM": (1, 0, 0), "CSGM": (0, 1, 0), "CFM": (0, 0, 1), "all": (1, 1, 1), "all minus CFM": (1, 1, 0)}
+        assert modules == printed.get(variant.name.removeprefix("told and "), (0, 0, 0))
+        assert network.stated == variant.name.startswith("told")
         assert variant.recipe.dagn == toy_recipe().dagn
         assert variant.recipe.encoders == toy_recipe().encoders
         assert variant.stage1.name == f"seed-{variant.recipe.seed}"
+
+
+def test_some_variants_are_planned_with_their_base(tmp_path: Path) -> None:
+    planned = plan_variants("modules", toy_recipe(), 2, tmp_path, ["told", "CFM"])
+    assert [v.name for v in planned] == 2 * ["base", "CFM", "told"]
+    with pytest.raises(SettingError, match="no variant 'CGM'; there are: base, CIGM, CSGM"):
+        plan_variants("modules", toy_recipe(), 1, tmp_path, ["CGM"])
 
 
 def test_variants_of_fig_13_have_their_own_stage_1(tmp_path: Path) -> None:
