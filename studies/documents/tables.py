@@ -88,6 +88,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "redegradation": _make_from(results / "redegradation.json", _make_redegradation),
         "stage1": _make_from(results / "stage1.json", _make_stage1),
         "stage1-textbook": _make_from(results / "stage1-textbook.json", _make_stage1),
+        "stage1-windows": _make_from(results / "stage1-windows.json", _make_reading),
         "stage1-reading": _make_from(results / "stage1-reading.json", _make_reading),
         **carn_tables.make_tables(results),
     }

@@ -28,7 +28,7 @@ from unjpeg.models import (
 )
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool, sharpen
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
-from unjpeg.models.dagn import DETAIL_GAIN, Detail
+from unjpeg.models.dagn import DETAIL_GAIN, Detail, GuidedStage
 from unjpeg.tables import STATED_FEATURES
 
 SMALL = DagnConfig(width=4, scales=3, blocks=2, encoder_width=2)
@@ -484,6 +484,7 @@ def test_a_module_that_is_off_as_printed_adds_its_ones() -> None:
         silent = name.startswith((*FROZEN, "insensitive_guider.", "sensitive_guider.")) or ".insensitive." in name
         assert (gradient is None) == silent, name
     stage = network.eval().stages[0]
+    assert isinstance(stage, GuidedStage)
     channels = config.stage_channels[0]
     features, skip = torch.rand(2, 1, 2 * channels, 4, 4)
     one, zero = torch.ones(()), torch.zeros(())

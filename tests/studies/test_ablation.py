@@ -258,7 +258,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         precision="32-true",
     )
     record = load_results(tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json")
-    assert len(record["rows"]) == 2 * 5 * 2 * 2 * 2
+    assert len(record["rows"]) == 2 * len(MODULES) * 2 * 2 * 2
     assert record["seeds"] == [0, 1]
     assert record["test_pictures"].keys() == {"live1", "own"}
     lines = capsys.readouterr().out.splitlines()
