@@ -269,7 +269,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         f"CSGM +0.205 {seeds} [+0.205, +0.205], printed +0.280; "
     )
     # The paper has no figures of quality 50, and none of other pictures.
-    assert ["printed" in line for line in lines[1:]] == [True] * 3 + [False] * 9
+    assert [", printed " in line for line in lines[1:]] == [True] * 3 + [False] * 9
 
 
 def test_another_studys_folder_is_refused_with_the_cure(
