@@ -51,6 +51,9 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	cp runs/bench/bsds500/results.json results/bsds500.json
 	$(BENCHMARK) bsds500 --method jpeg --method fast --method default --rounds 0 --quality 70,90,95,100 --out runs/bench/bsds500-high
 	cp runs/bench/bsds500-high/results.json results/bsds500-high.json
+	$(BIN)/python -m studies.halved bsds500 runs/bsds-halved
+	$(BENCHMARK) runs/bsds-halved --method jpeg --method fast --method default --rounds 0 --quality 70,90,95,100 --out runs/bench/bsds500-halved
+	cp runs/bench/bsds500-halved/results.json results/bsds500-halved.json
 	$(BENCHMARK) live1 --method jpeg --method fast --method default --method default@off --rounds 0 --out runs/bench/live1-mozjpeg \
 	  $(foreach quality,10 20 30 40 70 90,--degradation mozjpeg-$(quality))
 	cp runs/bench/live1-mozjpeg/results.json results/live1-mozjpeg.json

@@ -20,7 +20,7 @@ from PIL import Image
 
 from studies.drawings import draw_all
 from unjpeg.evaluate.pairs import Pixels8
-from unjpeg.evaluate.results import put_results
+from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.history import History, read_history
 from unjpeg.jpeg import JpegImage
 
@@ -175,6 +175,7 @@ def main() -> None:
     stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if arguments.times:
         _, first = next(load_pictures(arguments.folders))
+        stored["times"] = describe_origin()
         stored["seconds"] = measure_seconds(Image.fromarray(first), [float(one) for one in arguments.times.split(",")])
     else:
         clean = count_clean([*load_pictures(arguments.folders), *draw_all(arguments.seed)])
@@ -184,7 +185,8 @@ def main() -> None:
             reading for one in some for list_ in (list_earlier, list_singles) for reading in list_(one)
         )
         drawings = count_found(reading for one in drawn for reading in list_singles(one))
-        stored |= {"every": arguments.every, "clean": clean, "photographs": photographs, "drawings": drawings}
+        counts = {"every": arguments.every, "clean": clean, "photographs": photographs, "drawings": drawings}
+        stored |= describe_origin() | counts
     put_results(arguments.out, stored)
 
 

@@ -9,7 +9,7 @@ codec and as JPEGs, before and after. A journal (``redegradation.jsonl``) keeps 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,6 +26,7 @@ from unjpeg.evaluate.pairs import Degradation, Pixels8, load_images
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.files import put_in_place
 from unjpeg.modelfile import ModelFile
+from unjpeg.version import source_commit
 
 __all__ = ["main"]
 
@@ -55,7 +56,8 @@ def main(
     sources = [str(root / "train" / name) for name in SOURCES]
     work.mkdir(parents=True, exist_ok=True)
     with Journal(work / "redegradation.jsonl") as journal:
-        rows = {_name(row): row for row in journal.found}
+        # Without its commit a figure is measured again.
+        rows = {_name(row): row for row in journal.found if row.get("commit")}
         for named in target:
             codecs = named.split(",")
             folder = _write_target(originals, codecs, work)
@@ -75,11 +77,14 @@ def main(
                         say=say,
                     )
                     methods = {"decoder": Decoder(), "before": UnjpegModel(model), "after": UnjpegModel(report.model)}
-                    found = {
-                        which: {name: _measure(test, which, method) for name, method in methods.items()}
-                        for which in (*codecs, *JPEGS)
-                    }
-                    row = key | {"kept_steps": report.steps, "psnr_db": found}
+                    found = {}
+                    for which in (*codecs, *JPEGS):
+                        known = _find_before(rows.values(), file.hash, which)
+                        found[which] = {
+                            name: known[name] if name in known else _measure(test, which, method)
+                            for name, method in methods.items()
+                        }
+                    row = key | {"kept_steps": report.steps, "commit": source_commit(), "psnr_db": found}
                     journal.add(row)
                     rows[_name(key)] = row
                     gains = {which: figures["after"] - figures["before"] for which, figures in found.items()}
@@ -89,6 +94,15 @@ def main(
 
 def _name(row: Mapping[str, Any]) -> str:
     return json.dumps([row[name] for name in ("target", "pairs", "seed", "start", "steps")])
+
+
+def _find_before(rows: Iterable[Mapping[str, Any]], start: str, degradation: str) -> dict[str, float]:
+    """What earlier rows hold of this degradation that no adaptation changes: the decoder, and the model as it was."""
+    for row in rows:
+        if row["start"] == start and degradation in row["psnr_db"]:
+            figures = row["psnr_db"][degradation]
+            return {name: figures[name] for name in ("decoder", "before")}
+    return {}
 
 
 def _measure(pictures: Mapping[str, Pixels8], degradation: str, method: Method) -> float:

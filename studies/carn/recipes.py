@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from PIL import Image
 
 from unjpeg.adapt.carn import Adaptation, Pretraining, adapt_network, describe_training, pretrain, restore_pixels
 from unjpeg.adapt.domains import Cutting, SourceDomain, TargetDomain, checksum, compress_all, load_grey
@@ -34,7 +35,18 @@ from unjpeg.train.data import ImageStore
 from unjpeg.train.degrade import Pixels8
 from unjpeg.train.run import TrainingImages
 
-__all__ = ["CARN_RECIPES", "CarnPictures", "CarnRecipe", "Scenarios", "find_carn_recipe", "freeze_denoiser"]
+__all__ = [
+    "CARN_RECIPES",
+    "CarnPictures",
+    "CarnRecipe",
+    "RedegradedPairs",
+    "Scenarios",
+    "find_carn_recipe",
+    "freeze_denoiser",
+]
+
+RedegradedPairs = Literal["clean", "halved"]
+"""Of the source's originals, or of the target's own pictures at half their size."""
 
 VALIDATION_PICTURES = 16
 """As many held-out pictures watch over a training; the tables are measured on all of them."""
@@ -316,6 +328,43 @@ class Scenarios:
 
         return self._once(f"bound-q{source}-to-q{target}", identity, manifest, train)
 
+    def redegraded(self, source: int, target: int, pairs: RedegradedPairs) -> Backbone:
+        """Trained at ``source``, then on pairs of quality ``target``, half of each batch still of ``source``.
+
+        The pairs are made of the source's originals, or of the target's decoded pictures at half their size: the
+        target's originals are not seen. As many steps as ``adapted`` takes, at the first training's rate.
+        """
+        recipe, config = self.recipe, self.recipe.adaptation
+        start = self.trained({source: self.supervised})
+        kept = self.supervised
+        # From here on nothing knows the target's originals.
+        targets = compress_all(self.unlabelled, target) if pairs == "halved" else []
+        clean = _halve(targets, config.patch) if pairs == "halved" else kept
+        clean = [clean[number % len(clean)] for number in range(len(kept))]
+        further = replace(
+            recipe.pretraining,
+            steps=config.steps,
+            batch=config.batch,
+            learning_rate=replace(config.learning_rate, peak=recipe.pretraining.learning_rate.peak),
+            checkpoint_every=config.checkpoint_every,
+        )
+        identity = describe_training(
+            self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining, redegraded=further
+        )
+        manifest = self._manifest({f"source_q{source}": kept, f"pairs_q{target}": clean})
+
+        def train(path: Path) -> Backbone:
+            network = make_backbone(recipe.backbone)
+            network.load_state_dict(start.state_dict())
+            cutting = Cutting(further.batch, further.patch, further.grid, seed=self.seed + 1)
+            decoded = [*compress_all(kept, source), *compress_all(clean, target)]
+            mixed = SourceDomain(decoded, [*kept, *clean], cutting)
+            validate = partial(self._psnr_db, qualities=(source,))
+            pretrain(self.fabric, network, further, mixed, validate, path, identity=identity, manifest=manifest)
+            return network
+
+        return self._once(f"redegraded-{pairs}-q{source}-to-q{target}", identity, manifest, train)
+
     def _once(
         self, name: str, identity: dict[str, Any], manifest: dict[str, Any], train: Callable[[Path], Backbone]
     ) -> Backbone:
@@ -350,6 +399,19 @@ def freeze_denoiser(network: Backbone) -> None:
     gradients = torch.autograd.grad(reached, trained, allow_unused=True)  # type: ignore[arg-type]
     for parameter, gradient in zip(trained, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
+
+
+def _halve(pictures: Sequence[Pixels8], least: int) -> list[Pixels8]:
+    """Each at half its size, where both sides keep so many pixels. Raises TrainingDataError if none does."""
+    small = [
+        np.asarray(Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BOX))
+        for picture in pictures
+        for height, width in (picture.shape[:2],)
+        if min(height, width) >= 2 * least
+    ]
+    if not small:
+        raise TrainingDataError(f"no picture has {2 * least} pixels or more on both sides; give larger ones")
+    return small
 
 
 def _uncut(config: BackboneConfig) -> BackboneConfig:

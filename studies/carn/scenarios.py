@@ -28,7 +28,14 @@ import typer
 from lightning.fabric import Fabric
 from PIL import Image
 
-from studies.carn.recipes import CARN_RECIPES, CarnPictures, CarnRecipe, Scenarios, find_carn_recipe
+from studies.carn.recipes import (
+    CARN_RECIPES,
+    CarnPictures,
+    CarnRecipe,
+    RedegradedPairs,
+    Scenarios,
+    find_carn_recipe,
+)
 from unjpeg.adapt.carn import describe_training, restore_pixels
 from unjpeg.adapt.domains import Cutting, TargetDomain, checksum, compress_all
 from unjpeg.adapt.probe import measure_domain_accuracy
@@ -134,6 +141,9 @@ def table1(
     bound: Annotated[
         bool, typer.Option("--bound", help="Also what F could do if it were shown the target's originals, D as it is.")
     ] = False,
+    redegraded: Annotated[
+        bool, typer.Option("--redegraded", help="Also networks trained further on pairs compressed as the target is.")
+    ] = False,
     settings: SettingsOption = [],  # noqa: B006
     data: DataOption = DATA,
     train: TrainOption = [],  # noqa: B006
@@ -142,7 +152,7 @@ def table1(
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
 ) -> None:
-    """Table 1: JPEG, SQ, DQ, BQ and ours on each test set, at both qualities."""
+    """Table 1: JPEG, SQ, DQ, BQ and ours on each test set, at both qualities; ours at its source's quality, too."""
     session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
     low, high = session.recipe.low, session.recipe.high
     results = _Results.open(out / f"carn-{session.recipe.name}-table1.json", session)
@@ -157,8 +167,11 @@ def table1(
             results.measure("DQ", one, test, networks[other])
             results.measure("BQ", one, test, both)
             results.measure("ours", one, test, scenarios.adapted(other, test))
+            results.measure("ours, at its source's quality", one, test, scenarios.adapted(test, other))
             if bound:
                 results.measure("bound", one, test, scenarios.bound(other, test))
+            for pairs in get_args(RedegradedPairs) if redegraded else ():
+                results.measure(f"re-degraded, {pairs}", one, test, scenarios.redegraded(other, test, pairs))
 
 
 @app.command()
@@ -326,7 +339,7 @@ class _Results:
             if changed:
                 which = ", ".join({"config": "recipe", "images": "pictures", "tests": "test sets"}[k] for k in changed)
                 raise TrainingError(f"{path}: is of another configuration ({which}); move it, or choose another --out")
-            fresh["rows"] = found["rows"]
+            fresh["rows"] = [row | {"commit": row.get("commit", found.get("commit"))} for row in found["rows"]]
         return cls(path, session, fresh)
 
     def measure(self, method: str, seed: int | None, quality: int, network: Backbone | None, **counts: int) -> None:
@@ -338,6 +351,7 @@ class _Results:
             found = [_compare(original, compress_jpeg(original, quality), network) for _, original in pictures]
             psnr, psnr_b, similarity = (float(np.mean(values)) for values in zip(*found, strict=True))
             row |= {"images": len(pictures), "psnr_db": psnr, "psnr_b_db": psnr_b, "ssim": similarity}
+            row["commit"] = self._record["commit"]
             self._record["rows"].append(row)
             put_results(self._path, self._record)
             which = "" if seed is None else f" seed {seed}"

@@ -19,6 +19,10 @@ __all__ = ["compute_gap_shares", "make_tables"]
 Row = Mapping[str, Any]
 
 METHODS = ("SQ", "DQ", "BQ", "ours")
+UNPRINTED = ("ours, at its source's quality",)
+"""Rows of Table 1 that the paper has not."""
+
+REDEGRADED = ("SQ", "DQ", "re-degraded, clean", "re-degraded, halved")
 SETS = {"validation": "held out", "bsd68": "BSD68", "set12": "Set12"}
 PRINTED_SETS = ("div2k", "bsd68", "set12")
 """The paper's, in the same order: DIV2K's validation pictures are what it holds out."""
@@ -45,6 +49,7 @@ def make_tables(results: Path) -> dict[str, str]:
         made[name] = make(json.loads(path.read_text())) if path.exists() else _say_missing(command)
     return made | {
         "carn-variants": _make_variants(results, "ours", "scenarios table1 --recipe small-lambda-0"),
+        "carn-redegraded": _make_redegraded(results / "carn-small-table1.json"),
         "carn-bound": _make_variants(results, "bound", "scenarios table1 --recipe small --bound"),
     }
 
@@ -67,12 +72,34 @@ def compute_gap_shares(rows: Iterable[Row], quality: int, test_set: str, method:
 def _make_table1(record: Row) -> str:
     lines = []
     for quality in _list_qualities(record):
-        for method in ("JPEG", *METHODS):
+        for method in ("JPEG", *METHODS, *UNPRINTED):
             cells = [_format_cell(_find_rows(record, method=method, quality=quality, set=name)) for name in SETS]
+            if method in UNPRINTED and not any(cells):
+                continue
             lines.append([str(quality), method, *cells])
             printed = CARN_TABLE_1.get(quality, {}).get(method)
             if printed:
                 lines.append([str(quality), f"{method}, as printed", *_format_printed(printed)])
+    return format_markdown(["test quality", "", *SETS.values()], lines)
+
+
+def _make_redegraded(path: Path) -> str:
+    """Networks that were trained further on pairs like the target's, between the best and the worst without."""
+    record = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    whole = {row["seed"] for row in _find_rows(record, method=REDEGRADED[-1])}
+    if not whole:
+        return _say_missing("scenarios table1 --recipe small --redegraded")
+    lines = [
+        [str(quality), method]
+        + [
+            _format_cell(
+                [row for row in _find_rows(record, method=method, quality=quality, set=name) if row["seed"] in whole]
+            )
+            for name in SETS
+        ]
+        for quality in _list_qualities(record)
+        for method in REDEGRADED
+    ]
     return format_markdown(["test quality", "", *SETS.values()], lines)
 
 

@@ -1,10 +1,10 @@
 """The paper's ablation study (section IV-E): what each module (Table V) and the penalty factors (Fig. 13) are worth.
 
-``python -m studies.dagn.ablation modules --data DIR`` trains the five networks of Table V, ``... lambdas`` the five
-settings of Fig. 13, each for several seeds, with stage 1 shared wherever it is the same. All have the same budget and
-see the same samples. Each network is exported and measured through ``Restorer.restore``, as a user's file would be.
-All are trained first, then measured. What is finished is kept below ``--work``: after a kill the same command goes on
-where it was, and what was measured counts for the same weights on the same pictures only.
+``python -m studies.dagn.ablation modules --data DIR`` trains the five networks of Table V and four that it lacks,
+``... lambdas`` the five settings of Fig. 13, each for several seeds, with stage 1 shared wherever it is the same. All
+have the same budget and see the same samples. Each network is exported and measured through ``Restorer.restore``, as a
+user's file would be. All are trained first, then measured. What is finished is kept below ``--work``: after a kill the
+same command goes on where it was, and what was measured counts for the same weights on the same pictures only.
 """
 
 from __future__ import annotations
@@ -56,14 +56,24 @@ __all__ = [
 
 METRICS = ("psnr_db", "ssim", "psnr_b_db")
 
-MODULES = {
-    "base": (False, False, False),
-    "CIGM": (True, False, False),
-    "CSGM": (False, True, False),
-    "CFM": (False, False, True),
-    "all": (True, True, True),
+_OFF = {"insensitive_guidance": False, "sensitive_guidance": False, "fusion": False}
+_ON = dict.fromkeys(_OFF, True)
+
+MODULES: dict[str, dict[str, Any]] = {
+    "base": _OFF,
+    "CIGM": _OFF | {"insensitive_guidance": True},
+    "CSGM": _OFF | {"sensitive_guidance": True},
+    "CFM": _OFF | {"fusion": True},
+    "all": _ON,
+    "all minus CFM": _ON | {"fusion": False},
+    "told": _OFF | {"stated": True},
+    "told and all": _ON | {"stated": True},
+    "base as printed": _OFF | {"off": "printed"},
 }
-"""Table V's networks: insensitive guidance, sensitive guidance, fusion. A guidance that is off is scale 1, shift 0."""
+"""Table V's five networks, and four that it lacks, by what they change of the recipe's network.
+
+A guidance that is off is scale 1, shift 0; "as printed" reads "(O, J)" to the letter. "Told" is what the file states.
+"""
 
 LAMBDAS = {
     "1 1": (1.0, 1.0),
@@ -146,8 +156,18 @@ class Gain(Interval):
     seed_deviation: float | None
 
 
-def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[Variant]:
-    """Every training of a study, all of a seed together. Raises SettingError if the recipe has no such variant."""
+def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path, names: Sequence[str] = ()) -> list[Variant]:
+    """Every training of a study, all of a seed together.
+
+    Args:
+        names: of the variants beside the study's first, which all are compared with; none stand for all.
+
+    Raises SettingError if there is no such variant, or the recipe has none.
+    """
+    known: Mapping[str, Any] = MODULES if study == "modules" else LAMBDAS
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingError(f"no variant {unknown[0]!r}; there are: {', '.join(known)}")
     if study == "modules" and recipe.dagn.guidance == "picture":
         raise SettingError(
             f'{recipe.name}: Table V has networks with fusion, which dagn.guidance "picture" knows none of; '
@@ -159,11 +179,10 @@ def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[
     for seed in range(recipe.seed, recipe.seed + seeds):
         seeded, folder = replace(recipe, seed=seed), work / f"seed-{seed}"
         if study == "modules":
-            for name, (insensitive, sensitive, fusion) in MODULES.items():
-                network = replace(
-                    recipe.network, insensitive_guidance=insensitive, sensitive_guidance=sensitive, fusion=fusion
-                )
-                out.append(Variant(name, replace(seeded, network=network), folder, folder / name))
+            for name, changes in MODULES.items():
+                network = replace(recipe.network, **changes)
+                own = folder / name.replace(" ", "-")
+                out.append(Variant(name, replace(seeded, network=network), folder, own))
         else:
             for name, (insensitive_weight, sensitive_weight) in LAMBDAS.items():
                 encoders = replace(
@@ -171,7 +190,8 @@ def plan_variants(study: Study, recipe: Recipe, seeds: int, work: Path) -> list[
                 )
                 own = folder / f"lambda-{name.replace(' ', '-')}"
                 out.append(Variant(name, replace(seeded, encoders=encoders), own, own))
-    return out
+    wanted = {next(iter(known)), *(names or known)}
+    return [variant for variant in out if variant.name in wanted]
 
 
 def train_variant(fabric: Fabric, variant: Variant, images: TrainingImages, *, workers: int = 1) -> Path:
@@ -310,6 +330,9 @@ def main(
     recipe: Annotated[str, typer.Option(help="A recipe's name.")] = "small",
     settings: Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe.")] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
+    only: Annotated[
+        list[str], typer.Option("--variant", metavar="NAME", help="Only these, and what they are compared with.")
+    ] = [],  # noqa: B006
     test: Annotated[list[str], typer.Option("--test", help="Data sets, or folders of test pictures.")] = ["live1"],  # noqa: B006
     quality: Annotated[list[int], typer.Option(min=1, max=100, help="JPEG qualities.")] = [10, 20, 30, 40],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of each set.")] = None,
@@ -326,7 +349,7 @@ def main(
 ) -> None:
     """Train and measure the variants of a study, and print what each is worth, beside what the paper prints."""
     chosen = make_recipe(recipe, settings, devices)
-    planned = plan_variants(study, chosen, seeds, work / study / (name or chosen.name))
+    planned = plan_variants(study, chosen, seeds, work / study / (name or chosen.name), only)
     fabric = new_fabric(accelerator=accelerator, devices=devices, precision=precision)
     scope = Scope.open(test, quality, limit)
     images = open_images(data, chosen.validation_fraction)
@@ -348,7 +371,7 @@ def main(
     rows: list[dict[str, Any]] = []
     for variant, trained in zip(planned, checkpoints, strict=True):
         rows += measure_variant(variant, trained, images, scope)
-    names = list(MODULES if study == "modules" else LAMBDAS)
+    names = list(dict.fromkeys(variant.name for variant in planned))
     record: dict[str, Any] = {
         "study": study,
         "recipe": chosen.name,

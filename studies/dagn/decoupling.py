@@ -1,10 +1,12 @@
 """What stage 1 has learned: whether the sensitive encoder tells the quality, and the insensitive one is blind to it.
 
 ``python -m studies.dagn.decoupling CHECKPOINT --data bsds500`` writes the figures as JSON and a plot of each. Use
-pictures that were not trained on. Two views of every picture are measured:
+pictures that were not trained on. Three views of every picture are measured:
 
 - ``training``: as stage 1 saw it, scaled to its input size or cut to it, *then* compressed.
-- ``whole``: the picture compressed at its own size, as stage 2 and users meet it.
+- ``whole``: the picture compressed at its own size, seen at once.
+- ``windows``: the same picture, seen as a restorer sees it: in windows of stage 1's input size, spread over it, whose
+  features are averaged.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.files import place_file
 from unjpeg.models import Discriminator
 from unjpeg.models.autoencoder import QUALITY_CLASSES, TOTAL_STRIDE, AutoEncoder, pool
+from unjpeg.tiling import guide_windows
 from unjpeg.train.checkpoint import Checkpoint, select
 from unjpeg.train.degrade import compress_jpeg
 from unjpeg.train.encoders import DecoupledEncoders, stored_encoder
@@ -49,8 +52,8 @@ __all__ = [
     "summarise",
 ]
 
-View = Literal["training", "whole"]
-VIEWS: tuple[View, ...] = ("training", "whole")
+View = Literal["training", "whole", "windows"]
+VIEWS: tuple[View, ...] = get_args(View)
 KINDS = ("insensitive", "sensitive")
 ORIGINAL = 0
 """Stands for "not compressed" where a quality is expected."""
@@ -148,10 +151,13 @@ def observe(
         original_maps: dict[str, torch.Tensor] = {}
         for quality in (ORIGINAL, *qualities):
             seen = prepare(colour, stage, view, quality)
-            image = to_unit_range(torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None])
+            parts = list(guide_windows(seen, stage.patch)) if view == "windows" else [seen]
+            image = to_unit_range(torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2))
             content_error, content_psnr, movement, pooled, maps = {}, {}, {}, {}, {}
             for kind in KINDS:
                 features, reconstructed = stage.auto_encoder(kind)(image)
+                # One long map of all windows: a mean over its positions is the mean over the windows.
+                features = features.permute(1, 2, 0, 3).flatten(2)[None]
                 maps[kind] = features
                 original = original_maps.setdefault(kind, features)
                 content_error[kind] = float((reconstructed - image).abs().mean() * 255)

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.results import put_results
+from unjpeg.version import source_commit
 
 __all__ = ["draw", "hash_record", "main", "read_training"]
 
@@ -53,6 +54,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     return {
         "steps": steps,
         "psnr_db": {quality: [at[step].value for step in steps] for quality, at in found.items()},
+        "commit": source_commit(),
     }
 
 

@@ -7,6 +7,7 @@ not measured.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from studies.documents import curves, landscape
 from studies.printed import COSTS, TABLE_4, compute_ablation_gains
 from unjpeg.evaluate.printed import TABLE_1
 from unjpeg.evaluate.report import format_markdown, tabulate_costs, tabulate_metrics
+from unjpeg.evaluate.results import group as group_rows
 from unjpeg.evaluate.results import load_results
+from unjpeg.evaluate.statistics import find_half_width
 from unjpeg.files import put_in_place
 
 __all__ = ["draw_plots", "fill_in", "main", "make_tables"]
@@ -63,7 +66,6 @@ def make_tables(results: Path) -> dict[str, str]:
         "tta-live1": _make_from(results / "live1-tta.json", _make_methods),
         "mozjpeg-live1": _make_from(results / "live1-mozjpeg.json", _make_methods),
         "earlier-live1": _make_from(results / "earlier.json", _make_earlier),
-        "mixes-live1": _make_from(results / "live1-mixes.json", _make_methods),
         "history": _make_from(results / "history.json", _make_history),
         "never-compressed": _make_from(results / "history.json", _make_clean),
         "grey": _make_from(results / "grey.json", _make_sets),
@@ -83,8 +85,10 @@ def make_tables(results: Path) -> dict[str, str]:
         "ablation": _make_from(results / "ablation-modules-small.json", _make_ablation),
         "ablation-textbook": _make_from(results / "ablation-modules-small-textbook.json", _make_ablation),
         "lambdas": _make_from(results / "ablation-lambdas-small-textbook.json", _make_lambdas),
+        "redegradation": _make_from(results / "redegradation.json", _make_redegradation),
         "stage1": _make_from(results / "stage1.json", _make_stage1),
         "stage1-textbook": _make_from(results / "stage1-textbook.json", _make_stage1),
+        "stage1-windows": _make_from(results / "stage1-windows.json", _make_reading),
         "stage1-reading": _make_from(results / "stage1-reading.json", _make_reading),
         **carn_tables.make_tables(results),
     }
@@ -255,7 +259,7 @@ def _make_fuzz(record: Mapping[str, Any]) -> str:
 def _make_faults(record: Mapping[str, Any]) -> str:
     rows = []
     for name, found in record.items():
-        counts = [str(count) for key, count in found.items() if key != "said"]
+        counts = [str(count) for key, count in found.items() if key not in ("said", "commit")]
         rows.append([FAULTS[name], *counts, found["said"]])
     head = [
         "fault",
@@ -403,9 +407,11 @@ def _make_networks(records: Sequence[Mapping[str, Any]]) -> str:
 _METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSNR-B", 2)}
 
 
-def _format_gain(value: Mapping[str, Any], digits: int) -> str:
-    seeds = "" if value["seed_deviation"] is None else f" ± {value['seed_deviation']:.{digits}f}"
-    return f"{value['mean']:+.{digits}f}{seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
+def _format_gain(value: Mapping[str, Any], digits: int, seeds: int) -> str:
+    """With its intervals: over the seeds by t, over the pictures by a bootstrap."""
+    deviation = value["seed_deviation"]
+    over_seeds = "" if deviation is None else f" ± {find_half_width(deviation, seeds):.{digits}f}"
+    return f"{value['mean']:+.{digits}f}{over_seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
 
 
 def _make_ablation(record: Mapping[str, Any]) -> str:
@@ -417,17 +423,38 @@ def _make_ablation(record: Mapping[str, Any]) -> str:
                 printed = compute_ablation_gains(set_name, int(quality), metric)
                 row = [f"{set_name}, {quality}, {title}", f"{figures[metric]['base']:.{digits}f}"]
                 for name in others:
-                    ours = _format_gain(figures[metric]["gains"][name], digits + 1)
-                    row.append(f"{ours}; {printed[name]:+.{digits}f}" if printed else ours)
+                    ours = _format_gain(figures[metric]["gains"][name], digits + 1, len(record["seeds"]))
+                    row.append(f"{ours}; {printed[name]:+.{digits}f}" if name in printed else ours)
                 rows.append(row)
-    return format_markdown(["set, quality", base, *(f"{name}: ours; printed" for name in others)], rows)
+    in_paper = compute_ablation_gains("live1", 10, "psnr_db")
+    titles = [f"{name}: ours; printed" if name in in_paper else name for name in others]
+    return format_markdown(["set, quality", base, *titles], rows)
+
+
+def _make_redegradation(record: Mapping[str, Any]) -> str:
+    """What each kind of pairs gains over the model as it was, with intervals over the seeds."""
+    groups = group_rows(record["rows"], ("target", "pairs", "steps", "start"))
+    measured = dict.fromkeys(which for row in record["rows"] for which in row["psnr_db"])
+    lines = []
+    for (target, pairs, steps, _start), rows in groups.items():
+        for which in measured:
+            found = [row["psnr_db"][which] for row in rows if which in row["psnr_db"]]
+            if not found:
+                continue
+            gains = [one["after"] - one["before"] for one in found]
+            spread = "" if len(gains) < 2 else f" ± {find_half_width(statistics.stdev(gains), len(gains)):.3f}"
+            figures = [f"{found[0][name]:.2f}" for name in ("decoder", "before")]
+            gain = f"{statistics.fmean(gains):+.3f}{spread}"
+            codec = target.split("-")[0]
+            lines.append([codec, pairs, str(steps), str(len(gains)), which, *figures, gain])
+    return format_markdown(["target", "pairs", "steps", "seeds", "LIVE1 as", "decoder", "before", "gain"], lines)
 
 
 def _make_lambdas(record: Mapping[str, Any]) -> str:
     base, *others = record["variants"]
     rows = [
         [f"{set_name}, {quality}", f"{figures['psnr_db']['base']:.2f}"]
-        + [_format_gain(figures["psnr_db"]["gains"][name], 3) for name in others]
+        + [_format_gain(figures["psnr_db"]["gains"][name], 3, len(record["seeds"])) for name in others]
         for set_name, per_quality in record["summary"].items()
         for quality, figures in per_quality.items()
     ]

@@ -21,7 +21,7 @@ from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate.processes import measure_peak
 from unjpeg.evaluate.results import put_results
-from unjpeg.version import machine
+from unjpeg.version import machine, source_commit
 
 __all__ = ["main", "measure_restoration"]
 
@@ -49,7 +49,14 @@ def main(
             source.write_bytes(enlarge(photo, size, sampling))
             run = measure_restoration(source, target, model, options.split(), stop_after)
             record["runs"].append(
-                {"megapixels": size, "sampling": sampling, "model": Path(model).stem, "output": suffix, **run}
+                {
+                    "megapixels": size,
+                    "sampling": sampling,
+                    "model": Path(model).stem,
+                    "output": suffix,
+                    **run,
+                    "commit": source_commit(),
+                }
             )
             print(json.dumps(record["runs"][-1]), flush=True)
             target.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("skimage")
 
-from unjpeg.evaluate.statistics import estimate_difference, estimate_mean
+from unjpeg.evaluate.statistics import estimate_difference, estimate_mean, find_half_width
 
 
 def test_intervals_cover_what_they_should() -> None:
@@ -23,6 +23,15 @@ def test_intervals_cover_what_they_should() -> None:
         hits += found.low <= 5 <= found.high
     assert 180 <= hits <= 198
     assert (estimate_mean([3.0]).low, estimate_mean([3.0]).high) == (3, 3)
+
+
+def test_intervals_of_three_trainings_cover_what_they_should() -> None:
+    samples = np.random.default_rng(3).normal(5, 2, (2000, 3))
+    half = [find_half_width(float(sample.std(ddof=1)), 3) for sample in samples]
+    assert 0.94 <= np.mean(np.abs(samples.mean(axis=1) - 5) <= half) <= 0.96
+    assert find_half_width(1.0, 3) == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
+    with pytest.raises(ValueError, match="one training"):
+        find_half_width(1.0, 1)
 
 
 def test_paired_differences_are_surer_than_two_means() -> None:

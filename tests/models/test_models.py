@@ -28,7 +28,7 @@ from unjpeg.models import (
 )
 from unjpeg.models.autoencoder import TOTAL_STRIDE, Encoder, pool, sharpen
 from unjpeg.models.blocks import GuidanceBlock, ResidualBlock
-from unjpeg.models.dagn import DETAIL_GAIN, Detail
+from unjpeg.models.dagn import DETAIL_GAIN, Detail, GuidedStage
 from unjpeg.tables import STATED_FEATURES
 
 SMALL = DagnConfig(width=4, scales=3, blocks=2, encoder_width=2)
@@ -331,6 +331,7 @@ CONFIGS = [
     replace(SMALL, skips="after", input="detail", norm="none"),
     replace(SMALL, stated=True),
     replace(SMALL, insensitive_guidance=False, sensitive_guidance=False, fusion=False),
+    replace(SMALL, insensitive_guidance=False, off="printed"),
 ]
 
 
@@ -473,6 +474,30 @@ def test_a_module_that_is_off_neither_learns_nor_acts(flag: str) -> None:
             if name.startswith(parts):
                 nn.init.normal_(parameter)
         assert torch.equal(network.restore(image, guidance), network.restore(image, other))
+
+
+def test_a_module_that_is_off_as_printed_adds_its_ones() -> None:
+    """(O, J): sensitive blocks as without guidance; of the insensitive ones each adds one, its convolutions nothing."""
+    config = replace(SMALL, insensitive_guidance=False, sensitive_guidance=False, off="printed")
+    network = small_dagn(config)
+    for name, gradient in gradients(network).items():
+        silent = name.startswith((*FROZEN, "insensitive_guider.", "sensitive_guider.")) or ".insensitive." in name
+        assert (gradient is None) == silent, name
+    stage = network.eval().stages[0]
+    assert isinstance(stage, GuidedStage)
+    channels = config.stage_channels[0]
+    features, skip = torch.rand(2, 1, 2 * channels, 4, 4)
+    one, zero = torch.ones(()), torch.zeros(())
+    seen = []
+    hook = stage.register_forward_hook(lambda _module, given, _out: seen.append(given[2:]))
+    network(images(1, 3, 32, 32))
+    hook.remove()
+    assert seen == [((one, zero), (zero, one))]
+    with torch.no_grad():
+        x = stage.up(features + skip)
+        for block in stage.sensitive:
+            x = block(x, one, zero)
+        torch.testing.assert_close(stage(features, skip, (one, zero), (zero, one)), x + config.blocks)
 
 
 def test_encoders_stay_frozen_while_the_restorer_learns() -> None:

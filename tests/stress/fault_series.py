@@ -30,6 +30,7 @@ from PIL import Image
 
 from jpegs import encoded, picture
 from unjpeg.batch import JOURNAL
+from unjpeg.version import source_commit
 
 MODEL = Path(__file__).parents[1] / "data" / "tiny.unjpeg"
 NAMES = (
@@ -383,7 +384,7 @@ def main() -> None:
         counts = [getattr(tally, field) for field in counted]
         print(f"| {name.replace('_', ' ')} | " + " | ".join(map(str, counts)) + f" | {said} |", flush=True)
         bad = bad or any(counts)
-        kept[name] = {**asdict(tally), "said": said}
+        kept[name] = {**asdict(tally), "said": said, "commit": source_commit()}
     if options.out:
         options.out.write_text(json.dumps(kept, indent=1) + "\n")
     sys.exit(1 if bad else 0)

@@ -40,6 +40,7 @@ else:
 from mutations import mutated, seeds
 
 from unjpeg.jpeg import Limits
+from unjpeg.version import source_commit
 
 HANG_SECONDS = 10
 PATIENCE_SECONDS = 300
@@ -234,7 +235,7 @@ def main() -> None:
         fates = series(options.seed, options.count, options.keep, start + 60 * options.minutes)
         bad = fates.total() - sum(fates[fate] for fate in FINE)
         run = {"kind": "mutations", "seed": options.seed, "files": fates.total(), "fates": dict(fates)}
-    run["seconds"] = round(time.monotonic() - start)
+    run |= {"seconds": round(time.monotonic() - start), "commit": source_commit()}
     print(json.dumps(run))
     if options.out:
         kept = json.loads(options.out.read_text()) if options.out.exists() else {"runs": []}

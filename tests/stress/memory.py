@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.version import source_commit
+
 WARM_UP = 50
 """Pictures after which memory may not grow any more."""
 
@@ -152,6 +154,7 @@ def main() -> None:
                 "last_mib": round(held[-1]),
                 "growth": round(growth(held), 3),
                 "seconds": round(time.monotonic() - start),
+                "commit": source_commit(),
             }
         )
         print(json.dumps(rows[-1]), flush=True)

@@ -57,14 +57,24 @@ def test_variants_of_table_v_share_stage_1(tmp_path: Path) -> None:
     planned = plan_variants("modules", toy_recipe(), 2, tmp_path)
     assert [v.name for v in planned] == [*MODULES, *MODULES]
     assert len({v.stage1 for v in planned}) == 2
-    assert len({v.stage2 for v in planned}) == 10
+    assert len({v.stage2 for v in planned}) == 18
     for variant in planned:
         network = variant.recipe.network
-        switches = network.insensitive_guidance, network.sensitive_guidance, network.fusion
-        assert switches == MODULES[variant.name]
+        assert network == replace(toy_recipe().network, **MODULES[variant.name])
+        modules = (network.insensitive_guidance, network.sensitive_guidance, network.fusion)
+        printed = {"CIGM": (1, 0, 0), "CSGM": (0, 1, 0), "CFM": (0, 0, 1), "all": (1, 1, 1), "all minus CFM": (1, 1, 0)}
+        assert modules == printed.get(variant.name.removeprefix("told and "), (0, 0, 0))
+        assert network.stated == variant.name.startswith("told")
         assert variant.recipe.dagn == toy_recipe().dagn
         assert variant.recipe.encoders == toy_recipe().encoders
         assert variant.stage1.name == f"seed-{variant.recipe.seed}"
+
+
+def test_some_variants_are_planned_with_their_base(tmp_path: Path) -> None:
+    planned = plan_variants("modules", toy_recipe(), 2, tmp_path, ["told", "CFM"])
+    assert [v.name for v in planned] == 2 * ["base", "CFM", "told"]
+    with pytest.raises(SettingError, match="no variant 'CGM'; there are: base, CIGM, CSGM"):
+        plan_variants("modules", toy_recipe(), 1, tmp_path, ["CGM"])
 
 
 def test_variants_of_fig_13_have_their_own_stage_1(tmp_path: Path) -> None:
@@ -248,7 +258,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         precision="32-true",
     )
     record = load_results(tmp_path / "results" / f"ablation-modules-{name or 'tiny'}.json")
-    assert len(record["rows"]) == 2 * 5 * 2 * 2 * 2
+    assert len(record["rows"]) == 2 * len(MODULES) * 2 * 2 * 2
     assert record["seeds"] == [0, 1]
     assert record["test_pictures"].keys() == {"live1", "own"}
     lines = capsys.readouterr().out.splitlines()
@@ -259,7 +269,7 @@ def test_command_prints_what_the_paper_prints_beside_it(
         f"CSGM +0.205 {seeds} [+0.205, +0.205], printed +0.280; "
     )
     # The paper has no figures of quality 50, and none of other pictures.
-    assert ["printed" in line for line in lines[1:]] == [True] * 3 + [False] * 9
+    assert [", printed " in line for line in lines[1:]] == [True] * 3 + [False] * 9
 
 
 def test_another_studys_folder_is_refused_with_the_cure(

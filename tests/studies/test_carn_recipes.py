@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 from conftest import synthetic_photo
-from studies.carn.recipes import CARN_RECIPES, CarnPictures, Scenarios, find_carn_recipe, freeze_denoiser
+from studies.carn.recipes import (
+    CARN_RECIPES,
+    CarnPictures,
+    RedegradedPairs,
+    Scenarios,
+    find_carn_recipe,
+    freeze_denoiser,
+)
 from trainings import NETWORKS, PICTURES, Killed, kill_at_call
 from unjpeg.adapt import carn
 from unjpeg.adapt.carn import (
@@ -105,6 +113,32 @@ def test_poisoned_ground_truth_of_the_source_is_noticed(
     assert poisoned._done[next(iter(poisoned._done))] is start
     assert len(poisoned._done) == 2
     assert any(not torch.equal(from_poison.state_dict()[n], value) for n, value in honest.state_dict().items())
+
+
+@pytest.mark.parametrize("pairs", get_args(RedegradedPairs))
+def test_re_degradation_sees_no_original_of_the_target(
+    scenarios: Callable[[str, list[Pixels8]], Scenarios], monkeypatch: pytest.MonkeyPatch, pairs: RedegradedPairs
+) -> None:
+    honest = scenarios("honest", [picture.copy() for picture in PICTURES[4:]])
+    expected = honest.redegraded(70, 10, pairs)
+    start = honest.single(70).state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in expected.state_dict().items())
+
+    victims = [picture.copy() for picture in PICTURES[4:]]
+    poisoned = scenarios("poisoned", victims)
+    compress = compress_all
+
+    def compress_then_poison(pictures: Sequence[Pixels8], quality: int) -> list[Pixels8]:
+        out = compress(pictures, quality)
+        for number, victim in enumerate(victims):
+            if any(picture is victim for picture in pictures):
+                victim[:] = np.random.default_rng(number).integers(0, 256, victim.shape)
+        return out
+
+    monkeypatch.setattr("studies.carn.recipes.compress_all", compress_then_poison)
+    found = poisoned.redegraded(70, 10, pairs)
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in expected.state_dict().items())
+    assert (checksum(victims) != checksum(PICTURES[4:])) == (pairs == "halved")
 
 
 def test_scenarios_are_trained_once(

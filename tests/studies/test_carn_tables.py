@@ -73,7 +73,7 @@ def test_table_1_is_one_resumable_command(data: Path, monkeypatch: pytest.Monkey
     first = run(data, "table1", *out)
     file = data / "results" / "carn-tiny-table1.json"
     record = json.loads(file.read_text())
-    assert len(first.stdout.splitlines()) == len(record["rows"]) == 2 * 3 * 5  # qualities, sets, methods
+    assert len(first.stdout.splitlines()) == len(record["rows"]) == 2 * 3 * 6  # qualities, sets, methods
     jpeg = next(r for r in record["rows"] if (r["method"], r["quality"], r["set"]) == ("JPEG", 10, "bsd68"))
     original = np.asarray(Image.open(data / "test/bsd68/00.png"))
     assert jpeg["psnr_db"] == pytest.approx(psnr_db(compress_jpeg(original, 10), original))
@@ -92,6 +92,7 @@ def test_table_1_is_one_resumable_command(data: Path, monkeypatch: pytest.Monkey
 
     assert len(run(data, "table1", "--bound", *out).stdout.splitlines()) == 2 * 3  # the others are there
     assert {row["method"] for row in json.loads(file.read_text())["rows"]} >= {"bound"}
+    assert len(run(data, "table1", "--redegraded", *out).stdout.splitlines()) == 2 * 2 * 3
 
     file.write_text(json.dumps(record | {"config": {}}))
     with pytest.raises(TrainingError, match=r"another configuration \(recipe\)"):
@@ -216,7 +217,7 @@ def test_missing_results_are_said_to_be_missing(tmp_path: Path) -> None:
     made = carn_tables.make_tables(tmp_path)
     assert all(text.startswith("Not measured yet: `python -m studies.carn.") for text in made.values())
     sizes = {f"carn-{name}{size}" for name in ("table1", "gap", "table2") for size in ("", "-published")}
-    assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants", "carn-bound"}
+    assert set(made) == sizes | {"carn-probe", "carn-codecs", "carn-variants", "carn-bound", "carn-redegraded"}
     text = (Path(__file__).parents[2] / "docs/research/carn-da.md").read_text(encoding="utf-8")
     assert all(f"<!-- table: {name} -->" in text for name in made)
 
@@ -248,6 +249,12 @@ def test_tables_hold_the_results(tmp_path: Path) -> None:
     shown = {"rows": [*ROWS, a_row("bound", 1, 27.75)]}
     (tmp_path / "carn-small-table1.json").write_text(json.dumps(shown))
     assert "| `small` | 1 |  | 75.0% |  |" in carn_tables.make_tables(tmp_path)["carn-bound"]
+    assert made["carn-redegraded"].startswith("Not measured yet")
+    further = [a_row(name, 1, 27.5) for name in ("re-degraded, clean", "re-degraded, halved")]
+    (tmp_path / "carn-small-table1.json").write_text(json.dumps({"rows": [*ROWS, *further]}))
+    redegraded = carn_tables.make_tables(tmp_path)["carn-redegraded"]
+    assert "| 10 | re-degraded, halved |  | 27.50 / 26.50 / 0.500 |  |" in redegraded
+    assert "± " not in redegraded  # of the other seed nothing was trained further
     assert "| 10 | ours, as printed | 25.03 / 25.01 / 0.47 | 28.14 / 28.10 / 0.46 |" in made["carn-table1"]
     assert "| 10 | ours, as printed | 100 beside 400 | 24.92 / 24.90 / 0.46 |" in made["carn-table2"]
     assert made["carn-table1-published"].startswith(

@@ -19,6 +19,7 @@ from studies.dagn import decoupling
 from studies.dagn.decoupling import ORIGINAL, Observation, Stage1, measure_probe_error, observe, prepare, summarise
 from unjpeg.errors import BadImageError, TrainingError
 from unjpeg.models import AutoEncoderConfig, Discriminator
+from unjpeg.tiling import guide_windows
 from unjpeg.train.checkpoint import Checkpoint
 from unjpeg.train.config import describe_recipe
 from unjpeg.train.degrade import compress_jpeg
@@ -144,6 +145,21 @@ def test_observations_of_a_network(photo: NDArray[np.uint8], stage: Stage1) -> N
     )
 
 
+def test_windows_are_averaged(photo: NDArray[np.uint8], stage: Stage1) -> None:
+    picture = np.ascontiguousarray(np.tile(photo, (2, 2, 1))[:128, :160])
+    (original, compressed) = observe(stage, [("tiled", picture)], (10,), "windows")
+    with torch.no_grad():
+        encoder = stage.auto_encoder("sensitive").encoder
+        windows = torch.from_numpy(np.stack(list(guide_windows(picture, stage.patch)))).permute(0, 3, 1, 2) / 255
+        expected = torch.stack([encoder(window[None]).mean((0, 2, 3)) for window in windows]).mean(0)
+    assert len(windows) == 6
+    np.testing.assert_allclose(original.pooled["sensitive"], expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert compressed.map_movement["sensitive"] > 0
+    small = observe(stage, [("of one window", photo[:64, :64])], (10,), "windows")
+    whole = observe(stage, [("of one window", photo[:64, :64])], (10,), "whole")
+    assert [o.read_quality for o in small] == pytest.approx([o.read_quality for o in whole])
+
+
 def test_other_stages_and_tiny_pictures_are_refused(stage: Stage1) -> None:
     with pytest.raises(TrainingError, match=r"^runs/dagn\.safetensors: not a stage-1 checkpoint"):
         Stage1.load(Checkpoint({}, 0, {"dagn": {}}, {}), Path("runs/dagn.safetensors"))
@@ -178,7 +194,7 @@ def test_command(tmp_path: Path, image_folder: Path, child_environment: dict[str
     ran = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     record = json.loads((tmp_path / "results" / "stage1.json").read_text())
-    assert set(record["views"]) == {"training", "whole"}
+    assert set(record["views"]) == {"training", "whole", "windows"}
     assert record["checkpoint"]["step"] == 5
     assert record["pictures"]["count"] == 6
     assert all(set(view["per_quality"]) == {"10", "50", "original"} for view in record["views"].values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -35,13 +36,30 @@ def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
     gains = {name: {"mean": 0.1, "low": 0.05, "high": 0.15, "seed_deviation": 0.02} for name in names[1:]}
     figures = {"psnr_db": 26.0, "ssim": 0.75, "psnr_b_db": 25.0}
     summary = {"10": {metric: {"base": value, "jpeg": value, "gains": gains} for metric, value in figures.items()}}
-    record = {"variants": names, "summary": {"live1": summary, "mine": summary}}
+    record = {"variants": names, "seeds": [0, 1, 2], "summary": {"live1": summary, "mine": summary}}
     (tmp_path / "ablation-modules-small.json").write_text(json.dumps(record))
     lines = make_tables(tmp_path)["ablation"].splitlines()
     assert len(lines) == 2 + 6
-    ours = "+0.100 ± 0.020 (+0.050 .. +0.150)"
+    ours = "+0.100 ± 0.050 (+0.050 .. +0.150)"  # 4.303 * 0.02 / 3 ** 0.5
     assert lines[2].startswith(f"| live1, 10, PSNR | 26.00 | {ours}; +0.36 | {ours}; +0.28 | ")
     assert "; " not in lines[5]
+
+
+def test_redegradation_has_a_line_for_each_kind_of_pairs(tmp_path: Path) -> None:
+    for name in ("live1.json", "cost.json"):
+        (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+
+    def row(pairs: str, seed: int, after: float) -> dict[str, Any]:
+        figures = {"webp-20": {"decoder": 29.4, "before": 29.9, "after": after}}
+        return {"target": "webp-20", "pairs": pairs, "seed": seed, "start": "x", "steps": 9, "psnr_db": figures}
+
+    rows = [row("clean", 0, 30.0), row("halved", 0, 29.8), row("clean", 1, 30.1), row("clean", 2, 30.2)]
+    (tmp_path / "redegradation.json").write_text(json.dumps({"rows": rows}))
+    lines = make_tables(tmp_path)["redegradation"].splitlines()[2:]
+    assert lines == [
+        "| webp | clean | 9 | 3 | webp-20 | 29.40 | 29.90 | +0.200 ± 0.248 |",  # 4.303 * 0.1 / 3 ** 0.5
+        "| webp | halved | 9 | 1 | webp-20 | 29.40 | 29.90 | -0.100 |",
+    ]
 
 
 def test_stage_1_has_both_reconstructions(tmp_path: Path) -> None:

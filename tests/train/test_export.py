@@ -15,6 +15,7 @@ onnx = pytest.importorskip("onnx")
 from unjpeg.datasets import ImageFolder  # noqa: E402
 from unjpeg.modelfile import ModelFile  # noqa: E402
 from unjpeg.models import Dagn, DagnConfig, GuidanceTensors  # noqa: E402
+from unjpeg.models.dagn import Off  # noqa: E402
 from unjpeg.models.exported import load_exported  # noqa: E402
 from unjpeg.network import Model  # noqa: E402
 from unjpeg.projection import Calibration  # noqa: E402
@@ -146,3 +147,23 @@ def test_exporting_twice_gives_the_same_bytes(checkpoint: Checkpoint, exported: 
     assert again.read_bytes() == exported.read_bytes()
     export_checkpoint(checkpoint, images, again, name="small", guide_window=WINDOW, guide_windows=7)
     assert ModelFile.read(again).description == replace(ModelFile.read(exported).description, guide_windows=7)
+
+
+@pytest.mark.parametrize("off", ["neutral", "printed"])
+def test_a_network_without_its_modules_comes_back(tmp_path: Path, off: Off) -> None:
+    torch.manual_seed(2)
+    config = replace(tiny().network, insensitive_guidance=False, sensitive_guidance=False, fusion=False, off=off)
+    network = Dagn(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    features = np.zeros((len(QUALITY_LEVELS), config.encoder.feature_channels), np.float32)
+    path = tmp_path / "bare.unjpeg"
+    export_network(
+        network, path, name="bare", guide_window=WINDOW, quality_features=features, training={}, validation={}
+    )
+    image = torch.rand(1, 3, 2 * config.total_stride, config.total_stride)
+    again = load_exported(ModelFile.read(str(path)))
+    assert again.config == config
+    with torch.no_grad():
+        torch.testing.assert_close(again(image), network(image), rtol=0, atol=2e-4)

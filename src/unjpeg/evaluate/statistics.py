@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Difference", "Interval", "estimate_difference", "estimate_mean"]
+__all__ = ["Difference", "Interval", "estimate_difference", "estimate_mean", "find_half_width"]
 
 RESAMPLES = 10_000
 
@@ -61,6 +61,20 @@ def estimate_difference(ours: Sequence[float], theirs: Sequence[float]) -> Diffe
     gains = np.subtract(a, b, out=np.zeros_like(a), where=a != b)
     whole = estimate_mean(gains.tolist())
     return Difference(whole.mean, whole.low, whole.high, int((gains < 0).sum()), gains.size)
+
+
+def find_half_width(deviation: float, count: int) -> float:
+    """Of the 95 % interval of a mean over few trainings, by Student's t: these are too few for a bootstrap.
+
+    Args:
+        deviation: standard deviation of single trainings.
+        count: how many there are. Raises ValueError below 2.
+    """
+    if count < 2:
+        raise ValueError(f"one training says nothing of others, got {count}")
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
 
 
 @lru_cache(maxsize=2)

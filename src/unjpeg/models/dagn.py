@@ -41,6 +41,7 @@ __all__ = ["Dagn", "DagnConfig", "GuidanceTensors"]
 
 Skips = Literal["before", "after"]
 Input = Literal["rgb", "detail"]
+Off = Literal["neutral", "printed"]
 
 DETAIL_GAIN = (10.0, 25.0, 25.0)
 """What brings the detail of Y, Cb and Cr to about unit size."""
@@ -73,6 +74,8 @@ class DagnConfig:
         encoder_width, encoder_sharpen, encoder_heads: of the two frozen encoders (see ``AutoEncoderConfig``).
         insensitive_guidance, sensitive_guidance, fusion: the three modules of Table V. A guidance that is off means
             scale 1 and shift 0.
+        off: what the insensitive guidance is when it is off: "neutral", as said, or "printed", scale 0 and shift 1: the
+            "(O, J)" of section IV-E, which leaves the sensitive blocks' convolutions on and these off.
     """
 
     width: int = 64
@@ -90,6 +93,7 @@ class DagnConfig:
     insensitive_guidance: bool = True
     sensitive_guidance: bool = True
     fusion: bool = True
+    off: Off = "neutral"
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "stem", "encoder_width"):
@@ -98,7 +102,7 @@ class DagnConfig:
         _ = self.encoder  # raises what is wrong with it
         if self.scales < 2:
             raise ValueError(f"DagnConfig.scales must be at least 2 (a U needs two ends), got {self.scales}")
-        for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips)):
+        for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips), ("off", Off)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"DagnConfig.{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
         if self.bounded and self.norm != "none":
@@ -305,7 +309,15 @@ class Dagn(nn.Module):
             (config.fusion, self.fusion_conv3),
         ):
             part.requires_grad_(used)
+        if self.insensitive_blocks_off(config):
+            for stage in self.stages:
+                stage.insensitive.requires_grad_(False)
         self.train()  # modules are born in training mode, the encoders too
+
+    @staticmethod
+    def insensitive_blocks_off(config: DagnConfig) -> bool:
+        """Whether a scale of zero leaves nothing of the insensitive blocks' convolutions."""
+        return config.off == "printed" and not config.insensitive_guidance
 
     def frozen_parts(self) -> tuple[nn.Module, ...]:
         """What stage 1 has trained and stage 2 leaves as it is."""
@@ -356,9 +368,12 @@ class Dagn(nn.Module):
     def deep(self, shallow: Tensor, image: Tensor, guidance: GuidanceTensors) -> Tensor:
         """The rest of ``restore``, from what ``shallow`` made of the image."""
         config = self.config
-        unguided = [(image.new_ones(()), image.new_zeros(()))] * len(self.stages)
+        one, zero = image.new_ones(()), image.new_zeros(())
+        unguided = [(one, zero)] * len(self.stages)
         sensitive = self.sensitive_guider(guidance.sensitive) if config.sensitive_guidance else unguided
         insensitive = self.insensitive_guider(guidance.insensitive) if config.insensitive_guidance else unguided
+        if self.insensitive_blocks_off(config):
+            insensitive = [(zero, one)] * len(self.stages)
 
         x = shallow
         skips = []

@@ -70,4 +70,5 @@ def _is_switched_off(key: str, config: DagnConfig) -> bool:
         (part == "insensitive_guider" and not config.insensitive_guidance)
         or (part == "sensitive_guider" and not config.sensitive_guidance)
         or (part == "fusion_conv3" and not config.fusion)
+        or (key.startswith("stages.") and key.split(".")[2] == "insensitive" and Dagn.insensitive_blocks_off(config))
     )
