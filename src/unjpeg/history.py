@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean, is_exactly_drawn
+from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -161,11 +161,13 @@ class History:
         regions: largest first; they do not overlap.
         covers_all: whether the regions leave nothing of the picture out. What they leave out was not compressed by a
             JPEG that can be seen.
+        may_be_clean: of undecided pictures, whether nothing speaks clearly against their never having been compressed.
     """
 
     verdict: Verdict
     regions: tuple[Region, ...] = ()
     covers_all: bool = False
+    may_be_clean: bool = False
 
 
 def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> History:
@@ -198,9 +200,14 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if regions:
         regions.sort(key=lambda region: -region.height * region.width)
         return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
-    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN or is_exactly_drawn(pixels)):
+    if jpeg is not None:
+        return History("undecided")
+    if drawing_is_clean(pixels):
         return History("clean")
-    return History("undecided")
+    odds = cleanness(pixels)
+    if odds > CLEAN or is_exactly_drawn(pixels):
+        return History("clean")
+    return History("undecided", may_be_clean=odds > DOUBTFUL)
 
 
 def _area(regions: Sequence[Region]) -> int:
