@@ -914,8 +914,9 @@ def _log_ratios(
         if noise_F[number] <= 1.5 * PIXEL_NOISE:
             near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
             middle_S = np.minimum(whole_cell_S, near)
-            for row, middle in enumerate(middle_S):
-                mass[row, :middle] = share * sums[number, whole_cell_S[row]] / max(sums[number, middle], 1e-12)
+            level_S = share * sums[number, whole_cell_S] / np.maximum(sums[number, middle_S], np.float32(1e-12))
+            for place in range(near):
+                np.copyto(mass[:, place], level_S, where=place < middle_S)
         mass += np.float32(1 - share)
         if noise_F[number] > 1.5 * PIXEL_NOISE:
             # Where the last grid is near in one direction, smooth blocks are still exactly zero: not against a comb.
