@@ -68,7 +68,7 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
 	$(BIN)/python -m studies.speed.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m studies.earlier $(UNJPEG_DATA)/test/live1 --every 3 --perceptual 5
-	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 $(UNJPEG_DATA)/train/cid22 --every 12
+	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 $(UNJPEG_DATA)/train/cid22 --every 40
 	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 --times 0.4,12,100
 	$(BIN)/python -m studies.documents.tables
 

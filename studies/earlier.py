@@ -8,13 +8,13 @@ twice, scaled ones and other codecs' of each original. Each is restored twice: b
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from unjpeg.console import progress_bar, run_safely
 from unjpeg.evaluate.metrics import psnr_db, ssimulacra2
@@ -54,7 +54,33 @@ def list_cases(original: Pixels8) -> Iterator[Case]:
     for format, quality in (("WEBP", 20), ("AVIF", 30)):
         pixels = decode(_save(original, format, quality=quality))
         yield f"png of {format} {quality}", _save(pixels, "PNG"), original, None
+    for name, qualities in (("a photo of 20 in a page", (20,)), ("photos of 20 and 50 in a page", (20, 50))):
+        photos = [_compress(original, quality) for quality in qualities]
+        page = _page([decode(photo) for photo in photos])
+        yield name, _save(page, "PNG"), _page([original] * len(photos)), None
     yield "png of the original", _save(original, "PNG"), original, None
+
+
+_PART, _MARGIN = (288, 384), 40
+"""Pixels: height and width of a page's photographs, and the paper around them."""
+
+
+def _page(photos: Sequence[Pixels8]) -> Pixels8:
+    """Lines of text, and a part of each photograph below the last one's, on a grid of its own."""
+    height, width = _MARGIN + len(photos) * (_PART[0] + _MARGIN), _PART[1] + 6 * _MARGIN
+    image = Image.new("RGB", (width, height), (255, 255, 255))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13.0)
+    for line, top in enumerate(range(6, height - 16, 18)):
+        pen.text(
+            (8, top), f"{line:3d}  The quick brown fox jumps over the lazy dog, and waits. " * 3, (20, 20, 24), font
+        )
+    page = np.array(image)
+    for number, photo in enumerate(photos):
+        top, left = _MARGIN + number * (_PART[0] + _MARGIN) + 3, 2 * _MARGIN + 5 * number
+        part = photo[11 + number : 11 + number + _PART[0], 6:][:, : _PART[1]]
+        page[top - 8 : top + part.shape[0] + 8, left - 8 : left + part.shape[1] + 8] = 255
+        page[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return page
 
 
 def _cut(pixels: Pixels8, top: int, left: int) -> Pixels8:

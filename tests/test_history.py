@@ -218,6 +218,34 @@ def test_smooth_drawings_of_a_codec_are_not_clean(codec: str, quality: int, scal
     assert read_history(np.asarray(picture.resize(size, Image.Resampling.BICUBIC))).verdict != "clean"
 
 
+def waves() -> list[Pixels]:
+    """Waves, rings, a zone plate and a weave: nothing in them is flat, and nothing is noise."""
+    rows, columns = np.mgrid[:320, :360].astype(np.float64)
+    along, square = 0.31 * rows + 0.17 * columns, np.square(rows - 150) + np.square(columns - 170)
+    values = [np.sin(along), np.cos(np.sqrt(square) / 3), np.cos(square / 190), np.sin(rows / 2) * np.sin(columns / 3)]
+    colours = np.array([[30, 60, 110], [220, 170, 140]])
+    return [
+        np.rint(colours[0] + (value[..., None] + 1) / 2 * (colours[1] - colours[0])).astype(np.uint8)
+        for value in values
+    ]
+
+
+def test_waves_are_clean() -> None:
+    for pattern in waves():
+        assert read_history(pattern).verdict == "clean"
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.25])
+def test_waves_of_a_scaled_jpeg_are_rarely_clean(scale: float) -> None:
+    """Most are told; the documentation says that not all are."""
+    verdicts = []
+    for pattern in waves():
+        picture = Image.fromarray(decoded(pattern, 30))
+        size = (round(picture.width * scale), round(picture.height * scale))
+        verdicts.append(read_history(np.asarray(picture.resize(size, Image.Resampling.BICUBIC))).verdict)
+    assert verdicts.count("clean") <= 1
+
+
 def test_a_photograph_with_grain_was_not_compressed() -> None:
     assert not read_history(photograph()).regions
 

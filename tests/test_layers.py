@@ -14,7 +14,9 @@ from PIL import Image
 
 import unjpeg
 from jpegs import decoded, encoded, saved
-from unjpeg.layers import Layer, lay_out, merge_strips
+from unjpeg.evaluate.metrics import psnr_db
+from unjpeg.history import History
+from unjpeg.layers import CAREFUL_CHANGE, Layer, lay_out, merge_strips
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Options, Restorer
 
@@ -137,6 +139,35 @@ def test_around_a_photograph_in_a_page_nothing_is_touched(photo: NDArray[np.uint
     inside[101:421, 203:643] = True
     assert not changed[~inside].any()
     assert changed[inside].mean() > 0.5
+
+
+def test_what_may_never_have_been_compressed_is_changed_with_care(
+    photo: NDArray[np.uint8], lively_restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unjpeg.layers.read_history", lambda *_: History("undecided", may_be_clean=True))
+    shown = saved(photo, "PNG")
+    careful = lively_restorer.restore(shown)
+    changed = careful.pixels.astype(np.int16) - photo
+    assert 0 < np.abs(changed).max() <= CAREFUL_CHANGE
+    assert psnr_db(careful.pixels.astype(np.uint8), photo) >= 45
+    assert any("may never have been compressed" in note for note in careful.report.notes)
+    deep = lively_restorer.restore(shown, bit_depth=16).pixels.astype(np.float64) / 257
+    assert np.abs(deep - photo).max() <= CAREFUL_CHANGE + 0.01
+    insisted = lively_restorer.restore(shown, quality=30)
+    assert np.abs(insisted.pixels.astype(np.int16) - photo).max() > 2
+    assert not any("may never have been compressed" in note for note in insisted.report.notes)
+    # What its file says to have been compressed needs no care.
+    lossy = lay_out(read_picture(saved(photo, "WEBP", quality=80)))
+    assert [layer.most_change for layer in lossy.layers] == [None]
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_a_lossy_file_is_never_left_as_clean(
+    photo: NDArray[np.uint8], format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unjpeg.layers.read_history", lambda *_: History("clean"))
+    options = {"quality": 90} if format == "WEBP" else {}
+    assert len(lay_out(read_picture(saved(photo, format, **options))).layers) == (format == "WEBP")
 
 
 def test_strict_looks_at_the_file_alone(photo: NDArray[np.uint8], tiny_restorer: Restorer) -> None:

@@ -2,28 +2,39 @@
 
 Else it may have been compressed and then scaled, or by another codec.
 
-There is evidence for the first. Lossy codecs take away the finest detail where there is little of it and leave waves
-beside edges; so noise that reaches down into every corner, or edges with exactly flat areas beside them, are signs that
-nothing was taken. A photograph's statistics of that kind are weighed by a small network, which ``studies/cleanness.py``
-trains; drawings by rules.
+There is evidence for the first. Lossy codecs take away the finest detail where there is little of it, leave waves
+beside edges and lines where their blocks meet, which scaling only sets further apart. So noise that reaches down into
+every corner, or edges with exactly flat areas beside them, are signs that nothing was taken. A photograph's statistics
+of that kind are weighed by a small network, which ``studies/cleanness.py`` trains; drawings by rules.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.dct import BLOCK, RGB_TO_YCC, dct_blocks
+from unjpeg.dct import BLOCK
 
-__all__ = ["CLEAN", "FEATURES", "cleanness", "drawing_is_clean", "features", "is_exactly_drawn"]
+__all__ = [
+    "CLEAN",
+    "DOUBTFUL",
+    "FEATURES",
+    "cleanness",
+    "drawing_is_clean",
+    "features",
+    "is_exactly_drawn",
+    "looks_drawn",
+]
 
-CLEAN = 0.3
+CLEAN = 0.0
 """``cleanness`` from which a picture counts as never compressed."""
+
+DOUBTFUL = -1.5
+"""``cleanness`` from which it may be one all the same: it is restored, with care."""
 
 _WINDOW = 16
 _WINDOWS = 1500
@@ -34,14 +45,10 @@ _EDGE = 50
 _SMALL_STEP = 6
 _WEIGHTS = Path(__file__).with_name("cleanness.npz")
 
-_DIAGONAL = np.add.outer(np.arange(BLOCK), np.arange(BLOCK)).ravel()
-_LOW, _MIDDLE = (_DIAGONAL >= 1) & (_DIAGONAL <= 2), (_DIAGONAL >= 3) & (_DIAGONAL <= 5)
-_HIGH, _HIGHEST = _DIAGONAL >= 8, _DIAGONAL >= 10
-_ACTIVITY = (-5, 0, 2, 4, 20)
+_RINGS, _SPREAD = 14, 0.02
+"""Of a window's spectrum; and the power, in squared levels, below which nothing is told apart."""
 
-FEATURES = 4 * 6 + 9 + 2 + 3 + 2 * 9 + 2
-EQUAL = FEATURES - 2
-"""Which of them is the share of equal neighbours in windows with an edge."""
+FEATURES = 6 + 55 + 5 + 3 * _RINGS
 
 
 def _windows(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -55,11 +62,6 @@ def _windows(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int
     return picks // columns * BLOCK, picks % columns * BLOCK
 
 
-def _log_power(coefficients_N6: NDArray[np.float32], which_6: NDArray[np.bool_]) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = np.log(np.square(coefficients_N6[:, which_6]).mean(axis=1) + 0.02)
-    return out
-
-
 def _squares(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Windows, ``(N, 16, 16)`` or ``(N, 3, 16, 16)``."""
     tops, lefts = _windows(*pixels.shape[:2])
@@ -69,10 +71,10 @@ def _squares(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def features(pixels: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Statistics, ``(FEATURES,)``, NaN where there is nothing to measure; None where there is hardly anything.
+    """Statistics of grey or green, ``(FEATURES,)``; None where there is hardly anything to measure.
 
     Args:
-        pixels: ``(H, W)`` or ``(H, W, 3)``, at least 16 x 16.
+        pixels: ``(H, W)`` or ``(H, W, 3)``, at least 32 x 32.
     """
     squares = _squares(pixels)
     flat = squares.reshape(len(squares), -1)
@@ -80,32 +82,127 @@ def features(pixels: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     usable = (highest.astype(np.int16) - lowest > 3) & (lowest > 0) & (highest < 255)
     if usable.sum() < _LEAST:
         return None
-    inner = squares[usable][..., 3:11, 5:13].astype(np.float32)
-    planes = [inner] if inner.ndim == 3 else [np.tensordot(RGB_TO_YCC[n], inner, axes=(0, 1)) for n in range(3)]
-    luma_N6 = dct_blocks(np.ascontiguousarray(planes[0])).reshape(-1, BLOCK * BLOCK)
-    middle, high, highest_power = (_log_power(luma_N6, which) for which in (_MIDDLE, _HIGH, _HIGHEST))
+    some = squares[usable]
+    plain = some if some.ndim == 3 else some[:, 1]
+    lines = _line_statistics(pixels if pixels.ndim == 2 else pixels[..., 1])
+    return np.array([*lines, *_residual_statistics(plain), *_spectrum_statistics(plain)])
+
+
+# Lines where blocks meet
+
+
+_LINES, _NEAREST, _FURTHEST = 400, 3.5, 13.0
+"""Rows, or columns, at most, that are looked at; and pixels between a scaled grid's lines: 8 by 0.44 to 8 by 1.6."""
+
+
+def _line_statistics(plane_HW: NDArray[np.uint8]) -> list[float]:
+    """How clearly bends repeat from line to line at some pitch: along each axis, and along both at one pitch."""
+    pitches = 1 / np.linspace(1 / _FURTHEST, 1 / _NEAREST, 1500)
+    down, across = (_repetition(plane, pitches) for plane in (plane_HW.T, plane_HW))
+    both, sums = np.minimum(down, across), down + across
+    median_down, median_across = np.median(down), np.median(across)
+    return [float(one) for one in (down.max(), across.max(), both.max(), median_down, median_across, sums.max())]
+
+
+def _repetition(plane_HW: NDArray[np.uint8], pitches_P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean logarithm of the power of a pitch's first three waves in the mean bends across columns, ``(P,)``."""
+    rows = plane_HW[:: max(1, plane_HW.shape[0] // _LINES)].astype(np.int16)
+    bends = np.abs(2 * rows[:, 1:-1] - rows[:, :-2] - rows[:, 2:])
+    profile = np.minimum(bends, 20).mean(axis=0).astype(np.float64)
+    count, reach = len(profile), 7
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(profile, reach, mode="edge"), 2 * reach + 1)
+    excess = profile - np.median(around, axis=1)
+    excess = np.clip(excess / (np.median(np.abs(excess)) * 1.48 + 1e-3), -3, 6)
+    tapered = (excess - excess.mean()) * np.hanning(count)
+    length = 8192 if count <= 2048 else 4 << (count - 1).bit_length()
+    power = np.square(np.abs(np.fft.rfft(tapered, length))) / (tapered.var() * count + 1e-9)
+    total, waves = np.zeros(len(pitches_P)), np.zeros(len(pitches_P))
+    for wave in (1, 2, 3):
+        at = np.rint(wave / pitches_P * length).astype(np.int64)
+        near = np.max([power[np.clip(at + by, 0, len(power) - 1)] for by in (-1, 0, 1)], axis=0)
+        seen = wave / pitches_P < 0.5
+        total += np.where(seen, np.log1p(near), 0)
+        waves += seen
+    out: NDArray[np.float64] = total / np.maximum(waves, 1)
+    return out
+
+
+# What is left of pixels when their neighbours have foretold them
+
+
+def _residual_statistics(squares: NDArray[np.uint8]) -> list[float]:
+    """How small residuals are, how they hang together, and what there is of them in the quietest windows."""
+    x = squares.astype(np.int16)
+    steps = [np.diff(x, axis=axis) for axis in (1, 2)]
+    bends = [np.diff(step, axis=axis) for axis, step in zip((1, 2), steps, strict=True)]
+    inner, sides = x[:, 1:-1, 1:-1], x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+    corners = x[:, :-2, :-2] + x[:, :-2, 2:] + x[:, 2:, :-2] + x[:, 2:, 2:]
+    centred = 2 * sides - corners - 4 * inner  # four times what is left of a pixel
+    twisted = x[:, 1:, 1:] - x[:, 1:, :-1] - x[:, :-1, 1:] + x[:, :-1, :-1]
     out: list[float] = []
-    for least, most in pairwise(_ACTIVITY):
-        some = (middle >= least) & (middle < most)
-        if some.sum() >= 15:
-            out += [*np.percentile(high[some], [10, 50, 90]), *np.percentile(highest_power[some], [10, 50])]
-        else:
-            out += [np.nan] * 5
-        out.append(float(np.log(max(some.mean(), 0.003))))
-    out += [*np.percentile(high, [5, 25, 50, 75, 95]), *np.percentile(highest_power, [5, 25, 50, 75])]
-    out.append(float(np.corrcoef(middle, high)[0, 1]) if min(middle.std(), high.std()) > 1e-6 else 0.0)
-    power = np.square(luma_N6[:, _HIGH])
-    out.append(float(np.log(np.square(power).mean() / (power.mean() ** 2 + 1e-9) + 1e-9)))
-    out += [float(np.log(np.square(luma_N6[:, index]).mean() + 0.02)) for index in (56, 7, 63)]
-    for number in (1, 2):
-        if len(planes) == 1:
-            out += [np.nan] * 9
-            continue
-        chroma_N6 = dct_blocks(np.ascontiguousarray(planes[number])).reshape(-1, BLOCK * BLOCK)
-        for which in (_LOW, _MIDDLE, _HIGH):
-            out += [*np.percentile(_log_power(chroma_N6, which), [10, 50, 90])]
-    out += _edge_statistics(squares)
-    return np.array(out)
+    for left in (_joined(steps), _joined(bends), np.rint(centred / 4).astype(np.int16), twisted):
+        counts = np.bincount(np.minimum(np.abs(left).ravel(), 6), minlength=7).astype(np.float64)
+        out += np.log(counts / counts.sum() + 3e-3).tolist()
+    small = np.clip(np.rint(centred / 4), -2, 2)
+    power = np.square(small).mean() + 1e-6
+    neighbours = ((small[:, :, 1:], small[:, :, :-1]), (small[:, 1:], small[:, :-1]))
+    further = ((small[:, 1:, 1:], small[:, :-1, :-1]), (small[:, :, 2:], small[:, :, :-2]))
+    out += [float((one * other).mean() / power) for one, other in (*neighbours, *further)]
+    for axis, step in enumerate(steps):
+        along = np.moveaxis(np.clip(step, -6, 6).astype(np.float32), axis + 1, 2)
+        power = np.square(along).mean() + 1e-6
+        out += [float((along[:, :, lag:] * along[:, :, :-lag]).mean() / power) for lag in (1, 2, 3)]
+    left_N = np.log(np.square(np.clip(centred, -80, 80) / 4.0).mean(axis=(1, 2)) + _SPREAD)
+    flat = np.concatenate([step.reshape(len(x), -1) for step in steps], axis=1).astype(np.float32)
+    steps_N = np.log(np.square(flat).mean(axis=1) + _SPREAD)
+    out += np.percentile(left_N, [1, 5, 10, 25, 50, 75, 90]).tolist()
+    out += np.percentile(steps_N, [5, 25, 50, 75, 95]).tolist()
+    out += np.percentile((np.abs(centred) <= 2).mean(axis=(1, 2)), [50, 75, 90, 97]).tolist()
+    out.append(float(np.corrcoef(left_N, steps_N)[0, 1]) if min(left_N.std(), steps_N.std()) > 1e-6 else 0.0)
+    return out
+
+
+def _joined(parts: list[NDArray[np.int16]]) -> NDArray[np.int16]:
+    return np.concatenate([part.ravel() for part in parts])
+
+
+# How fine the detail is
+
+
+@lru_cache
+def _rings() -> NDArray[np.int64]:
+    """Of each frequency of a window the ring that it lies on: a tenth of the highest along an axis wide."""
+    along = np.fft.fftfreq(_WINDOW)
+    rings: NDArray[np.int64] = np.minimum((np.hypot(along[:, None], along) * 20).astype(np.int64), _RINGS - 1)
+    return rings
+
+
+def _spectrum_statistics(squares: NDArray[np.uint8]) -> list[float]:
+    """Mean logarithms of power by ring, of all windows and of the quietest and the liveliest fifth."""
+    centred = squares.astype(np.float32)
+    centred -= centred.mean(axis=(1, 2), keepdims=True)
+    taper = np.hanning(_WINDOW + 2)[1:-1]
+    spectra = np.fft.fft2(centred * np.outer(taper, taper).astype(np.float32))
+    power = np.square(np.abs(spectra)) / np.square(taper).sum() ** 2
+    logs = np.log(power + _SPREAD)
+    finer = logs[:, _rings() >= 2].mean(axis=1)
+    fifth, order = max(10, len(logs) // 5), np.argsort(finer)
+    mean, quiet, lively = (some.mean(axis=0) for some in (logs, logs[order[:fifth]], logs[order[-fifth:]]))
+    half = _WINDOW // 2
+    out = [float(mean[_rings() == ring].mean()) for ring in range(_RINGS)]
+    out += [float(one) for one in (mean[0, 5:9].mean(), mean[5:9, 0].mean(), mean[0, half], mean[half, 0])]
+    out.append(float(mean[half, half]))
+    for part in (quiet, lively):
+        out += [float(part[_rings() == ring].mean()) for ring in range(_RINGS)]
+    return out
+
+
+# Drawings
+
+
+def looks_drawn(pixels: NDArray[np.uint8]) -> bool:
+    """Whether neighbours in windows with an edge are so often equal that it is no photograph."""
+    return _edge_statistics(_squares(pixels))[0] > DRAWING_EQUAL
 
 
 def _edge_statistics(squares: NDArray[np.uint8]) -> list[float]:
@@ -270,13 +367,11 @@ def _weights() -> dict[str, NDArray[np.float64]]:
 
 def cleanness(pixels: NDArray[np.uint8]) -> float:
     """How much speaks for a photograph never having been compressed: a logarithm of odds, -20 where nothing does."""
-    measured = features(pixels)
-    # It knows photographs: a drawing is for the rule to judge.
-    if measured is not None and measured[EQUAL] > DRAWING_EQUAL:
-        return -20.0
+    # The network knows photographs and patterns: a drawing is for the rule to judge.
+    measured = None if looks_drawn(pixels) else features(pixels)
     if measured is None or not _WEIGHTS.exists():
         return -20.0
     weights = _weights()
-    scaled = np.where(np.isnan(measured), 0, (measured - weights["mean"]) / weights["scale"])
-    hidden = np.tanh(weights["first"] @ np.clip(scaled, -4, 4) + weights["first_bias"])
+    scaled = np.clip((measured - weights["mean"]) / weights["scale"], -4, 4)
+    hidden = np.tanh(weights["first"] @ scaled + weights["first_bias"])
     return float(weights["second"] @ hidden + weights["second_bias"])

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.cleanness import CLEAN, cleanness, drawing_is_clean, is_exactly_drawn
+from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -161,11 +161,13 @@ class History:
         regions: largest first; they do not overlap.
         covers_all: whether the regions leave nothing of the picture out. What they leave out was not compressed by a
             JPEG that can be seen.
+        may_be_clean: of undecided pictures, whether nothing speaks clearly against their never having been compressed.
     """
 
     verdict: Verdict
     regions: tuple[Region, ...] = ()
     covers_all: bool = False
+    may_be_clean: bool = False
 
 
 def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> History:
@@ -198,9 +200,14 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if regions:
         regions.sort(key=lambda region: -region.height * region.width)
         return History("compressed", tuple(regions), _area(regions) == pixels.shape[0] * pixels.shape[1])
-    if jpeg is None and (drawing_is_clean(pixels) or cleanness(pixels) > CLEAN or is_exactly_drawn(pixels)):
+    if jpeg is not None:
+        return History("undecided")
+    if drawing_is_clean(pixels):
         return History("clean")
-    return History("undecided")
+    odds = cleanness(pixels)
+    if odds > CLEAN or is_exactly_drawn(pixels):
+        return History("clean")
+    return History("undecided", may_be_clean=odds > DOUBTFUL)
 
 
 def _area(regions: Sequence[Region]) -> int:
@@ -907,8 +914,9 @@ def _log_ratios(
         if noise_F[number] <= 1.5 * PIXEL_NOISE:
             near = min(int(6 * noise_F[number]) + 2, _BINS - 1)
             middle_S = np.minimum(whole_cell_S, near)
-            for row, middle in enumerate(middle_S):
-                mass[row, :middle] = share * sums[number, whole_cell_S[row]] / max(sums[number, middle], 1e-12)
+            level_S = share * sums[number, whole_cell_S] / np.maximum(sums[number, middle_S], np.float32(1e-12))
+            for place in range(near):
+                np.copyto(mass[:, place], level_S, where=place < middle_S)
         mass += np.float32(1 - share)
         if noise_F[number] > 1.5 * PIXEL_NOISE:
             # Where the last grid is near in one direction, smooth blocks are still exactly zero: not against a comb.
@@ -1157,34 +1165,54 @@ def _aligned_scores(component: Component) -> tuple[NDArray[np.float64], int]:
         if counts[2:].sum() < 20:
             continue
         steps, of_table = np.unique(tables[:, number], return_inverse=True)
-        smooth = _unimodal(counts[1:])
-        scores = np.array([_aligned_score(counts[1:], smooth, own_6[number], float(step)) for step in steps])
-        out[number] = scores[of_table]
+        out[number] = _comb_scores(counts[1:], _unimodal(counts[1:]), float(own_6[number]), steps)[of_table]
     return out, blocks
 
 
-def _aligned_score(counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64], own: float, step: float) -> float:
-    """Nats in favour of coefficients having been multiples of a coarser step before; of those that are not 0.
+_REACH = 4.0
+"""Levels from a multiple beyond which its blur is nothing."""
+
+
+def _comb_scores(
+    counts_K: NDArray[np.float64], smooth_K: NDArray[np.float64], own: float, steps_S: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Nats in favour of coefficients having been multiples of coarser steps before; of those that are not 0, ``(S,)``.
 
     Args:
         counts_K: of magnitudes 1, 2, ... steps of the file's own.
         smooth_K: the same without combs.
+        own: the file's own step.
     """
-    if step < 1.3 * own:
-        return 0.0
-    last = min(int(counts_K.nonzero()[0][-1]) + 1, int(20 * step / own))  # twenty multiples say enough
-    levels = np.arange(1, last + 1)
-    counts, smooth = counts_K[:last], smooth_K[:last]
-    # Where multiples of the step fall.
-    multiples = np.arange(1, int((last + 0.5) * own / step) + 2) * step
+    scores = np.zeros(len(steps_S))
+    coarser = steps_S >= 1.3 * own
+    filled = int(counts_K.nonzero()[0][-1]) + 1
+    steps = steps_S[coarser].astype(np.float64)
+    if not steps.size:
+        return scores
+    last_S = np.minimum(filled, (20 * steps / own).astype(np.int64))  # twenty multiples say enough
+    count = int(last_S.max())
+    # Where multiples of the step fall, and how many there are of each: the smooth density says.
+    number_S = ((last_S + 0.5) * own / steps).astype(np.int64) + 1
+    multiples_SM = np.arange(1, int(number_S.max()) + 1) * steps[:, None]
+    weights_SM = np.interp(multiples_SM, np.arange(1, count + 1) * own, smooth_K[:count])
+    weights_SM[multiples_SM > (last_S * own)[:, None]] = 0
+    # Each is blurred over the file's own levels around it.
     spread = np.sqrt(PIXEL_NOISE**2 + 1 / 12)
-    edges = (np.arange(0, last + 1) + 0.5) * own
-    share_KM = np.diff(1 / (1 + np.exp(np.clip(-1.702 * (edges[:, None] - multiples) / spread, -50, 50))), axis=0)
-    # The smooth density says how many there are of each multiple.
-    expected = share_KM @ np.interp(multiples, levels * own, smooth, right=0.0)
-    expected *= smooth.sum() / max(expected.sum(), 1e-9)
-    ratio = 0.85 * expected / np.maximum(smooth, 1e-9) + 0.15
-    return float((counts * np.log(ratio)).sum())
+    around = np.arange(-int(np.ceil(_REACH / own)), int(np.ceil(_REACH / own)) + 2)
+    levels_SMA = np.rint(multiples_SM / own).astype(np.int64)[..., None] + around
+    off_SMA = (levels_SMA - 0.5) * own - multiples_SM[..., None]
+    share_SMA = np.diff(1 / (1 + np.exp(np.clip(-1.702 / spread * off_SMA, -50, 50))), axis=2)
+    share_SMA *= weights_SM[..., None]
+    levels_SMA = levels_SMA[..., :-1]
+    share_SMA[(levels_SMA < 1) | (levels_SMA > last_S[:, None, None])] = 0
+    places = np.arange(len(steps))[:, None, None] * (count + 1) + np.clip(levels_SMA, 0, count)
+    expected_SK = np.bincount(places.ravel(), share_SMA.ravel(), len(steps) * (count + 1)).reshape(len(steps), -1)
+    expected_SK *= (np.cumsum(smooth_K)[last_S - 1] / np.maximum(expected_SK.sum(axis=1), 1e-9))[:, None]
+    found = counts_K[:count].nonzero()[0]
+    ratio_SK = 0.85 * expected_SK[:, found + 1] / np.maximum(smooth_K[found], 1e-9) + 0.15
+    counted_SK = np.where(found < last_S[:, None], counts_K[found], 0.0)
+    scores[coarser] = (counted_SK * np.log(ratio_SK)).sum(axis=1)
+    return scores
 
 
 def _unimodal(counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ an older JPEG has one on the older one's grid. What no layer covers stays as dec
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -35,6 +35,9 @@ ENOUGH_FITS = 0.95
 """Share of a JPEG's blocks that follow the older comb, from which on all are restored on the older grid: the rest is
 noise of the reading, not another picture."""
 
+CAREFUL_CHANGE = 1.4
+"""Levels. What was never compressed, and is not told so, then stays within 45 dB of itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -48,9 +51,9 @@ class Layer:
         deep: the pixels at full depth, where there is more than 8 bits; see ``Picture.deep``.
         is_neutral: whether it has three channels and no colour, and is to have none.
         seen_quality: the quality that the network is to see in it, where a later compression hides it or another codec
-            leaves other traces; None: what it
-            reads from the pixels.
+            leaves other traces; None: what it reads from the pixels.
         inks: which channels of a CMYK picture it is, as the file codes them; None: all channels of another one.
+        most_change: levels by which a sample may be changed; None: any.
     """
 
     pixels: NDArray[np.uint8]
@@ -62,6 +65,7 @@ class Layer:
     is_neutral: bool = False
     seen_quality: int | None = None
     inks: InkGroup | None = None
+    most_change: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,12 @@ def lay_out(
         return Layout((whole,))
     history = history or read_history(pixels, picture.jpeg)
     if not history.regions:
-        untouched = history.verdict == "clean" and picture.jpeg is None and not insist
-        return Layout(() if untouched else (whole,), history)
+        known_lossy = picture.jpeg is not None or picture.comparable_quality is not None
+        if known_lossy or insist:
+            return Layout((whole,), history)
+        if history.may_be_clean:
+            whole = replace(whole, most_change=CAREFUL_CHANGE)
+        return Layout(() if history.verdict == "clean" else (whole,), history)
     layers = [_layer_of(picture, region) for region in history.regions]
     # Beside older JPEGs, a JPEG has its own cells to be restored in; of other files the rest was never compressed.
     covered = history.covers_all and all(layer.fits_VU is None for layer in layers)

@@ -814,6 +814,11 @@ class Restorer:
                 ]
             else:
                 notes += [f"before this file: {sentence}" for sentence in words]
+            if any(layer.most_change is not None for layer in layout.layers):
+                notes.append(
+                    "may never have been compressed: changed by a level or so at most; "
+                    "give a quality (quality=90) to restore it all the same"
+                )
             if picture.jpeg is not None and layout.earlier and options.consistency == "auto":
                 notes.append(_TRUE_TO_EARLIER)
         if picture.left_alone:
@@ -885,6 +890,9 @@ class Restorer:
                 restored = as_decoded + strength * (restored - as_decoded)
             if options.detail != 1:
                 restored = keep_detail(restored, decoded[rows, columns].astype(np.float32), options.detail)
+            if layer.most_change is not None:
+                as_decoded = decoded[rows, columns].astype(np.float32)
+                restored = as_decoded + np.clip(restored - as_decoded, -layer.most_change, layer.most_change)
             if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
                 restored = restored + (
                     layer.deep[rows, columns].astype(np.float32) / np.float32(257) - decoded[rows, columns]

@@ -36,7 +36,9 @@ def plane_at_scale(
     rows, columns = frame_blocks(plane_HW.shape, pad, scale)
     height, width = rows * BLOCK * scale[0], columns * BLOCK * scale[1]
     after = (height - pad[0] - plane_HW.shape[0], width - pad[1] - plane_HW.shape[1])
-    frame = np.pad(plane_HW, ((pad[0], after[0]), (pad[1], after[1])), mode="edge")
+    frame = plane_HW
+    if any((*pad, *after)):
+        frame = np.pad(plane_HW, ((pad[0], after[0]), (pad[1], after[1])), mode="edge")
     if upsampling != "triangle":
         return downsample(frame, *scale)
     if scale[0] == 2:

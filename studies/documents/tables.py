@@ -68,6 +68,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "earlier-live1": _make_from(results / "earlier.json", _make_earlier),
         "history": _make_from(results / "history.json", _make_history),
         "never-compressed": _make_from(results / "history.json", _make_clean),
+        "history-seconds": _make_from(results / "history.json", _make_history_seconds),
         "grey": _make_from(results / "grey.json", _make_sets),
         "method-costs": tabulate_costs(live1).to_markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _make_from(results / "downstream-contours.json", _make_contours),
@@ -308,13 +309,30 @@ def _make_history(record: Mapping[str, Any]) -> str:
 
 
 def _make_clean(record: Mapping[str, Any]) -> str:
-    """How often pictures that were never compressed are told so."""
-    total = {key: sum(row[key] for row in record["clean"].values()) for key in ("of", "clean", "compressed")}
-    rows = [
-        [name, str(row["of"]), f"{row['clean']} ({row['clean'] / row['of']:.0%})", str(row["compressed"])]
-        for name, row in [*record["clean"].items(), ("all", total)]
-    ]
-    return format_markdown(["never compressed", "pictures", "told so", "taken for JPEGs"], rows)
+    """How often pictures that were never compressed are told so, and how far the others are moved."""
+    sets = record["clean"]
+    total = {key: sum(row[key] for row in sets.values()) for key in ("of", "clean", "careful", "compressed")}
+    moved = [row["worst_db"] for row in sets.values() if row["worst_db"] is not None]
+    rows = []
+    for name, row in [*sets.items(), ("all", {**total, "worst_db": min(moved, default=None)})]:
+        told = f"{row['clean']} ({row['clean'] / row['of']:.0%})"
+        worst = "" if row["worst_db"] is None else f"{row['worst_db']:.1f} dB"
+        rows.append([name, str(row["of"]), told, str(row["careful"]), str(row["compressed"]), worst])
+    head = ["never compressed", "pictures", "untouched", "restored with care", "taken for JPEGs", "worst, to itself"]
+    return format_markdown(head, rows)
+
+
+def _make_history_seconds(record: Mapping[str, Any]) -> str:
+    """How long it takes to read a picture's history."""
+    if "seconds" not in record:
+        return NOT_MEASURED
+    of_size: dict[str, dict[str, float]] = {}
+    for name, seconds in record["seconds"]["rows"].items():
+        size, kind = name.split(" ")
+        of_size.setdefault(size, {})[kind] = seconds
+    kinds = {"clean": "never compressed", "png": "a PNG of a JPEG", "single": "a JPEG", "twice": "a JPEG of a JPEG"}
+    rows = [[size, *(f"{seconds[kind]:.2f}" for kind in kinds)] for size, seconds in of_size.items()]
+    return format_markdown(["megapixels", *kinds.values()], rows)
 
 
 def _make_memory(record: Mapping[str, Any]) -> str:

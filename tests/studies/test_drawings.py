@@ -7,7 +7,7 @@ import pytest
 
 from studies.drawings import KINDS, draw_all
 from studies.history import count_clean, count_found
-from unjpeg.history import History
+from unjpeg.history import History, read_history
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -29,6 +29,7 @@ def test_all_kinds_are_drawn() -> None:
 def test_what_is_read_is_counted() -> None:
     flat = np.full((96, 96), 90, np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)  # too small to tell
-    assert count_clean([("a", flat), ("a", noise)]) == {"a": {"of": 2, "clean": 1, "compressed": 0}}
+    counted = {"of": 2, "clean": 1, "careful": 0, "compressed": 0, "worst_db": None}
+    assert count_clean([("a", pixels, read_history(pixels)) for pixels in (flat, noise)]) == {"a": counted}
     readings = [("x", History("clean"), None), ("x", History("undecided"), (0, 0, 50))]
     assert count_found(readings) == {"x": {"of": 2, "found": 0, "grid": 0, "quality": 0, "clean": 1}}

@@ -1,0 +1,52 @@
+"""What is measured of a picture, to tell whether it was never compressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from jpegs import decoded, encoded
+from unjpeg.cleanness import FEATURES, cleanness, features, looks_drawn
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_statistics_are_finite(data: st.DataObject) -> None:
+    """Of whatever picture: flat, dark, clipped, grey, thin."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    height, width = data.draw(st.integers(32, 150)), data.draw(st.integers(32, 150))
+    shape = (height, width, 3) if data.draw(st.booleans()) else (height, width)
+    middle, spread = data.draw(st.integers(0, 255)), data.draw(st.sampled_from([0, 1, 4, 40, 400]))
+    pixels = np.clip(middle + spread * rng.normal(size=shape), 0, 255).astype(np.uint8)
+    measured = features(pixels)
+    if measured is not None:
+        assert measured.shape == (FEATURES,)
+        assert np.isfinite(measured).all()
+    assert np.isfinite(cleanness(pixels))
+
+
+@pytest.mark.parametrize("scale", [0.75, 1.0, 1.25, 1.5])
+def test_lines_of_a_scaled_grid_are_seen(kitten: Path, scale: float) -> None:
+    """The third statistic: how clearly bends repeat along both axes at one pitch."""
+    with Image.open(kitten.with_name("kitten-original.webp")) as image:
+        pixels = np.asarray(image.convert("RGB").reduce(2))
+
+    def repetition(shown: NDArray[np.uint8]) -> float:
+        size = (round(shown.shape[1] * scale), round(shown.shape[0] * scale))
+        measured = features(np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.BICUBIC)))
+        assert measured is not None
+        return float(measured[2])
+
+    assert repetition(decoded(encoded(pixels, quality=20))) > repetition(pixels) + 0.5
+
+
+def test_drawings_are_told_from_photographs() -> None:
+    letters = np.random.default_rng(3).random((160, 160)) < 0.05
+    assert looks_drawn(np.where(letters, 0, 255).astype(np.uint8))
+    assert not looks_drawn(np.random.default_rng(3).integers(0, 256, (160, 160), np.uint8))
