@@ -123,7 +123,11 @@ def test_no_function_takes_or_is_given_nine_arguments_by_position() -> None:
 
 def test_documents_name_modules_that_exist() -> None:
     documents = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
-    files = [file for folder in ("src", "studies", "tests", "examples") for file in (ROOT / folder).rglob("*.py")]
+    files = [
+        file
+        for folder in ("src", "studies", "tests", "examples", "integrations")
+        for file in (ROOT / folder).rglob("*.py")
+    ]
     for document in documents:
         text = document.read_text(encoding="utf-8")
         for name in re.findall(r"python -m ((?:unjpeg|studies)[.\w]*\w)", text):
