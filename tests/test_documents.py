@@ -24,6 +24,7 @@ ALL = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs" / "research").glob("*.md")),
     CARD,
+    *sorted((ROOT / "integrations").rglob("README.md")),
 ]
 
 

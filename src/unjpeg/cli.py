@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -822,19 +823,71 @@ def check_data(
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A stage-2 checkpoint (.safetensors).")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The model file to write (.unjpeg).")],
-    data: Annotated[list[str], typer.Option("--data", metavar="DIR[=WEIGHT]", help="What it was trained on.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|MODEL", help=f"A stage-2 checkpoint (.safetensors); with --blind also {MODELS}."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="The file to write: .unjpeg; with --blind .onnx or .safetensors."),
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="DIR[=WEIGHT]", help="What the checkpoint was trained on."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. [the file's]")] = None,
     guide_windows: Annotated[
         int | None, typer.Option(min=1, help="Windows that a picture's guidance is averaged over, at most. [32]")
     ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Write one network for other programs, which hand over pixels alone.")
+    ] = False,
+    as_quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="With --blind: for pictures of this JPEG quality. [any]"),
+    ] = None,
+    quality_input: Annotated[
+        bool, typer.Option("--quality-input", help="With --blind: a graph that is told the quality, as a second input.")
+    ] = False,
 ) -> None:
-    """Turn a trained checkpoint into a model file for unjpeg restore. Needs the extra: pip install unjpeg[train]."""
+    """Turn a checkpoint into a model file for unjpeg restore, or a model into one network for other programs.
+
+    Checkpoints need the extra train, --blind the extra export: pip install 'unjpeg[export]'.
+    """
+    is_checkpoint = source.endswith(".safetensors")
+    if not blind and (as_quality is not None or quality_input):
+        raise typer.BadParameter("--as-quality and --quality-input go with --blind")
+    if quality_input and (as_quality is not None or out.suffix != ".onnx"):
+        raise typer.BadParameter("--quality-input is for graphs (.onnx), and goes without --as-quality")
+    if is_checkpoint and not data:
+        raise typer.BadParameter("a checkpoint needs --data: the folders that it was trained on")
+    if not is_checkpoint and not blind:
+        raise typer.BadParameter(f"{source} is no checkpoint (.safetensors); --blind makes one network of a model")
+    if not is_checkpoint and (data or name or guide_windows):
+        raise typer.BadParameter("--data, --name and --guide-windows are for checkpoints")
+    if not blind:
+        _export_checkpoint(Path(source), out, data or [], name, guide_windows)
+    else:
+        with needing_extra("export"):
+            from unjpeg.blind import check_blind_target, export_blind
+        check_blind_target(out)
+        with TemporaryDirectory(prefix="unjpeg-") as folder:
+            if is_checkpoint:
+                model = Path(folder) / f"{name or out.stem}.unjpeg"
+                _export_checkpoint(Path(source), model, data or [], name or out.stem, guide_windows)
+                source = str(model)
+            export_blind(source, out, quality=as_quality, quality_input=quality_input)
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _export_checkpoint(
+    checkpoint: Path, out: Path, data: Sequence[str], name: str | None, guide_windows: int | None
+) -> None:
     with needing_extra("train"):
         from unjpeg.train.pipeline import export_file
     export_file(checkpoint, out, data, name or out.stem, guide_windows)
-    typer.echo(f"wrote {out}", err=True)
 
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)

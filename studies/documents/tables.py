@@ -31,6 +31,7 @@ DOCUMENTS = (
     "docs/research/robustness.md",
     "docs/research/experiments.md",
     "docs/research/carn-da.md",
+    "docs/inside-other-programs.md",
 )
 
 
@@ -76,6 +77,9 @@ def make_tables(results: Path) -> dict[str, str]:
         "detection": _make_recognition(results / "downstream-detection.json", "map"),
         "segmentation": _make_recognition(results / "downstream-segmentation.json", "mean_iou"),
         **_make_cost(results / "cost.json"),
+        "blind": _make_from(results / "blind.json", _make_blind),
+        "blind-starts": _make_from(results / "blind.json", _make_blind_starts),
+        "blind-halos": _make_from(results / "blind.json", _make_blind_halos),
         "fuzz": _make_from(results / "fuzz.json", _make_fuzz),
         "faults": _make_from(results / "faults.json", _make_faults),
         "memory": _make_from(results / "memory.json", _make_memory),
@@ -128,6 +132,37 @@ def _find_plain_jpegs(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]
     """The only set's summary at each plain quality."""
     (summary,) = record["summary"].values()
     return {name.removeprefix("jpeg-"): figures for name, figures in summary.items()}
+
+
+def _make_blind(record: Mapping[str, Any]) -> str:
+    """Gains of the file, and what other ways lose against it on the same pictures."""
+
+    def lose(way: str, model: str, quality: str) -> str:
+        figures = record.get(way, {}).get(model, {}).get("psnr_db", {}).get(quality)
+        return "" if figures is None else f"{figures[way] - figures['file']:+.2f}"
+
+    rows = []
+    for model, measured in record["graph"].items():
+        for quality, figures in measured["psnr_db"].items():
+            gain = figures["file"] - figures["jpeg"]
+            others = [lose(way, model, quality) for way in ("pixels", "told", "graph")]
+            rows.append([f"`{model}`, {quality}", f"{figures['jpeg']:.2f}", f"{gain:+.2f}", *others])
+    return format_markdown(["Model, quality", "JPEG", "file", "pixels", "told", "graph"], rows)
+
+
+def _make_blind_starts(record: Mapping[str, Any]) -> str:
+    (tiled,) = record["tiles"].values()
+    rows = [[start.replace(",", " and "), f"{gain:+.2f}"] for start, gain in tiled["gain_db_by_start"].items()]
+    return format_markdown(["The tile starts so many rows and columns beside the JPEG's start", "gain, dB"], rows)
+
+
+def _make_blind_halos(record: Mapping[str, Any]) -> str:
+    (tiled,) = record["tiles"].values()
+    rows = [
+        [halo, f"{figures['worst_levels']:.1f}", f"{figures['loss_db']:.3f}"]
+        for halo, figures in tiled["by_halo"].items()
+    ]
+    return format_markdown(["Pixels that a tile sees beyond itself", "largest difference, levels", "lost, dB"], rows)
 
 
 def _format_figures(means: Mapping[str, Any]) -> str:
