@@ -101,7 +101,7 @@ $(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[cluster,dev,downstream,evaluate,onnxruntime,train,web]'
+	$(PIP_INSTALL) --editable '.[cluster,dev,downstream,evaluate,onnxruntime,peers,train,web]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/python-ready pyproject.toml constraints.txt
