@@ -1,15 +1,21 @@
 """Networks that others have trained and published, as files that ``unjpeg benchmark`` takes.
 
-``python -m studies.peers dncnn3 DnCNN3.mat --out runs/compared/dncnn3.safetensors`` converts DnCNN-3 (Zhang et al.,
-2017), grey and blind, ``model/DnCNN3.mat`` of https://github.com/cszn/DnCNN; then::
+DnCNN-3 (Zhang et al., 2017), grey and blind, is ``model/DnCNN3.mat`` of https://github.com/cszn/DnCNN::
 
-    unjpeg benchmark classic5 --method jpeg --method runs/compared/dncnn3.safetensors --method default
+    python -m studies.peers convert dncnn3 DnCNN3.mat --out runs/compared/dncnn3.safetensors
+    python -m studies.peers luma ../shared/data/test/live1 runs/live1-luma
+    unjpeg benchmark classic5 set12 bsd68 runs/live1-luma --method jpeg \\
+        --method runs/compared/dncnn3.safetensors --method fast --method default --out runs/bench/peers
+    python -m studies.peers summary runs/bench/peers/results.json
+
+The last one keeps of a benchmark what a table shows, in ``results/peers.json``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,19 +23,30 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from unjpeg.console import run_safely
+from unjpeg.datasets import image_files
 from unjpeg.errors import MeasurementError, SettingError
+from unjpeg.evaluate.pairs import load_image
+from unjpeg.evaluate.results import load_results, put_results
+from unjpeg.files import place_file
 from unjpeg.models import DnCnnConfig
 from unjpeg.models.dncnn import DnCnn
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors
 
-__all__ = ["PEERS", "convert_dncnn", "main", "read_convolutions"]
+__all__ = ["PEERS", "app", "convert_dncnn", "read_convolutions", "summarise"]
 
 Floats = NDArray[np.float32]
 
 PEERS = ("dncnn3",)
+
+METRICS = ("psnr_db", "ssim", "psnr_b_db")
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
 def read_convolutions(path: Path) -> list[tuple[Floats, Floats]]:
@@ -95,17 +112,63 @@ def _fill(parameter: Tensor | None, values: Floats) -> None:
     parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
 
 
-def main(
+def summarise(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a benchmark's record, the means of every method, its gain in PSNR over the first one, and what it costs."""
+    out: dict[str, Any] = {}
+    for set_name, per_degradation in record["summary"].items():
+        for degradation, found in per_degradation.items():
+            first = next(iter(found["methods"]))
+            for name, means in found["methods"].items():
+                figures: dict[str, Any] = {metric: means[metric]["mean"] for metric in METRICS}
+                if name != first:
+                    gain = found["differences"][f"{name} - {first}"]["psnr_db"]
+                    figures["gain"] = {key: gain[key] for key in ("mean", "low", "high", "lower", "pictures")}
+                out.setdefault(set_name, {}).setdefault(degradation, {})[name] = figures
+    kept = {key: record[key] for key in ("unjpeg", "commit", "machine", "methods", "costs") if key in record}
+    return {**kept, "summary": out}
+
+
+@app.command()
+def convert(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help="dncnn3.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As published.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Checkpoint to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write.")],
 ) -> None:
-    """Convert a published network."""
+    """Make a file that unjpeg benchmark takes of a published network."""
     if name not in PEERS:
         raise SettingError(f"no network {name!r}; there are: {', '.join(PEERS)}")
     convert_dncnn(file).save(out)
-    print(f"wrote {out}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def luma(
+    pictures: Annotated[Path, typer.Argument(metavar="DIR", help="Colour pictures.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
+) -> None:
+    """The luma of colour pictures as grey ones, 16..235 as MATLAB has it: what most papers measure."""
+    for file in image_files(pictures):
+        pixels = load_image(file)
+        if pixels.ndim == 3:
+            y = 16 + pixels.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
+            pixels = np.rint(y).astype(np.uint8)
+        out.mkdir(parents=True, exist_ok=True)
+        with place_file(out / f"{file.stem}.png", overwrite=True) as placed:
+            Image.fromarray(pixels).save(placed, "PNG")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def summary(
+    record: Annotated[Path, typer.Argument(metavar="FILE", help="results.json of a benchmark.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="What the documents' table is made of.")] = Path(
+        "results/peers.json"
+    ),
+) -> None:
+    """Keep of a benchmark what a table shows."""
+    put_results(out, summarise(load_results(record)))
+    typer.echo(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    run_safely(lambda: typer.run(main))
+    run_safely(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.signal import correlate2d
 
 pytest.importorskip("h5py")
@@ -17,7 +20,8 @@ pytest.importorskip("torch")
 
 import h5py
 
-from studies.peers import convert_dncnn, main, read_convolutions
+from studies.documents.tables import make_tables
+from studies.peers import convert, convert_dncnn, luma, read_convolutions, summary
 from unjpeg.errors import MeasurementError, SettingError
 from unjpeg.evaluate.methods import find_method
 from unjpeg.evaluate.pairs import encode_jpeg
@@ -73,7 +77,7 @@ def run_plainly(stack: list[tuple[Floats, Floats]], image: NDArray[np.float64]) 
 def test_a_converted_dncnn_computes_what_it_did(tmp_path: Path) -> None:
     stack = make_stack(1, 4, 4, 4, 1)
     source, target = save_matlab(tmp_path / "DnCNN.mat", stack), tmp_path / "new" / "peer.safetensors"
-    main("dncnn3", source, target)
+    convert("dncnn3", source, target)
     method = find_method(str(target))
     assert method.name == "peer"
     picture = np.random.default_rng(1).integers(0, 256, (24, 20), np.uint8)
@@ -92,7 +96,7 @@ def test_what_is_no_dncnn_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no such file"):
         read_convolutions(missing)
     with pytest.raises(SettingError, match="no network 'dncnn4'; there are: dncnn3"):
-        main("dncnn4", missing, tmp_path / "out")
+        convert("dncnn4", missing, tmp_path / "out")
     missing.write_bytes(b"no matrices")
     with pytest.raises(MeasurementError, match="holds no network as MatConvNet saves one"):
         read_convolutions(missing)
@@ -100,3 +104,35 @@ def test_what_is_no_dncnn_is_said(tmp_path: Path) -> None:
         read_convolutions(save_matlab(tmp_path / "loss.mat", make_stack(1, 4, 1), last="loss"))
     with pytest.raises(MeasurementError, match="holds no DnCNN"):
         convert_dncnn(save_matlab(tmp_path / "other.mat", make_stack(1, 4, 6, 1)))
+
+
+def test_luma_is_matlab_s(tmp_path: Path) -> None:
+    """White is 235, black 16, and green the brightest of the colours."""
+    (tmp_path / "colour").mkdir()
+    pixels = np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "colour" / "a.bmp")
+    luma(tmp_path / "colour", tmp_path / "luma")
+    with Image.open(tmp_path / "luma" / "a.png") as image:
+        assert image.mode == "L"
+        assert np.asarray(image).tolist() == [[235, 16, 81, 145, 41]]
+
+
+def test_what_a_table_shows_is_kept(tmp_path: Path) -> None:
+    def mean(value: float) -> dict[str, float]:
+        return {"mean": value, "low": value - 1, "high": value + 1}
+
+    methods = {
+        name: {"psnr_db": mean(value), "ssim": mean(0.5), "psnr_b_db": mean(value - 2), "bytes": mean(9)}
+        for name, value in (("jpeg", 27.0), ("peer", 28.5))
+    }
+    difference = {"psnr_db": {**mean(1.5), "lower": 2, "pictures": 5}}
+    figures = {"pictures": 5, "methods": methods, "differences": {"peer - jpeg": difference}}
+    record = {"summary": {"set": {"jpeg-10": figures}}, "commit": "0", "rows": [{"image": "a"}]}
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    shutil.copytree(Path(__file__).parents[2] / "results", tmp_path / "results")
+    summary(tmp_path / "results.json", tmp_path / "results" / "peers.json")
+    assert make_tables(tmp_path / "results")["peers"].splitlines()[2:] == [
+        "| set | jpeg-10 | jpeg | 27.00 / 0.500 / 25.00 |  |",
+        "| set | jpeg-10 | peer | 28.50 / 0.500 / 26.50 | +1.50 (+0.50 .. +2.50) |",
+    ]
+    assert "rows" not in json.loads((tmp_path / "results" / "peers.json").read_text())
