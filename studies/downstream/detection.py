@@ -20,7 +20,7 @@ from studies.downstream.task import DrawnTask, mix_names
 from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["Boxes", "Detection", "Matches", "compute_mean_average_precision", "match_boxes"]
+__all__ = ["Boxes", "Detection", "Matches", "compute_mean_average_precision", "draw_boxes", "match_boxes"]
 
 Boxes = list[dict[str, Any]]
 """As COCO's files have them: ``bbox`` (left, top, width, height) and ``category_id``; found ones with ``score``, those
@@ -123,11 +123,11 @@ class Detection(DrawnTask[Boxes, dict[int, Matches]]):
         }
 
     def draw_truth(self, pixels: Pixels8, truth: Boxes) -> Image.Image:
-        return _draw_boxes(pixels, truth, self._categories)
+        return draw_boxes(pixels, truth, self._categories)
 
     def draw(self, pixels: Pixels8) -> Image.Image:
         sure = [box for box in self._find(pixels) if box["score"] >= SHOWN_SCORE]
-        return _draw_boxes(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
+        return draw_boxes(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
 
     def _find(self, pixels: Pixels8) -> Boxes:
         return [
@@ -236,7 +236,7 @@ def _read_box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[s
     }
 
 
-def _draw_boxes(pixels: Pixels8, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
+def draw_boxes(pixels: Pixels8, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
     """Boxes in their categories' colours, with names and scores."""
     image = Image.fromarray(pixels).convert("RGB")
     draw, size = ImageDraw.Draw(image), max(11, image.width // 40)

@@ -251,10 +251,11 @@ class OnnxNetwork:
     def _run(self, pixels: Pixels8) -> tuple[Sequence[NDArray[Any]], _Placement]:
         image, placement = self._place(Image.fromarray(pixels).convert("RGB"))
         how = self.description
-        values = np.asarray(image, np.float32)[..., :: -1 if how.channels == "bgr" else 1]
-        values = (values * np.float32(how.highest / 255) - np.array(how.mean, np.float32)) / np.array(
-            how.std, np.float32
-        )
+        values: Floats = np.asarray(image, np.float32)
+        if how.channels == "bgr":
+            values = values[..., ::-1]
+        mean, deviation = np.array(how.mean, np.float32), np.array(how.std, np.float32)
+        values = (values * np.float32(how.highest / 255) - mean) / deviation
         given = values[None] if self._last else values.transpose(2, 0, 1)[None]
         try:
             outputs = self._session.run(None, {self._input: np.ascontiguousarray(given)})

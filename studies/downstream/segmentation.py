@@ -20,7 +20,7 @@ from studies.downstream.task import DrawnTask, mix_names
 from unjpeg.datasets import image_files
 from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["Agreement", "Segmentation", "count_pixels"]
+__all__ = ["Agreement", "Segmentation", "count_pixels", "draw_classes"]
 
 Counts = NDArray[np.int64]
 """Pixels, ``(classes, classes)``."""
@@ -63,30 +63,14 @@ class _Classing(DrawnTask[Classes, Counts]):
         return counts
 
     def draw_truth(self, pixels: Pixels8, truth: Classes) -> Image.Image:
-        return self._draw_classes(pixels, truth)
+        return draw_classes(pixels, truth, self._classes)
 
     def draw(self, pixels: Pixels8) -> Image.Image:
-        return self._draw_classes(pixels, self._find(pixels))
+        return draw_classes(pixels, self._find(pixels), self._classes)
 
     def _find(self, pixels: Pixels8) -> Classes:
         classes: Classes = self._class_of[self._network.find_labels(pixels)]
         return classes
-
-    def _draw_classes(self, pixels: Pixels8, classes: Classes) -> Image.Image:
-        """The picture, grey, under the colours of all classes but the background, with their names."""
-        tints = np.array([choose_colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
-        grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
-        coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
-        image = Image.fromarray(coloured.round().astype(np.uint8))
-        size = max(11, image.width // 30)
-        font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
-        for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
-            ink, text = choose_colour(number), self._classes[number]
-            width = font.getlength(text) + 8
-            draw.rectangle((left, 0, left + width, size + 4), fill=ink)
-            draw.text((left + 4, 0), text, fill=choose_ink(ink), font=font)
-            left += width
-        return image
 
 
 class Segmentation(_Classing):
@@ -154,3 +138,20 @@ def count_pixels(found: Classes, truth: Classes, classes: int) -> Counts:
     pairs = truth[counted] * classes + found[counted]
     counts: Counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return counts
+
+
+def draw_classes(pixels: Pixels8, classes: Classes, names: Sequence[str]) -> Image.Image:
+    """The picture, grey, under the colours of all classes but the background, with their names."""
+    tints = np.array([choose_colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
+    coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
+    image = Image.fromarray(coloured.round().astype(np.uint8))
+    size = max(11, image.width // 30)
+    font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
+    for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
+        ink, text = choose_colour(number), names[number]
+        width = font.getlength(text) + 8
+        draw.rectangle((left, 0, left + width, size + 4), fill=ink)
+        draw.text((left + 4, 0), text, fill=choose_ink(ink), font=font)
+        left += width
+    return image

@@ -23,6 +23,7 @@ pytest.importorskip("skimage")
 import onnx
 
 from studies.downstream.classification import Classification
+from studies.downstream.figures import main
 from studies.downstream.labels import LABELS
 from studies.downstream.masks import NOT_COUNTED, VOC_CLASSES, CocoOutlines
 from studies.downstream.measure import app
@@ -247,6 +248,32 @@ def test_pixels_that_do_not_count_are_left_out() -> None:
     truth = np.array([[0, 1, NOT_COUNTED], [2, 2, 2]])
     found = np.array([[0, 0, 1], [2, 2, 1]])
     assert count_pixels(found, truth, 3).tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 2]]
+
+
+def test_a_sheet_shows_what_is_found_in_each_version(tmp_path: Path) -> None:
+    segmenter = save_brightness(tmp_path / "pixels.onnx", (32, 32))
+    how: dict[str, Any] = {"size": [32, 32], "highest": 1.0, "labels": ["background", "cat"]}
+    describe(segmenter, kind="segmentation", decoding="logits", **how)
+    boxes, scores = np.array([[[8, 8, 24, 24]]], np.float32), np.array([[[0.1, 0.9]]], np.float32)
+    detector = describe(
+        save_constant(tmp_path / "boxes.onnx", (32, 32), boxes, scores), kind="detection", decoding="corners", **how
+    )
+    pixels = grey(300, 300, 30)
+    pixels[100:200, 100:200, 0] = 230
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for network, kind in ((segmenter, "segmentation"), (detector, "detection")):
+        out = tmp_path / "sheets" / f"{kind}.png"
+        main(str(network), [tmp_path / "a.png"], kind, None, ["jpeg"], 30, 300, out)
+        drawn = np.asarray(Image.open(out).convert("RGB"), int)
+        assert drawn.shape[1] == 606
+        for left in (0, 306):
+            inside, corner = drawn[120:180, left + 120 : left + 180], drawn[250:290, left + 10 : left + 60]
+            assert np.ptp(corner, axis=2).max() < 20  # nothing is found there
+            assert np.ptp(inside, axis=2).mean() > 30
+    with pytest.raises(SettingError, match="there are detection and segmentation"):
+        main(str(segmenter), [tmp_path / "a.png"], "reading", None, ["jpeg"], 30, 300, out)
+    with pytest.raises(SettingError, match=r"ends in \.png or \.webp"):
+        main(str(segmenter), [tmp_path / "a.png"], "detection", None, ["jpeg"], 30, 300, tmp_path / "a.jpg")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
