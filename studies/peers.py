@@ -8,7 +8,7 @@ DnCNN-3 (Zhang et al., 2017), grey and blind, is ``model/DnCNN3.mat`` of https:/
         --method runs/compared/dncnn3.safetensors --method fast --method default --out runs/bench/peers
     python -m studies.peers summary runs/bench/peers/results.json
 
-The last one keeps of a benchmark what a table shows, in ``results/peers.json``.
+The last one keeps of benchmarks what a table shows, in ``results/peers.json``.
 """
 
 from __future__ import annotations
@@ -160,13 +160,18 @@ def luma(
 
 @app.command()
 def summary(
-    record: Annotated[Path, typer.Argument(metavar="FILE", help="results.json of a benchmark.")],
+    records: Annotated[list[Path], typer.Argument(metavar="FILE...", help="results.json of benchmarks.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="What the documents' table is made of.")] = Path(
         "results/peers.json"
     ),
 ) -> None:
     """Keep of a benchmark what a table shows."""
-    put_results(out, summarise(load_results(record)))
+    first, *others = [summarise(load_results(record)) for record in records]
+    for other in others:
+        if other["methods"] != first["methods"]:
+            raise SettingError(f"{records[0]} is of other methods than the rest: measure all with the same ones")
+        first["summary"] |= other["summary"]
+    put_results(out, first)
     typer.echo(f"wrote {out}")
 
 

@@ -127,11 +127,16 @@ def test_what_a_table_shows_is_kept(tmp_path: Path) -> None:
     }
     difference = {"psnr_db": {**mean(1.5), "lower": 2, "pictures": 5}}
     figures = {"pictures": 5, "methods": methods, "differences": {"peer - jpeg": difference}}
-    record = {"summary": {"set": {"jpeg-10": figures}}, "commit": "0", "rows": [{"image": "a"}]}
+    record = {"summary": {"set": {"jpeg-10": figures}}, "commit": "0", "rows": [{"image": "a"}], "methods": {"peer": 1}}
     (tmp_path / "results.json").write_text(json.dumps(record))
+    (tmp_path / "more.json").write_text(json.dumps(record | {"summary": {"more": {"jpeg-10": figures}}}))
+    (tmp_path / "other.json").write_text(json.dumps(record | {"methods": {"peer": 2}}))
     shutil.copytree(Path(__file__).parents[2] / "results", tmp_path / "results")
-    summary(tmp_path / "results.json", tmp_path / "results" / "peers.json")
-    assert make_tables(tmp_path / "results")["peers"].splitlines()[2:] == [
+    both = [tmp_path / "results.json", tmp_path / "more.json"]
+    with pytest.raises(SettingError, match="of other methods"):
+        summary([*both, tmp_path / "other.json"], tmp_path / "results" / "peers.json")
+    summary(both, tmp_path / "results" / "peers.json")
+    assert make_tables(tmp_path / "results")["peers"].splitlines()[2:4] == [
         "| set | jpeg-10 | jpeg | 27.00 / 0.500 / 25.00 |  |",
         "| set | jpeg-10 | peer | 28.50 / 0.500 / 26.50 | +1.50 (+0.50 .. +2.50) |",
     ]
