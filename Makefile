@@ -6,6 +6,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export UNJPEG_DATA ?= ../shared/data
 BENCHMARK := $(BIN)/unjpeg benchmark --metric psnr_db --metric ssim --metric psnr_b_db
 ARCNN := runs/compared/arcnn.safetensors
+# Folders and networks that not everybody has: what needs one is left out where it is not named.
+COCO ?=
+COCO_BOXES ?= $(UNJPEG_DATA)/test/coco-part/instances_val_union.json
+IMAGENET ?=
+DETECTOR ?= $(UNJPEG_DATA)/networks/yolox_nano.onnx
+SEGMENTER ?= $(UNJPEG_DATA)/networks/espnetv2_s2.0_voc_384.onnx
+CLASSIFIER ?= runs/efficientnet_lite0.onnx
+DNCNN ?=
 METHODS_RUN = --method jpeg --method fast --method default $(if $(shell command -v jpegqs),--method jpeg-quantsmooth) \
   --method $(ARCNN)
 METHODS = $(METHODS_RUN) --method printed:ARCNN --method printed:QGAC \
@@ -62,6 +70,14 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	$(BENCHMARK) live1 --method jpeg --method default --method best --method default@tta --rounds 1 --out runs/bench/live1-tta
 	cp runs/bench/live1-tta/results.json results/live1-tta.json
 	$(BIN)/python -m studies.downstream.measure contours $(METHODS_RUN) --quality 10,30 --limit 100
+	$(if $(COCO),$(BIN)/python -m studies.downstream.measure detection $(DETECTOR) --data $(COCO) --annotations $(COCO_BOXES) $(METHODS_RUN) --method best)
+	$(if $(COCO),$(BIN)/python -m studies.downstream.measure segmentation $(SEGMENTER) --data $(COCO) --annotations $(COCO_BOXES) $(METHODS_RUN) --method best)
+	$(if $(COCO),$(BIN)/python -m studies.downstream.measure agreement $(SEGMENTER) --data $(COCO) $(METHODS_RUN) --method best)
+	$(if $(IMAGENET),$(BIN)/python -m studies.downstream.measure classification $(CLASSIFIER) --data $(IMAGENET) $(METHODS_RUN) --method best)
+	$(if $(DNCNN),$(BIN)/python -m studies.peers convert dncnn3 $(DNCNN) --out runs/compared/dncnn3.safetensors)
+	$(if $(DNCNN),$(BIN)/python -m studies.peers luma $(UNJPEG_DATA)/test/live1 runs/live1-luma)
+	$(if $(DNCNN),$(BENCHMARK) classic5 set12 bsd68 runs/live1-luma --method jpeg --method runs/compared/dncnn3.safetensors --method fast --method default --out runs/bench/peers)
+	$(if $(DNCNN),$(BIN)/python -m studies.peers summary runs/bench/peers/results.json)
 	$(if $(shell command -v tesseract),$(BIN)/python -m studies.downstream.measure text $(METHODS_RUN))
 	$(BIN)/python -m studies.speed.throughput workers --photo examples/kitten-original.webp
 	$(BIN)/python -m studies.speed.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
@@ -104,7 +120,7 @@ $(VENV)/installed: $(VENV)/python-ready pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python-ready pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[cluster,dev,downstream,evaluate,onnxruntime,train,web]'
+	$(PIP_INSTALL) --editable '.[cluster,dev,downstream,evaluate,onnxruntime,peers,train,web]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/python-ready pyproject.toml constraints.txt

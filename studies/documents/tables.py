@@ -76,6 +76,9 @@ def make_tables(results: Path) -> dict[str, str]:
         "text": _make_from(results / "downstream-text.json", _make_text),
         "detection": _make_recognition(results / "downstream-detection.json", "map"),
         "segmentation": _make_recognition(results / "downstream-segmentation.json", "mean_iou"),
+        "agreement": _make_recognition(results / "downstream-agreement.json", "mean_iou"),
+        "classification": _make_recognition(results / "downstream-classification.json", "top_1"),
+        "peers": _make_from(results / "peers.json", _make_peers),
         **_make_cost(results / "cost.json"),
         "blind": _make_from(results / "blind.json", _make_blind),
         "blind-starts": _make_from(results / "blind.json", _make_blind_starts),
@@ -267,15 +270,39 @@ def _make_recognition(path: Path, figure: str) -> str:
     """What was measured, if anything was, above what the paper prints, in percent."""
     rows = []
     if path.exists():
-        summary = json.loads(path.read_text())["summary"]
+        record = json.loads(path.read_text())
+        summary = record["summary"]
         measured = {degradation.removeprefix("jpeg-"): methods for degradation, methods in summary.items()}
-        rows = [["original", *[f"{100 * measured.pop('original')['original'][figure]:.1f}"] * len(_QUALITIES)]]
+        whole = f"{100 * measured.pop('original')['original'][figure]:.1f}"
+        rows = [["original", *[whole] * len(_QUALITIES)]]
         for method in next(iter(measured.values())):
-            values = [measured[quality][method][figure] if quality in measured else None for quality in _QUALITIES]
-            rows.append([method, *("" if value is None else f"{100 * value:.1f}" for value in values)])
-    for name, printed in TABLE_4[path.stem.removeprefix("downstream-")].items():
+            cells = [measured.get(quality, {}).get(method) for quality in _QUALITIES]
+            rows.append([method, *("" if cell is None else _format_share(cell, figure) for cell in cells)])
+        rows[0][0] = f"original, {record['pictures']} pictures" if "pictures" in record else "original"
+    for name, printed in TABLE_4.get(path.stem.removeprefix("downstream-"), {}).items():
         rows.append([f"{name}, as printed", *(f"{printed[int(quality)]:.1f}" for quality in _QUALITIES)])
+    if not rows:
+        return NOT_MEASURED
     return format_markdown(["percent", *(f"quality {quality}" for quality in _QUALITIES)], rows)
+
+
+def _format_share(figures: Mapping[str, Any], name: str) -> str:
+    """In percent, with the interval of what it has above the first method."""
+    gain = figures.get("gains", {}).get(name)
+    interval = "" if gain is None else f" ({100 * gain['low']:+.1f} .. {100 * gain['high']:+.1f})"
+    return f"{100 * figures[name]:.1f}{interval}"
+
+
+def _make_peers(record: Mapping[str, Any]) -> str:
+    """Networks that others have trained beside ours, gains over JPEG with their intervals."""
+    rows = []
+    for set_name, per_degradation in record["summary"].items():
+        for degradation, methods in per_degradation.items():
+            for name, figures in methods.items():
+                values = " / ".join(f"{figures[metric]:.{digits}f}" for metric, (_, digits) in _METRIC_NAMES.items())
+                gain = figures.get("gain")
+                rows.append([set_name, degradation, name, values, "" if gain is None else _format_interval(gain, 2)])
+    return format_markdown(["set", "file", "method", "PSNR / SSIM / PSNR-B", "gain, dB (95 %)"], rows)
 
 
 def _make_fuzz(record: Mapping[str, Any]) -> str:

@@ -4,36 +4,66 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from studies.downstream.recognition import Recogniser, choose_ink, match_labels
-from studies.downstream.task import DrawnTask
+from studies.downstream.labels import choose_ink, match_labels
+from studies.downstream.recognition import open_recogniser
+from studies.downstream.task import DrawnTask, mix_names
 from unjpeg.errors import TrainingDataError
 from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["Boxes", "Detection", "compute_mean_average_precision"]
+__all__ = ["Boxes", "Detection", "Matches", "compute_mean_average_precision", "draw_boxes", "match_boxes"]
 
 Boxes = list[dict[str, Any]]
 """As COCO's files have them: ``bbox`` (left, top, width, height) and ``category_id``; found ones with ``score``, those
 that are right with ``iscrowd`` and ``area``."""
 
+OVERLAPS = np.linspace(0.5, 0.95, 10)
+"""IoU from which a box is the right one."""
+
+RECALLS = np.linspace(0, 1, 101)
+"""At which precision is read."""
+
+MOST_BOXES = 100
+"""Of a category in a picture, the surest."""
+
 SHOWN_SCORE = 0.5
 """Boxes that the network is less sure of count, and are not drawn."""
 
 
-class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Boxes of one category in one picture against what is right there.
+
+    Attributes:
+        scores: of the found boxes, best first, ``(N,)``.
+        right: which are right at each of ``OVERLAPS``, ``(10, N)``.
+        counted: which are right or wrong; others lie in a crowd, ``(10, N)``.
+        wanted: boxes that are there to be found.
+    """
+
+    scores: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    wanted: int
+
+
+class Detection(DrawnTask[Boxes, dict[int, Matches]]):
     """Mean average precision of boxes: over overlaps of 50 to 95 % (``map``), and at 50 % (``map_50``).
 
     Args:
-        network: a ``transformers`` checkpoint: a folder, or a name in the library's cache.
+        network: as ``open_recogniser`` takes it.
         images: folder of the pictures.
         annotations: COCO's JSON file.
+        description: of an ONNX file.
 
     Raises:
         TrainingDataError: the annotations cannot be read.
@@ -43,8 +73,9 @@ class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
     name = "detection"
     figures = ("map", "map_50")
     resamples = 200
+    keeps_rows = False  # a picture holds few boxes: its own average precision says little
 
-    def __init__(self, network: str, images: Path, annotations: Path) -> None:
+    def __init__(self, network: str, images: Path, annotations: Path, description: Path | None = None) -> None:
         self._images = images
         try:
             record = json.loads(annotations.read_text(encoding="utf-8"))
@@ -55,36 +86,48 @@ class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
                 self._truth[names[entry["image_id"]]].append(_read_box(entry, self._categories))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainingDataError(f"{annotations}: no annotations as COCO has them ({error!r})") from error
-        self._network = Recogniser(network, "detection")
+        self._network = open_recogniser(network, "detection", description)
         self._matched = match_labels(self._network.labels, self._categories)
         self.identity = f"{self._network.identity} {sorted(self._matched.items())}"
 
     def list_names(self) -> Sequence[str]:
-        return sorted(self._truth)
+        return mix_names(self._truth)
 
     def load(self, name: str) -> tuple[Pixels8, Boxes]:
         return load_image(self._images / name), self._truth[name]
 
-    def examine(self, pixels: Pixels8, truth: Boxes) -> tuple[Boxes, Boxes]:
-        """What was found, and what is right."""
-        return self._find(pixels), truth
+    def examine(self, pixels: Pixels8, truth: Boxes) -> dict[int, Matches]:
+        """By category."""
+        return match_boxes(self._find(pixels), truth)
 
-    def summarise(self, results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
+    def summarise(self, results: Sequence[dict[int, Matches]]) -> dict[str, float]:
         return compute_mean_average_precision(results)
 
-    def to_json(self, result: tuple[Boxes, Boxes]) -> Any:
-        return list(result)
+    def to_json(self, result: dict[int, Matches]) -> Any:
+        bits = 1 << np.arange(len(OVERLAPS))
+        return {
+            category: [m.scores.tolist(), (bits @ m.right).tolist(), (bits @ m.counted).tolist(), m.wanted]
+            for category, m in result.items()
+        }
 
-    def from_json(self, stored: Any) -> tuple[Boxes, Boxes]:
-        found, truth = stored
-        return found, truth
+    def from_json(self, stored: Any) -> dict[int, Matches]:
+        bits = 1 << np.arange(len(OVERLAPS))[:, None]
+        return {
+            int(category): Matches(
+                np.array(scores, np.float64),
+                np.array(right, np.int64)[None] & bits > 0,
+                np.array(counted, np.int64)[None] & bits > 0,
+                int(wanted),
+            )
+            for category, (scores, right, counted, wanted) in stored.items()
+        }
 
     def draw_truth(self, pixels: Pixels8, truth: Boxes) -> Image.Image:
-        return _draw_boxes(pixels, truth, self._categories)
+        return draw_boxes(pixels, truth, self._categories)
 
     def draw(self, pixels: Pixels8) -> Image.Image:
         sure = [box for box in self._find(pixels) if box["score"] >= SHOWN_SCORE]
-        return _draw_boxes(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
+        return draw_boxes(pixels, sorted(sure, key=lambda box: float(box["score"])), self._categories)
 
     def _find(self, pixels: Pixels8) -> Boxes:
         return [
@@ -94,39 +137,90 @@ class Detection(DrawnTask[Boxes, tuple[Boxes, Boxes]]):
         ]
 
 
-def compute_mean_average_precision(results: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
-    """``map`` and ``map_50`` of what was found and what is right in each picture, over the categories that occur.
+def match_boxes(found: Boxes, truth: Boxes) -> dict[int, Matches]:
+    """What was found against what is right in one picture, by category, as COCO matches it.
 
-    0 where nothing is right.
+    The surest box chooses first, of what is left the one that it overlaps most. What it shares with a crowd is measured
+    by its own area, and a crowd may be chosen by many, which count as neither right nor wrong.
     """
-    categories = sorted({box["category_id"] for _, right in results for box in right if not box["iscrowd"]})
-    if not categories:
+    out = {}
+    for category in sorted({int(box["category_id"]) for box in (*found, *truth)}):
+        sure = sorted((box for box in found if box["category_id"] == category), key=lambda box: -float(box["score"]))
+        there = sorted((box for box in truth if box["category_id"] == category), key=lambda box: int(box["iscrowd"]))
+        crowds = np.array([bool(box["iscrowd"]) for box in there], bool)
+        out[category] = _match(sure[:MOST_BOXES], there, crowds)
+    return out
+
+
+def _match(sure: Boxes, there: Boxes, crowds: NDArray[np.bool_]) -> Matches:
+    """Boxes of one category, best first, with what is right, crowds last."""
+    shape = len(OVERLAPS), len(sure)
+    right, counted = np.zeros(shape, bool), np.ones(shape, bool)
+    overlaps = _compute_overlaps(sure, there, crowds)
+    for level, least in enumerate(OVERLAPS):
+        free = np.ones(len(there), bool)
+        for number in range(len(sure)):
+            # What is no crowd comes first, however much of a crowd it overlaps.
+            for group in (free & ~crowds, crowds):
+                near = np.flatnonzero(group & (overlaps[number] >= least))
+                if near.size:
+                    # Of two alike the later, as COCO's own program has it.
+                    best = near[::-1][overlaps[number, near[::-1]].argmax()]
+                    free[best] = False
+                    right[level, number] = not crowds[best]
+                    counted[level, number] = not crowds[best]
+                    break
+    scores = np.array([box["score"] for box in sure], np.float64)
+    return Matches(scores, right, counted, int((~crowds).sum()))
+
+
+def _compute_overlaps(found: Boxes, truth: Boxes, crowds: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``(len(found), len(truth))``."""
+    a, b = (np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4) for boxes in (found, truth))
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    areas = a[:, 2:].prod(axis=1)[:, None], b[:, 2:].prod(axis=1)[None]
+    whole = np.where(crowds[None], areas[0], areas[0] + areas[1] - shared)
+    overlaps: NDArray[np.float64] = shared / np.maximum(whole, 1e-12)
+    return overlaps
+
+
+def compute_mean_average_precision(results: Sequence[Mapping[int, Matches]]) -> dict[str, float]:
+    """``map`` and ``map_50`` of each picture's matches, over the categories that occur in them.
+
+    0 where nothing is there to be found.
+    """
+    by_category = defaultdict[int, list[Matches]](list)
+    for result in results:
+        for category, matches in result.items():
+            by_category[category].append(matches)
+    precisions = [
+        _average_precision(matches)
+        for matches in by_category.values()
+        if sum(one.wanted for one in matches)  # what occurs in no picture is not held against the network
+    ]
+    if not precisions:
         return {"map": 0.0, "map_50": 0.0}
-    found, truth = (
-        [
-            {**box, "image_id": number, "id": identity}
-            for identity, (number, box) in enumerate(
-                ((number, box) for number, result in enumerate(results, 1) for box in result[which]), 1
-            )
-            if box["category_id"] in categories
-        ]
-        for which in (0, 1)
+    mean = np.mean(precisions, axis=0)
+    return {"map": float(mean.mean()), "map_50": float(mean[0])}
+
+
+def _average_precision(matches: Sequence[Matches]) -> NDArray[np.float64]:
+    """Of one category at each of ``OVERLAPS``."""
+    scores = np.concatenate([one.scores for one in matches])
+    order = np.argsort(-scores, kind="stable")
+    right, counted = (
+        np.concatenate([getattr(one, name) for one in matches], axis=1)[:, order] for name in ("right", "counted")
     )
-    right = COCO(
-        {
-            "images": [{"id": number} for number in range(1, len(results) + 1)],
-            "categories": [{"id": category, "name": str(category)} for category in categories],
-            "annotations": truth,
-        }
-    )
-    scorer = COCOeval_faster(right, right.loadRes(found), "bbox")
-    scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
-    scorer.params.maxDets = [100]
-    scorer.evaluate()
-    scorer.accumulate()
-    precision = np.asarray(scorer.eval["precision"])  # by overlap, recall, category; -1 where nothing is right
-    known = precision[:, :, (precision[0, 0] > -1).all(axis=(1, 2))]
-    return {"map": float(known.mean()), "map_50": float(known[0].mean())}
+    found, tried = right.cumsum(axis=1), counted.cumsum(axis=1)
+    precision = found / np.maximum(tried, 1)
+    # From here to any higher recall.
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = found / sum(one.wanted for one in matches)
+    places = [np.searchsorted(each, RECALLS) for each in recall]
+    padded = np.pad(precision, ((0, 0), (0, 1)))
+    return np.array([each[place].mean() for each, place in zip(padded, places, strict=True)])
 
 
 def _read_box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[str, Any]:
@@ -142,7 +236,7 @@ def _read_box(entry: Mapping[str, Any], categories: Mapping[int, str]) -> dict[s
     }
 
 
-def _draw_boxes(pixels: Pixels8, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
+def draw_boxes(pixels: Pixels8, boxes: Boxes, categories: Mapping[int, str]) -> Image.Image:
     """Boxes in their categories' colours, with names and scores."""
     image = Image.fromarray(pixels).convert("RGB")
     draw, size = ImageDraw.Draw(image), max(11, image.width // 40)

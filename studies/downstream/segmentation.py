@@ -1,4 +1,7 @@
-"""Semantic segmentation: a network's class of each pixel against a data set's, mean IoU as PASCAL VOC defines it."""
+"""Semantic segmentation: a network's class of each pixel against a data set's, mean IoU as PASCAL VOC defines it.
+
+Or against what the same network makes of the original, for which nobody needs to have classed anything.
+"""
 
 from __future__ import annotations
 
@@ -7,100 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from studies.downstream.recognition import Recogniser, choose_colour, choose_ink, match_labels
-from studies.downstream.task import DrawnTask
-from unjpeg.errors import TrainingDataError
+from studies.downstream.labels import choose_colour, choose_ink, match_labels
+from studies.downstream.masks import NOT_COUNTED, Classes, Masks
+from studies.downstream.recognition import open_recogniser
+from studies.downstream.task import DrawnTask, mix_names
+from unjpeg.datasets import image_files
 from unjpeg.evaluate.pairs import Pixels8, load_image
 
-__all__ = ["VOC_CLASSES", "Segmentation"]
-
-VOC_CLASSES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
-"""By their number in the masks."""
-
-NOT_COUNTED = 255
-"""What masks hold at borders."""
-
-Classes = NDArray[np.int64]
-"""Of each pixel, ``(H, W)``."""
+__all__ = ["Agreement", "Segmentation", "count_pixels", "draw_classes"]
 
 Counts = NDArray[np.int64]
 """Pixels, ``(classes, classes)``."""
 
 
-class Segmentation(DrawnTask[Classes, Counts]):
-    """Mean over the classes of intersection over union, counted over all pictures together.
+class _Classing(DrawnTask[Classes, Counts]):
+    """What both tasks have in common: pixels counted over all pictures together."""
 
-    A folder in VOC's format has ``JPEGImages/NAME.jpg``, ``SegmentationClass/NAME.png`` (numbers of classes, 255 is not
-    counted), ``ImageSets/Segmentation/SPLIT.txt`` (names), and where its classes are not VOC's, ``labels.txt``
-    (their names, a line each; the first is number 0, the background). What the network calls by no name of those is
-    background.
+    keeps_rows = False  # few classes occur in a picture: its own mean over them says little
 
-    Args:
-        network: a ``transformers`` checkpoint: a folder, or a name in the library's cache.
-        folder, split: as above.
-
-    Raises:
-        TrainingDataError: the folder is not like that.
-        MeasurementError: the network cannot be loaded, or knows none of the classes.
-    """
-
-    name = "segmentation"
-    figures = ("mean_iou",)
-    resamples = 300
-
-    def __init__(self, network: str, folder: Path, split: str = "val") -> None:
-        self._folder, listed, labels = (
-            folder,
-            folder / "ImageSets" / "Segmentation" / f"{split}.txt",
-            folder / "labels.txt",
-        )
-        try:
-            self._names = listed.read_text(encoding="utf-8").split()
-            self._classes = tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.exists() else VOC_CLASSES
-        except (OSError, ValueError) as error:
-            raise TrainingDataError(f"{folder}: no data set as VOC has it ({error})") from error
-        self._network = Recogniser(network, "segmentation")
-        matched = match_labels(self._network.labels, dict(enumerate(self._classes)))
-        self._class_of = np.zeros(max(self._network.labels) + 1, np.int64)
+    def __init__(self, network: str, description: Path | None, classes: Sequence[str] | None) -> None:
+        """``classes`` are the data's names by number, the network's own where None."""
+        self._network = open_recogniser(network, "segmentation", description)
+        labels = self._network.labels
+        self._classes = [*labels.values()] if classes is None else [*classes]
+        matched = match_labels(labels, dict(enumerate(self._classes))) if classes else dict(enumerate(labels))
+        self._class_of = np.zeros(max(labels) + 1, np.int64)
         self._class_of[list(matched)] = list(matched.values())
         self.identity = f"{self._network.identity} {sorted(matched.items())}"
 
-    def list_names(self) -> Sequence[str]:
-        return sorted(self._names)
-
-    def load(self, name: str) -> tuple[Pixels8, Classes]:
-        """A picture and its mask, ``(H, W)``."""
-        pixels = load_image(self._folder / "JPEGImages" / f"{name}.jpg")
-        file = self._folder / "SegmentationClass" / f"{name}.png"
-        try:
-            with Image.open(file) as image:
-                mask = np.asarray(image, np.int64)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise TrainingDataError(f"{file}: cannot be read ({error})") from error
-        if mask.shape != pixels.shape[:2]:
-            raise TrainingDataError(f"{file}: must hold one number for each pixel of the picture, has {mask.shape}")
-        wrong = set(np.unique(mask).tolist()) - {*range(len(self._classes)), NOT_COUNTED}
-        if wrong:
-            raise TrainingDataError(f"{file}: there is no class {min(wrong)}")
-        return pixels, mask
-
     def examine(self, pixels: Pixels8, truth: Classes) -> Counts:
         """How many pixels of each class (rows) the network has given to each (columns)."""
-        counts: Counts = multiclass_confusion_matrix(
-            torch.from_numpy(self._find(pixels)),
-            torch.from_numpy(truth),
-            num_classes=len(self._classes),
-            ignore_index=NOT_COUNTED,
-        ).numpy()
-        return counts
+        return count_pixels(self._find(pixels), truth, len(self._classes))
 
     def summarise(self, results: Sequence[Counts]) -> dict[str, float]:
         """0 where no pixel counts; classes that occur neither in the masks nor in what was found are left out."""
@@ -110,33 +53,105 @@ class Segmentation(DrawnTask[Classes, Counts]):
         return {"mean_iou": float((counts.diagonal()[there] / both[there]).mean()) if there.any() else 0.0}
 
     def to_json(self, result: Counts) -> Any:
-        return result.tolist()
+        """Most pairs of classes occur in no picture: row, column and count of those that do."""
+        return [[int(row), int(column), int(result[row, column])] for row, column in np.argwhere(result)]
 
     def from_json(self, stored: Any) -> Counts:
-        return np.array(stored, np.int64)
+        counts: Counts = np.zeros((len(self._classes),) * 2, np.int64)
+        for row, column, count in stored:
+            counts[row, column] = count
+        return counts
 
     def draw_truth(self, pixels: Pixels8, truth: Classes) -> Image.Image:
-        return self._draw_classes(pixels, truth)
+        return draw_classes(pixels, truth, self._classes)
 
     def draw(self, pixels: Pixels8) -> Image.Image:
-        return self._draw_classes(pixels, self._find(pixels))
+        return draw_classes(pixels, self._find(pixels), self._classes)
 
     def _find(self, pixels: Pixels8) -> Classes:
         classes: Classes = self._class_of[self._network.find_labels(pixels)]
         return classes
 
-    def _draw_classes(self, pixels: Pixels8, classes: Classes) -> Image.Image:
-        """The picture, grey, under the colours of all classes but the background, with their names."""
-        tints = np.array([choose_colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
-        grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
-        coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
-        image = Image.fromarray(coloured.round().astype(np.uint8))
-        size = max(11, image.width // 30)
-        font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
-        for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
-            ink, text = choose_colour(number), self._classes[number]
-            width = font.getlength(text) + 8
-            draw.rectangle((left, 0, left + width, size + 4), fill=ink)
-            draw.text((left + 4, 0), text, fill=choose_ink(ink), font=font)
-            left += width
-        return image
+
+class Segmentation(_Classing):
+    """Mean over the classes of intersection over union with the masks (``mean_iou``).
+
+    What the network calls by no name of the masks' is background.
+
+    Args:
+        network: as ``open_recogniser`` takes it.
+        masks: what is right.
+        description: of an ONNX file.
+
+    Raises MeasurementError if the network cannot be loaded, or knows none of the classes.
+    """
+
+    name = "segmentation"
+    figures = ("mean_iou",)
+    resamples = 300
+
+    def __init__(self, network: str, masks: Masks, description: Path | None = None) -> None:
+        super().__init__(network, description, masks.classes)
+        self._masks = masks
+
+    def list_names(self) -> Sequence[str]:
+        return mix_names(self._masks.list_names())
+
+    def load(self, name: str) -> tuple[Pixels8, Classes]:
+        return self._masks.load(name)
+
+
+class Agreement(_Classing):
+    """The same with what the network makes of the originals; also the share of pixels with the same class (``same``).
+
+    Args:
+        network: as ``open_recogniser`` takes it; its first class is taken for the background.
+        images: folder of the pictures.
+        description: of an ONNX file.
+
+    Raises MeasurementError if the network cannot be loaded.
+    """
+
+    name = "agreement"
+    figures = ("mean_iou", "same")
+    resamples = 300
+
+    def __init__(self, network: str, images: Path, description: Path | None = None) -> None:
+        super().__init__(network, description, None)
+        self._images = images
+
+    def list_names(self) -> Sequence[str]:
+        return mix_names(file.relative_to(self._images).as_posix() for file in image_files(self._images))
+
+    def load(self, name: str) -> tuple[Pixels8, Classes]:
+        pixels = load_image(self._images / name)
+        return pixels, self._find(pixels)
+
+    def summarise(self, results: Sequence[Counts]) -> dict[str, float]:
+        counts = np.sum(results, axis=0)
+        return {**super().summarise(results), "same": float(counts.trace() / max(counts.sum(), 1))}
+
+
+def count_pixels(found: Classes, truth: Classes, classes: int) -> Counts:
+    """How many pixels of each class (rows) were given to each (columns); ``NOT_COUNTED`` in ``truth`` is left out."""
+    counted = truth != NOT_COUNTED
+    pairs = truth[counted] * classes + found[counted]
+    counts: Counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return counts
+
+
+def draw_classes(pixels: Pixels8, classes: Classes, names: Sequence[str]) -> Image.Image:
+    """The picture, grey, under the colours of all classes but the background, with their names."""
+    tints = np.array([choose_colour(number) for number in range(NOT_COUNTED + 1)], np.float64)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float64)[..., None]
+    coloured = np.where(classes[..., None] > 0, 0.4 * grey + 0.6 * tints[classes], 0.8 * grey)
+    image = Image.fromarray(coloured.round().astype(np.uint8))
+    size = max(11, image.width // 30)
+    font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), 0.0
+    for number in sorted(set(np.unique(classes).tolist()) - {0, NOT_COUNTED}):
+        ink, text = choose_colour(number), names[number]
+        width = font.getlength(text) + 8
+        draw.rectangle((left, 0, left + width, size + 4), fill=ink)
+        draw.text((left + 4, 0), text, fill=choose_ink(ink), font=font)
+        left += width
+    return image

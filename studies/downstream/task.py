@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from unjpeg.evaluate.method import Method, shape_like
 from unjpeg.evaluate.pairs import Degradation, Pixels8
 from unjpeg.evaluate.sheets import Panel, fit, set_side_by_side, stack
 
-__all__ = ["ORIGINAL", "DrawnTask", "Task", "choose_pictures", "draw_sheet", "measure_task"]
+__all__ = ["ORIGINAL", "DrawnTask", "Task", "choose_pictures", "draw_sheet", "measure_task", "mix_names"]
 
 Truth = TypeVar("Truth")
 Result = TypeVar("Result")
@@ -39,11 +39,13 @@ class Task(ABC, Generic[Truth, Result]):
         figures: the names of what ``summarise`` returns, the most important one first.
         resamples: of the pictures, for intervals.
         identity: changes whenever its results may, but for the pictures and what is right of them.
+        keeps_rows: whether a picture's own figures say enough to be stored with the result.
     """
 
     name: ClassVar[str]
     figures: ClassVar[tuple[str, ...]]
     resamples: ClassVar[int]
+    keeps_rows: ClassVar[bool] = True
     identity: str
 
     @abstractmethod
@@ -207,6 +209,11 @@ def _summarise(
                 for name, a, b in zip(task.figures, low, high, strict=True)
             }
     return out
+
+
+def mix_names(names: Iterable[str]) -> list[str]:
+    """In an order that has nothing to do with them, the same every time: the first ones are a sample of all."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
 def choose_pictures(record: Mapping[str, Any], figure: str, degradation: str) -> list[str]:

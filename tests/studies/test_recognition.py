@@ -22,12 +22,15 @@ pytest.importorskip("faster_coco_eval")
 
 import torch
 import transformers
+from faster_coco_eval import COCO, COCOeval_faster
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from studies.downstream.detection import Boxes, Detection, compute_mean_average_precision
+from studies.downstream.checkpoints import Checkpoint
+from studies.downstream.detection import Boxes, Detection, compute_mean_average_precision, match_boxes
+from studies.downstream.labels import choose_colour, match_labels
+from studies.downstream.masks import NOT_COUNTED, VOC_CLASSES, VocFolder
 from studies.downstream.measure import app
-from studies.downstream.recognition import Recogniser, choose_colour, match_labels
-from studies.downstream.segmentation import NOT_COUNTED, VOC_CLASSES, Segmentation
+from studies.downstream.segmentation import Segmentation
 from unjpeg.errors import MeasurementError, SettingError, TrainingDataError
 from unjpeg.evaluate.pairs import Pixels8
 
@@ -218,7 +221,7 @@ def test_a_second_run_does_not_look_again(
     task = Detection(str(detector), coco, coco / "boxes.json")
     what = ([Degradation("jpeg", 20)], [Decoder()], tmp_path / "journal")
     record = measure_task(task, *what, limit=3)
-    monkeypatch.setattr(Recogniser, "find_boxes", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(Checkpoint, "find_boxes", lambda *_: pytest.fail("looked again"))
     assert measure_task(task, *what, limit=3) == record
 
 
@@ -239,30 +242,91 @@ def boxes(*given: tuple[float, ...], score: float | None = None) -> Boxes:
     return [{"bbox": list(box[:4]), "category_id": int(box[4]), **more} for box in given]
 
 
-def test_average_precision_is_coco_s() -> None:
+def score(*pictures: tuple[Boxes, Boxes]) -> dict[str, float]:
+    return compute_mean_average_precision([match_boxes(found, right) for found, right in pictures])
+
+
+def test_average_precision_of_cases_made_by_hand() -> None:
     right = boxes((0, 0, 10, 10, 3), (30, 30, 10, 10, 3))
     both = boxes((0, 0, 10, 10, 3), score=0.9) + boxes((30, 30, 10, 10, 3), score=0.8)
-    assert compute_mean_average_precision([(both, right)]) == pytest.approx({"map": 1, "map_50": 1})
-    assert compute_mean_average_precision([([], right)]) == {"map": 0, "map_50": 0}
+    assert score((both, right)) == pytest.approx({"map": 1, "map_50": 1})
+    assert score(([], right)) == {"map": 0, "map_50": 0}
     # An overlap of 2/3 counts at 50, 55, 60 and 65 %.
     half_off = boxes((2, 0, 10, 10, 3), score=0.9) + boxes((32, 30, 10, 10, 3), score=0.8)
-    assert compute_mean_average_precision([(half_off, right)]) == pytest.approx({"map": 0.4, "map_50": 1})
+    assert score((half_off, right)) == pytest.approx({"map": 0.4, "map_50": 1})
     # One of two: precision 1 up to a recall of 0.5, which 51 of 101 points reach.
     one = boxes((0, 0, 10, 10, 3), score=0.9)
-    assert compute_mean_average_precision([(one, right)])["map_50"] == pytest.approx(51 / 101)
+    assert score((one, right))["map_50"] == pytest.approx(51 / 101)
     # A false one, surer than both: precision 1/2, then 2/3; and 2/3 from the right for lower recalls.
     false = boxes((60, 60, 10, 10, 3), score=0.99)
-    assert compute_mean_average_precision([(false + both, right)])["map_50"] == pytest.approx(2 / 3)
+    assert score((false + both, right))["map_50"] == pytest.approx(2 / 3)
     # Another picture's, of another category: the mean over both categories.
     other = (boxes((5, 5, 10, 10, 7), score=0.5), boxes((40, 5, 10, 10, 7)))
-    assert compute_mean_average_precision([(both, right), other])["map_50"] == pytest.approx(0.5)
+    assert score((both, right), other)["map_50"] == pytest.approx(0.5)
     # What occurs in no picture is not held against the network, and a crowd is neither right nor wrong.
     stranger = boxes((70, 70, 5, 5, 9), score=0.99)
     crowd = [{**box, "iscrowd": 1} for box in boxes((60, 60, 10, 10, 3))]
-    assert compute_mean_average_precision([(false + both + stranger, right + crowd)]) == pytest.approx(
-        {"map": 1, "map_50": 1}
+    assert score((false + both + stranger, right + crowd)) == pytest.approx({"map": 1, "map_50": 1})
+    assert score((both, [])) == {"map": 0, "map_50": 0}
+
+
+def score_by_reference(pictures: Sequence[tuple[Boxes, Boxes]]) -> dict[str, float]:
+    categories = sorted({box["category_id"] for _, right in pictures for box in right if not box["iscrowd"]})
+    found, truth = (
+        [
+            {**box, "image_id": number, "id": identity}
+            for identity, (number, box) in enumerate(
+                ((number, box) for number, picture in enumerate(pictures, 1) for box in picture[which]), 1
+            )
+            if box["category_id"] in categories
+        ]
+        for which in (0, 1)
     )
-    assert compute_mean_average_precision([(both, [])]) == {"map": 0, "map_50": 0}
+    images = [{"id": number} for number in range(1, len(pictures) + 1)]
+    named = [{"id": category, "name": str(category)} for category in categories]
+    right = COCO({"images": images, "categories": named, "annotations": truth})
+    scorer = COCOeval_faster(right, right.loadRes(found), "bbox")
+    scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
+    scorer.params.maxDets = [100]
+    scorer.evaluate()
+    scorer.accumulate()
+    precision = np.asarray(scorer.eval["precision"])
+    known = precision[:, :, (precision[0, 0] > -1).all(axis=(1, 2))]
+    return {"map": float(known.mean()), "map_50": float(known[0].mean())}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_average_precision_is_coco_s(seed: int) -> None:
+    """On crowded pictures with scores that repeat, crowds, boxes found twice, and more than a hundred of them."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(6):
+        right, found = [], []
+        for _ in range(rng.integers(0, 12)):
+            box = np.concatenate([rng.uniform(0, 60, 2), rng.uniform(5, 30, 2)]).round(1)
+            category, crowd = int(rng.integers(1, 4)), int(rng.random() < 0.15)
+            area = float(box[2] * box[3])
+            right.append({"bbox": box.tolist(), "category_id": category, "iscrowd": crowd, "area": area})
+            for _ in range(rng.integers(0, 3) if rng.random() < 0.9 else 60):
+                near = (box + rng.normal(0, 2, 4)).clip(1).round(1)
+                found.append({"bbox": near.tolist(), "category_id": category, "score": float(rng.choice(20) / 20)})
+        for _ in range(rng.integers(0, 6)):
+            box = np.concatenate([rng.uniform(0, 60, 2), rng.uniform(5, 30, 2)])
+            found.append({"bbox": box.tolist(), "category_id": int(rng.integers(1, 5)), "score": float(rng.random())})
+        pictures.append((found, right))
+    assert score(*pictures) == pytest.approx(score_by_reference(pictures), abs=1e-9)
+
+
+def test_matches_come_back_from_the_journal(detector: Path, coco: Path) -> None:
+    task = Detection(str(detector), coco, coco / "boxes.json")
+    found = boxes((0, 0, 10, 10, 63), score=0.9) + boxes((1, 1, 10, 10, 63), score=0.7)
+    right = [*boxes((0, 1, 10, 10, 63)), {**boxes((0, 0, 40, 40, 63))[0], "iscrowd": 1}]
+    matches = match_boxes(found, right)
+    again = task.from_json(json.loads(json.dumps(task.to_json(matches))))
+    assert again.keys() == matches.keys() == {63}
+    assert again[63].wanted == matches[63].wanted == 1
+    for name in ("scores", "right", "counted"):
+        assert np.array_equal(getattr(again[63], name), getattr(matches[63], name))
 
 
 def test_annotations_that_are_none_are_said(tmp_path: Path, detector: Path) -> None:
@@ -300,7 +364,7 @@ def test_pixels_are_classed_scored_and_drawn(segmenter: Path, voc: Path, tmp_pat
 
 
 def test_iou_is_that_of_all_pixels_together(segmenter: Path, voc: Path) -> None:
-    task = Segmentation(str(segmenter), voc)
+    task = Segmentation(str(segmenter), VocFolder(voc))
     everything = [(task.load(name)[1], task.examine(*task.load(name))) for name in task.list_names()]
     found = [task._find(task.load(name)[0]) for name in task.list_names()]
     expected = multiclass_jaccard_index(
@@ -321,7 +385,7 @@ def test_iou_is_that_of_all_pixels_together(segmenter: Path, voc: Path) -> None:
 
 
 def test_classes_lie_over_the_picture(segmenter: Path, voc: Path) -> None:
-    task = Segmentation(str(segmenter), voc)
+    task = Segmentation(str(segmenter), VocFolder(voc))
     pixels, mask = task.load("2")
     drawn = np.asarray(task.draw_truth(pixels, mask)).astype(int)
     (number,) = set(np.unique(mask)) - {0, NOT_COUNTED}
@@ -344,13 +408,20 @@ def test_a_folder_that_is_not_voc_s_is_said(case: str, segmenter: Path, voc: Pat
     else:
         Image.fromarray(wrong[1:] if case == "other size" else wrong).save(mask)
     with pytest.raises(TrainingDataError, match=str(tmp_path)):
-        Segmentation(str(segmenter), tmp_path).load("1")
+        Segmentation(str(segmenter), VocFolder(tmp_path)).load("1")
 
 
 def test_a_folder_may_have_classes_of_its_own(segmenter: Path, voc: Path, tmp_path: Path) -> None:
     shutil.copytree(voc, tmp_path, dirs_exist_ok=True)
     (tmp_path / "labels.txt").write_text("\n".join(VOC_CLASSES[:19]))
-    assert len(Segmentation(str(segmenter), tmp_path).examine(*Segmentation(str(segmenter), voc).load("0"))) == 19
+    assert (
+        len(
+            Segmentation(str(segmenter), VocFolder(tmp_path)).examine(
+                *Segmentation(str(segmenter), VocFolder(voc)).load("0")
+            )
+        )
+        == 19
+    )
 
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -379,14 +450,14 @@ def test_colours_are_voc_s() -> None:
 
 def test_networks_that_cannot_be_used_are_said(detector: Path, segmenter: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="no network for detection can be loaded"):
-        Recogniser(str(tmp_path), "detection")
+        Checkpoint(str(tmp_path), "detection")
     for nowhere in ("nobody/has-this", str(tmp_path / "nothing")):
         with pytest.raises(SettingError, match="no such folder, nor anything of that name in the library's cache"):
-            Recogniser(nowhere, "detection")
+            Checkpoint(nowhere, "detection")
     with pytest.raises(MeasurementError, match="a network of type segformer, not one for detection"):
-        Recogniser(str(segmenter), "detection")
+        Checkpoint(str(segmenter), "detection")
     with pytest.raises(MeasurementError, match="a network of type yolos, not one for segmentation"):
-        Recogniser(str(detector), "segmentation")
+        Checkpoint(str(detector), "segmentation")
 
 
 def test_weights_of_another_task_are_no_network(segmenter: Path, tmp_path: Path) -> None:
@@ -395,7 +466,7 @@ def test_weights_of_another_task_are_no_network(segmenter: Path, tmp_path: Path)
     transformers.SegformerForImageClassification(config).save_pretrained(tmp_path)
     transformers.SegformerImageProcessorPil().save_pretrained(tmp_path)
     with pytest.raises(MeasurementError, match="holds no weights for segmentation"):
-        Recogniser(str(tmp_path), "segmentation")
+        Checkpoint(str(tmp_path), "segmentation")
 
 
 def test_no_pickle_is_loaded(detector: Path, tmp_path: Path) -> None:
@@ -404,18 +475,18 @@ def test_no_pickle_is_loaded(detector: Path, tmp_path: Path) -> None:
     (tmp_path / "network" / "model.safetensors").unlink()
     torch.save(state, tmp_path / "network" / "pytorch_model.bin")
     with pytest.raises(MeasurementError, match="safetensors"):
-        Recogniser(str(tmp_path / "network"), "detection")
+        Checkpoint(str(tmp_path / "network"), "detection")
 
 
 def test_another_network_is_another_identity(detector: Path, tmp_path: Path) -> None:
-    one = Recogniser(str(detector), "detection")
-    assert Recogniser(str(detector), "detection").identity == one.identity
+    one = Checkpoint(str(detector), "detection")
+    assert Checkpoint(str(detector), "detection").identity == one.identity
     network: Any = transformers.YolosForObjectDetection.from_pretrained(detector)
     with torch.no_grad():
         network.bbox_predictor.layers[0].bias[0] += 1e-3
     network.save_pretrained(tmp_path)
     shutil.copy(detector / "preprocessor_config.json", tmp_path)
-    assert Recogniser(str(tmp_path), "detection").identity != one.identity
+    assert Checkpoint(str(tmp_path), "detection").identity != one.identity
 
 
 def test_help_names_the_extra() -> None:

@@ -82,17 +82,26 @@ def test_stage_1_has_both_reconstructions(tmp_path: Path) -> None:
 def test_what_was_detected_stands_above_what_is_printed(tmp_path: Path) -> None:
     for name in ("live1.json", "cost.json"):
         (tmp_path / name).write_bytes((ROOT / "results" / name).read_bytes())
+    gain = {"map": {"mean": 0.05, "low": -0.021, "high": 0.07}}
     summary = {
         "original": {"original": {"map": 0.42}},
         "jpeg-10": {"jpeg": {"map": 0.1}, "default": {"map": 0.204}},
-        "jpeg-30": {"jpeg": {"map": 0.3}, "default": {"map": 0.35}},
+        "jpeg-30": {"jpeg": {"map": 0.3}, "default": {"map": 0.35, "gains": gain}},
     }
     (tmp_path / "downstream-detection.json").write_text(json.dumps({"summary": summary}))
+    lone = {"original": {"original": {"top_1": 0.9}}, "jpeg-20": {"jpeg": {"top_1": 0.7}, "fast": {"top_1": 0.8}}}
+    (tmp_path / "downstream-classification.json").write_text(json.dumps({"summary": lone, "pictures": 40}))
     made = make_tables(tmp_path)
+    assert made["classification"].splitlines()[2:] == [
+        "| original, 40 pictures | 90.0 | 90.0 | 90.0 | 90.0 |",
+        "| jpeg |  | 70.0 |  |  |",
+        "| fast |  | 80.0 |  |  |",
+    ]
+    assert made["agreement"] == "Not measured yet."
     assert made["detection"].splitlines()[2:6] == [
         "| original | 42.0 | 42.0 | 42.0 | 42.0 |",
         "| jpeg | 10.0 |  | 30.0 |  |",
-        "| default | 20.4 |  | 35.0 |  |",
+        "| default | 20.4 |  | 35.0 (-2.1 .. +7.0) |  |",
         "| JPEG, as printed | 9.5 | 23.8 | 30.0 | 32.2 |",
     ]
     assert made["segmentation"].splitlines()[-1] == "| DAGN, as printed | 57.9 | 69.3 | 73.1 | 74.3 |"
