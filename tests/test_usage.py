@@ -150,6 +150,13 @@ def test_an_unknown_option_is_not_sent_to_an_old_name(folder: Path, plain: Any) 
     assert "--quality," not in said
 
 
+def test_the_line_says_as_what_quality_it_was_restored(folder: Path, tiny_model: Path) -> None:
+    put("photo.jpg")
+    insisted = run("photo.jpg", "--model", tiny_model, "--as-quality", "3", "-o", "a.png").stderr
+    assert re.search(r"looks like quality \d+, restored as quality 3, file states", insisted)
+    assert "restored as" not in run("photo.jpg", "--model", tiny_model, "-o", "b.png").stderr
+
+
 # A folder run again
 
 
@@ -166,6 +173,13 @@ def test_a_folder_run_again_says_how_to_go_on(folder: Path, plain: Any) -> None:
         "passes over those whose pictures are unchanged; --skip-existing passes over all, --overwrite makes them anew",
     ]
     assert plain("in", "-o", "out", "--resume").stderr.splitlines() == ["0 restored, 4 done earlier, 0 failed"]
+    planned = plain("in", "-o", "out", "--dry-run", code=1).stderr.splitlines()
+    assert planned[0] == "in/0.jpg -> out/0.png: there already, left alone"
+    assert planned[4:] == [
+        "unjpeg: 4 results are there already and would be left alone; an earlier run made all of them this way: "
+        "--resume passes over those whose pictures are unchanged; --skip-existing passes over all, --overwrite makes "
+        "them anew"
+    ]
     other = plain("in", "-o", "out", "--strip", code=1).stderr
     assert "--resume" not in other  # which would find that they were made in another way
 

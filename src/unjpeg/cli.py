@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -417,8 +417,7 @@ def restore(
         _report_left_out(todo.left_out, as_json)
     if dry_run:
         due = find_done(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
-        fine = [_report_plan(job, done, settings.overwrite, skip_existing, as_json) for job, done in due]
-        raise typer.Exit(0 if all(fine) and not todo.failures else 1)
+        raise typer.Exit(0 if _report_plans(due, todo, settings, skip_existing, as_json) else 1)
     as_asked = _restore_planned(
         todo,
         settings,
@@ -504,8 +503,8 @@ def _fate(outcome: Outcome) -> str:
     return "done" if outcome.skipped else "restored"
 
 
-def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
-    """What to do about results that are there already."""
+def _ways_past(in_the_way: Sequence[Job], settings: Settings, *, planned: bool = False) -> str:
+    """What to do about results that are there already; ``planned``: they would be left alone."""
     from unjpeg.batch import count_known
 
     count = len(in_the_way)
@@ -517,8 +516,9 @@ def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
     else:
         known_words = ""
     resume = f"; {known_words}: --resume passes over those whose pictures are unchanged" if known else ""
-    them = f"{count} results are there already and were" if count > 1 else "one result is there already and was"
-    return f"{them} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
+    them = f"{count} results are there already and " if count > 1 else "one result is there already and "
+    left = "would be" if planned else "were" if count > 1 else "was"
+    return f"{them}{left} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
 
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)
@@ -1127,23 +1127,37 @@ def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
         typer.echo(f"{what} left out; -r takes {them}, too", err=True)
 
 
-def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_json: bool) -> bool:
-    """Whether nothing is in the job's way."""
-    words = ": done earlier" if done else ""
-    try:
-        if not done:
-            job.check(overwrite or job.interrupted)
-    except OutputError as error:
-        if not (skip_existing and isinstance(error, ExistsError)):
-            _report_failure(error, as_json, job.source)
-            return False
-        done, words = True, ": there already"
-    if as_json:
-        facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
-        typer.echo(json.dumps(facts))
-    else:
-        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
-    return True
+def _report_plans(
+    due: Iterable[tuple[Job, bool]], todo: Plan, settings: Settings, skip_existing: bool, as_json: bool
+) -> bool:
+    """What would become of each job, of which some are done. Whether all would be as it was asked for."""
+    several = len(todo.jobs) + len(todo.failures) > 1
+    in_the_way: list[Job] = []
+    fine = not todo.failures
+    for job, done in due:
+        words = ": done earlier" if done else ""
+        try:
+            if not done:
+                job.check(settings.overwrite or job.interrupted)
+        except OutputError as error:
+            exists = isinstance(error, ExistsError)
+            if exists and skip_existing:
+                done, words = True, ": there already"
+            elif exists and several and not as_json:
+                in_the_way.append(job)
+                words = ": there already, left alone"
+            else:
+                _report_failure(error, as_json, job.source)
+                fine = False
+                continue
+        if as_json:
+            facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
+            typer.echo(json.dumps(facts))
+        else:
+            typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
+    if in_the_way:
+        complain(UnjpegError(_ways_past(in_the_way, settings, planned=True)))
+    return fine and not in_the_way
 
 
 def _summary(job: Job, report: Report) -> str:
@@ -1152,6 +1166,8 @@ def _summary(job: Job, report: Report) -> str:
         facts.append(f"compares to a JPEG of quality {report.comparable_quality}")
     elif report.guided_quality is not None:
         facts.append(f"looks like quality {report.read_quality}")
+    if report.guided_quality not in (report.read_quality, report.comparable_quality):
+        facts.append(f"restored as quality {report.guided_quality}")
     if report.stated_quality is not None:
         facts.append(f"file states {report.stated_quality}")
     if report.earlier:

@@ -39,6 +39,7 @@ _KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth|qu
 _RENAMED = {"quality": "as_quality"}
 
 _SIZE = re.compile(r"(\d+)x(\d+) pixels, more than the limit of [\d,]+$")
+_INKS = "holds no CMYK; choose tiff"
 _NOT_WRITTEN = re.compile(r": cannot be (written|made a folder) \([^()]*\)$")
 _LIMITS = (
     (re.compile(r"bytes of metadata, more than the limit of [\d,]+$"), "--max-metadata"),
@@ -91,7 +92,7 @@ def in_options(message: str) -> str:
 
 def explain(error: BaseException, source: str) -> str:
     """A message about an input as the command says it: in options, and with the way out where the command knows one."""
-    message = in_options(str(error))
+    message = in_options(str(error)).replace(_INKS, "holds no CMYK; choose tiff (-o photo.tif)")
     if isinstance(error, BadImageError) and source != "-" and not os.path.lexists(source):
         return message + _suggest_file(source)
     size = _SIZE.search(message)
