@@ -588,7 +588,7 @@ def cluster(
     precision: PrecisionOption = "auto",
     tta: TtaOption = False,
 ) -> None:
-    """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
+    """Restore pictures on many machines. Needs the extra: pip install 'unjpeg[cluster]'."""
     if not (0 <= strength <= 1 and 0 <= detail <= 1):  # not a number: the options' own checks let it pass
         raise typer.BadParameter("--strength and --detail must be from 0 to 1")
     if dither and bit_depth == "16":
@@ -654,7 +654,10 @@ def inspect(
         list[str] | None, typer.Argument(metavar="FILE", help="Pictures; - reads standard input.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model that reads the quality from the pixels, or whose precision is shown.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Model that reads the quality from the pixels, or whose precision is shown."
+        ),
     ] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="Show what this machine restores with, and at which precision, and why.")
@@ -775,7 +778,7 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
-    """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
+    """Train a network: stage 1, then stage 2. Needs the extra: pip install 'unjpeg[train]'."""
     with needing_extra("train"):
         from unjpeg.train.pipeline import train_recipe
     train_recipe(
@@ -830,7 +833,7 @@ def export(
         int | None, typer.Option(min=1, help="Windows that a picture's guidance is averaged over, at most. [32]")
     ] = None,
 ) -> None:
-    """Turn a trained checkpoint into a model file for unjpeg restore. Needs the extra: pip install unjpeg[train]."""
+    """Turn a trained checkpoint into a model file for unjpeg restore. Needs the extra: pip install 'unjpeg[train]'."""
     with needing_extra("train"):
         from unjpeg.train.pipeline import export_file
     export_file(checkpoint, out, data, name or out.stem, guide_windows)
@@ -864,7 +867,7 @@ def adapt(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
-    """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
+    """Adapt a model to pictures without originals. Needs the extra: pip install 'unjpeg[train]'."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
     with loading():
@@ -936,7 +939,7 @@ def serve(
         typer.Option(metavar="NAME", help="A name that the server is reached by, behind a proxy for instance."),
     ] = [],  # noqa: B006
 ) -> None:
-    """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
+    """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install 'unjpeg[web]'."""
     with needing_extra("web"):
         from unjpeg.batch import worker_count
         from unjpeg.web.app import OFFERED, is_private
@@ -1037,7 +1040,7 @@ def benchmark(
         list[Path], typer.Option(metavar="DIR", help="Pictures without originals, to show before and after.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
+    """Measure methods on pictures, side by side. Needs the extra: pip install 'unjpeg[evaluate]'."""
     with needing_extra("evaluate"):
         from unjpeg.evaluate.command import benchmark as measure
     try:
