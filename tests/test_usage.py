@@ -244,6 +244,10 @@ def test_what_may_have_been_meant(folder: Path, plain: Any) -> None:
     for typed, end in ends.items():
         assert only_line(plain(typed, code=1).stderr) == f"unjpeg: {typed}: no such file{end}"
         assert run("inspect", typed, code=1).stderr.rstrip().endswith(f"no such file{end}")
+    address = "https://example.org/a.jpg"
+    for command in ([], ["inspect"], ["restore"]):
+        said = only_line(run(*command, address, code=1).stderr)
+        assert said.endswith("no such file; it is an address, and nothing is fetched: download the picture first")
 
 
 def test_a_model_s_name_nearly(folder: Path) -> None:

@@ -380,6 +380,8 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json; name a file with -o")
+    if not dry_run and any(job.target is None for job in todo.jobs) and sys.stdout.isatty():
+        raise typer.BadParameter("standard output is a terminal; add > photo.png, or name a file with -o")
     if output_size is not None and any(job.format != "jpeg" for job in todo.jobs):
         raise typer.BadParameter(_SIZE_OF_JPEG)
     _check_output_quality(output_quality, {job.format for job in todo.jobs})

@@ -40,6 +40,7 @@ _RENAMED = {"quality": "as_quality"}
 
 _SIZE = re.compile(r"(\d+)x(\d+) pixels, more than the limit of [\d,]+$")
 _INKS = "holds no CMYK; choose tiff"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.I)
 _NOT_WRITTEN = re.compile(r": cannot be (written|made a folder) \([^()]*\)$")
 _LIMITS = (
     (re.compile(r"bytes of metadata, more than the limit of [\d,]+$"), "--max-metadata"),
@@ -106,6 +107,8 @@ def explain(error: BaseException, source: str) -> str:
 
 def _suggest_file(missing: str) -> str:
     """What may have been meant by a path where nothing is, as the end of a sentence; nothing if there is no idea."""
+    if _ADDRESS.match(missing):
+        return "; it is an address, and nothing is fetched: download the picture first"
     if WILDCARDS & set(missing):
         count = sum(1 for _ in islice(iglob(missing), 1000))
         if count == 0:
