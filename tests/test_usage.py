@@ -313,6 +313,8 @@ def test_what_was_never_compressed_says_how_to_insist(folder: Path) -> None:
     said = run("noise.png", "--model", "fast").stderr
     if "left as it is" in said:
         assert "give a quality (--as-quality 90) to restore it all the same" in said
+        lossy = run("noise.png", "--model", "fast", "-o", "noise.jpg").stderr.splitlines()[0]
+        assert lossy.endswith("left as it is, compressed)")  # not "again"
     else:
         pytest.fail(f"the noise counts as compressed: {said}")
 

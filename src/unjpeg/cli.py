@@ -1185,7 +1185,10 @@ def _summary(job: Job, report: Report) -> str:
         facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
-    facts += ["compressed again"] * report.compressed_again  # what was true of the pixels is not quite of this file
+    never_before = report.history == "clean" and report.model is None and report.stated_quality is None
+    facts += [
+        "compressed" if never_before else "compressed again"
+    ] * report.compressed_again  # what was true of the pixels is not quite of this file
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
 
