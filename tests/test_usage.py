@@ -250,6 +250,14 @@ def test_what_may_have_been_meant(folder: Path, plain: Any) -> None:
         assert said.endswith("no such file; it is an address, and nothing is fetched: download the picture first")
 
 
+def test_a_missing_picture_is_said_before_a_result_that_is_there(folder: Path, plain: Any) -> None:
+    put("photo.jpg")
+    put("photo.restored.png", b"somebody's own")
+    said = only_line(plain("photo.jpeg", code=1).stderr)
+    assert said == "unjpeg: photo.jpeg: no such file; did you mean photo.jpg?"
+    assert Path("photo.restored.png").read_bytes() == b"somebody's own"
+
+
 def test_a_model_s_name_nearly(folder: Path) -> None:
     from unjpeg.errors import ModelError
     from unjpeg.modelfile import ModelFile
