@@ -176,10 +176,13 @@ def test_a_dry_run_says_and_does_nothing(folder: Path, decode: Any) -> None:
     result = decode("in", "-o", "out", "--dry-run", code=1)
     assert result.stderr.splitlines() == [
         "in/a.jpg -> out/a.png",
-        "unjpeg: out/b.png: exists already; pass --overwrite to replace it",
+        "in/b.jpg -> out/b.png: there already, left alone",
+        "unjpeg: one result is there already and would be left alone; --skip-existing passes over all, --overwrite "
+        "makes them anew",
     ]
     assert files_below(folder) == ["in/a.jpg", "in/b.jpg", "out/b.png"]
     assert not Path("out", JOURNAL).exists()
+    assert "out/b.png: exists already" in only_line(decode("in/b.jpg", "-o", "out/", "--dry-run", code=1).stderr)
     lines = decode("in", "-o", "out", "--dry-run", "--overwrite", "--json").stdout.splitlines()
     assert [json.loads(line)["dry_run"] for line in lines] == [True, True]
     assert Path("out/b.png").read_bytes() == b"there already"
@@ -201,7 +204,9 @@ def test_resuming(folder: Path, decode: Any) -> None:
     assert plan.stderr.splitlines() == [
         "in/a.jpg -> out/a.png: done earlier",
         "in/b.jpg -> out/b.png: done earlier",
-        "unjpeg: out/c.png: exists already; pass --overwrite to replace it",
+        "in/c.jpg -> out/c.png: there already, left alone",
+        "unjpeg: one result is there already and would be left alone; --skip-existing passes over all, --overwrite "
+        "makes them anew",
     ]
     lines = decode("in", "-o", "out", "--resume", "--dry-run", "--overwrite", "--json").stdout.splitlines()
     assert [json.loads(line)["skipped"] for line in lines] == [True, True, False]

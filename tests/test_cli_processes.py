@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,26 @@ def test_pictures_through_real_pipes(folder: Path, tiny_model: Path, child_envir
     bad = real("-", *options, environment=child_environment, command=["restore"], stdin=JPEG[:50])
     assert (bad.returncode, bad.stdout) == (1, b"")
     assert only_line(bad.stderr.decode()).startswith("unjpeg: standard input: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_a_terminal_is_sent_no_picture(folder: Path, tiny_model: Path, child_environment: dict[str, str]) -> None:
+    put("photo.jpg")
+    ours, theirs = os.openpty()
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "unjpeg", "photo.jpg", "-o", "-", "--model", str(tiny_model)],
+            env=child_environment,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=300,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert ran.returncode == 2
+    assert b"standard output is a terminal; add > photo.png, or name a file with -o" in b" ".join(ran.stderr.split())
 
 
 @pytest.mark.parametrize(

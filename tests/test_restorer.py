@@ -379,7 +379,7 @@ def test_progress_ends_at_one(tiny_restorer: Restorer) -> None:
     size = (200, 200)
     plan = tiny_restorer.network.plan(size)
     assert min(len(plan.rows), len(plan.columns)) > 1
-    tiny_restorer.restore(picture(*size), progress=shares.append)
+    tiny_restorer.restore(picture(*size), quality=50, progress=shares.append)
     assert len(shares) == len(plan.rows) * len(plan.columns)
     assert shares == sorted(set(shares))
     assert shares[-1] == 1.0

@@ -112,7 +112,7 @@ def test_tiles_have_one_shape_that_fits_the_network(tiny_restorer: Restorer, mon
 
     monkeypatch.setattr(Model, "restore", recorded)
     tiny_restorer = with_tiling(tiny_restorer, 96, SMALL_HALO)
-    tiny_restorer.restore(picture(150, 403))
+    tiny_restorer.restore(picture(150, 403), quality=50)
     assert len(shapes) == 4
     assert len(set(shapes)) == 1
     assert all(side % tiny_restorer.model.total_stride == 0 for side in shapes[0][2:])
@@ -220,9 +220,9 @@ def test_the_ensemble_is_the_mean_of_eight_passes(
     tiny_restorer = with_tiling(tiny_restorer, core)
     skewed = network_of(tiny_restorer, lambda tile: blurred(tile, (0.1, 0.7, 0.2), (0, 0.6, 0.4)))
     pixels = picture(*size)
-    ensemble = skewed.restore(pixels, bit_depth=16, tta=True).pixels
+    ensemble = skewed.restore(pixels, bit_depth=16, quality=50, tta=True).pixels
     # Pass by pass over the whole picture: blocks that hang over its edge do not matter to so small a filter.
-    passes = [turn_back(skewed.restore(turn(pixels, *how), bit_depth=16).pixels, *how) for how in TURNS]
+    passes = [turn_back(skewed.restore(turn(pixels, *how), bit_depth=16, quality=50).pixels, *how) for how in TURNS]
     assert difference(ensemble, np.rint(np.mean(passes, axis=0)).astype(np.uint16)) <= 0.01
     assert difference(ensemble, passes[0]) > 1
 

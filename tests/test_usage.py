@@ -150,6 +150,13 @@ def test_an_unknown_option_is_not_sent_to_an_old_name(folder: Path, plain: Any) 
     assert "--quality," not in said
 
 
+def test_the_line_says_as_what_quality_it_was_restored(folder: Path, tiny_model: Path) -> None:
+    put("photo.jpg")
+    insisted = run("photo.jpg", "--model", tiny_model, "--as-quality", "3", "-o", "a.png").stderr
+    assert re.search(r"looks like quality \d+, restored as quality 3, file states", insisted)
+    assert "restored as" not in run("photo.jpg", "--model", tiny_model, "-o", "b.png").stderr
+
+
 # A folder run again
 
 
@@ -166,6 +173,13 @@ def test_a_folder_run_again_says_how_to_go_on(folder: Path, plain: Any) -> None:
         "passes over those whose pictures are unchanged; --skip-existing passes over all, --overwrite makes them anew",
     ]
     assert plain("in", "-o", "out", "--resume").stderr.splitlines() == ["0 restored, 4 done earlier, 0 failed"]
+    planned = plain("in", "-o", "out", "--dry-run", code=1).stderr.splitlines()
+    assert planned[0] == "in/0.jpg -> out/0.png: there already, left alone"
+    assert planned[4:] == [
+        "unjpeg: 4 results are there already and would be left alone; an earlier run made all of them this way: "
+        "--resume passes over those whose pictures are unchanged; --skip-existing passes over all, --overwrite makes "
+        "them anew"
+    ]
     other = plain("in", "-o", "out", "--strip", code=1).stderr
     assert "--resume" not in other  # which would find that they were made in another way
 
@@ -230,6 +244,18 @@ def test_what_may_have_been_meant(folder: Path, plain: Any) -> None:
     for typed, end in ends.items():
         assert only_line(plain(typed, code=1).stderr) == f"unjpeg: {typed}: no such file{end}"
         assert run("inspect", typed, code=1).stderr.rstrip().endswith(f"no such file{end}")
+    address = "https://example.org/a.jpg"
+    for command in ([], ["inspect"], ["restore"]):
+        said = only_line(run(*command, address, code=1).stderr)
+        assert said.endswith("no such file; it is an address, and nothing is fetched: download the picture first")
+
+
+def test_a_missing_picture_is_said_before_a_result_that_is_there(folder: Path, plain: Any) -> None:
+    put("photo.jpg")
+    put("photo.restored.png", b"somebody's own")
+    said = only_line(plain("photo.jpeg", code=1).stderr)
+    assert said == "unjpeg: photo.jpeg: no such file; did you mean photo.jpg?"
+    assert Path("photo.restored.png").read_bytes() == b"somebody's own"
 
 
 def test_a_model_s_name_nearly(folder: Path) -> None:
@@ -295,6 +321,8 @@ def test_what_was_never_compressed_says_how_to_insist(folder: Path) -> None:
     said = run("noise.png", "--model", "fast").stderr
     if "left as it is" in said:
         assert "give a quality (--as-quality 90) to restore it all the same" in said
+        lossy = run("noise.png", "--model", "fast", "-o", "noise.jpg").stderr.splitlines()[0]
+        assert lossy.endswith("left as it is, compressed)")  # not "again"
     else:
         pytest.fail(f"the noise counts as compressed: {said}")
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -381,6 +381,8 @@ def restore(
         raise typer.BadParameter(str(error)) from error
     if as_json and any(job.target is None for job in todo.jobs):
         raise typer.BadParameter("standard output cannot hold both the picture and --json; name a file with -o")
+    if not dry_run and any(job.target is None for job in todo.jobs) and sys.stdout.isatty():
+        raise typer.BadParameter("standard output is a terminal; add > photo.png, or name a file with -o")
     if output_size is not None and any(job.format != "jpeg" for job in todo.jobs):
         raise typer.BadParameter(_SIZE_OF_JPEG)
     _check_output_quality(output_quality, {job.format for job in todo.jobs})
@@ -418,8 +420,7 @@ def restore(
         _report_left_out(todo.left_out, as_json)
     if dry_run:
         due = find_done(todo.jobs, settings) if resume else ((job, False) for job in todo.jobs)
-        fine = [_report_plan(job, done, settings.overwrite, skip_existing, as_json) for job, done in due]
-        raise typer.Exit(0 if all(fine) and not todo.failures else 1)
+        raise typer.Exit(0 if _report_plans(due, todo, settings, skip_existing, as_json) else 1)
     as_asked = _restore_planned(
         todo,
         settings,
@@ -505,8 +506,8 @@ def _fate(outcome: Outcome) -> str:
     return "done" if outcome.skipped else "restored"
 
 
-def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
-    """What to do about results that are there already."""
+def _ways_past(in_the_way: Sequence[Job], settings: Settings, *, planned: bool = False) -> str:
+    """What to do about results that are there already; ``planned``: they would be left alone."""
     from unjpeg.batch import count_known
 
     count = len(in_the_way)
@@ -518,8 +519,9 @@ def _ways_past(in_the_way: Sequence[Job], settings: Settings) -> str:
     else:
         known_words = ""
     resume = f"; {known_words}: --resume passes over those whose pictures are unchanged" if known else ""
-    them = f"{count} results are there already and were" if count > 1 else "one result is there already and was"
-    return f"{them} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
+    them = f"{count} results are there already and " if count > 1 else "one result is there already and "
+    left = "would be" if planned else "were" if count > 1 else "was"
+    return f"{them}{left} left alone{resume}; --skip-existing passes over all, --overwrite makes them anew"
 
 
 @app.command(cls=Command, rich_help_panel=RESEARCH)
@@ -589,7 +591,7 @@ def cluster(
     precision: PrecisionOption = "auto",
     tta: TtaOption = False,
 ) -> None:
-    """Restore pictures on many machines. Needs the extra: pip install unjpeg[cluster]."""
+    """Restore pictures on many machines. Needs the extra: pip install 'unjpeg[cluster]'."""
     if not (0 <= strength <= 1 and 0 <= detail <= 1):  # not a number: the options' own checks let it pass
         raise typer.BadParameter("--strength and --detail must be from 0 to 1")
     if dither and bit_depth == "16":
@@ -655,7 +657,10 @@ def inspect(
         list[str] | None, typer.Argument(metavar="FILE", help="Pictures; - reads standard input.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model that reads the quality from the pixels, or whose precision is shown.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Model that reads the quality from the pixels, or whose precision is shown."
+        ),
     ] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="Show what this machine restores with, and at which precision, and why.")
@@ -776,7 +781,7 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
-    """Train a network: stage 1, then stage 2. Needs the extra: pip install unjpeg[train]."""
+    """Train a network: stage 1, then stage 2. Needs the extra: pip install 'unjpeg[train]'."""
     with needing_extra("train"):
         from unjpeg.train.pipeline import train_recipe
     train_recipe(
@@ -917,7 +922,7 @@ def adapt(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed. [bf16 where the hardware has it]")] = "auto",
 ) -> None:
-    """Adapt a model to pictures without originals. Needs the extra: pip install unjpeg[train]."""
+    """Adapt a model to pictures without originals. Needs the extra: pip install 'unjpeg[train]'."""
     if not (0 <= strength < float("inf") and 0 <= max_loss < float("inf")):  # not a number: their checks let it pass
         raise typer.BadParameter("--strength and --max-loss must be numbers from 0 up")
     with loading():
@@ -989,7 +994,7 @@ def serve(
         typer.Option(metavar="NAME", help="A name that the server is reached by, behind a proxy for instance."),
     ] = [],  # noqa: B006
 ) -> None:
-    """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install unjpeg[web]."""
+    """Open a page that restores in a browser, and the same over HTTP. Needs the extra: pip install 'unjpeg[web]'."""
     with needing_extra("web"):
         from unjpeg.batch import worker_count
         from unjpeg.web.app import OFFERED, is_private
@@ -1090,7 +1095,7 @@ def benchmark(
         list[Path], typer.Option(metavar="DIR", help="Pictures without originals, to show before and after.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Measure methods on pictures, side by side. Needs the extra: pip install unjpeg[evaluate]."""
+    """Measure methods on pictures, side by side. Needs the extra: pip install 'unjpeg[evaluate]'."""
     with needing_extra("evaluate"):
         from unjpeg.evaluate.command import benchmark as measure
     try:
@@ -1180,23 +1185,37 @@ def _report_left_out(files: Sequence[tuple[Path, str]], as_json: bool) -> None:
         typer.echo(f"{what} left out; -r takes {them}, too", err=True)
 
 
-def _report_plan(job: Job, done: bool, overwrite: bool, skip_existing: bool, as_json: bool) -> bool:
-    """Whether nothing is in the job's way."""
-    words = ": done earlier" if done else ""
-    try:
-        if not done:
-            job.check(overwrite or job.interrupted)
-    except OutputError as error:
-        if not (skip_existing and isinstance(error, ExistsError)):
-            _report_failure(error, as_json, job.source)
-            return False
-        done, words = True, ": there already"
-    if as_json:
-        facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
-        typer.echo(json.dumps(facts))
-    else:
-        typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
-    return True
+def _report_plans(
+    due: Iterable[tuple[Job, bool]], todo: Plan, settings: Settings, skip_existing: bool, as_json: bool
+) -> bool:
+    """What would become of each job, of which some are done. Whether all would be as it was asked for."""
+    several = len(todo.jobs) + len(todo.failures) > 1
+    in_the_way: list[Job] = []
+    fine = not todo.failures
+    for job, done in due:
+        words = ": done earlier" if done else ""
+        try:
+            if not done:
+                job.check(settings.overwrite or job.interrupted)
+        except OutputError as error:
+            exists = isinstance(error, ExistsError)
+            if exists and skip_existing:
+                done, words = True, ": there already"
+            elif exists and several and not as_json:
+                in_the_way.append(job)
+                words = ": there already, left alone"
+            else:
+                _report_failure(error, as_json, job.source)
+                fine = False
+                continue
+        if as_json:
+            facts = {"input": job.source, "output": str(job.target), "ok": True, "skipped": done, "dry_run": True}
+            typer.echo(json.dumps(facts))
+        else:
+            typer.echo(escape_line(f"{job.source} -> {job.target or 'standard output'}{words}"), err=True)
+    if in_the_way:
+        complain(UnjpegError(_ways_past(in_the_way, settings, planned=True)))
+    return fine and not in_the_way
 
 
 def _summary(job: Job, report: Report) -> str:
@@ -1205,6 +1224,8 @@ def _summary(job: Job, report: Report) -> str:
         facts.append(f"compares to a JPEG of quality {report.comparable_quality}")
     elif report.guided_quality is not None:
         facts.append(f"looks like quality {report.read_quality}")
+    if report.guided_quality not in (report.read_quality, report.comparable_quality):
+        facts.append(f"restored as quality {report.guided_quality}")
     if report.stated_quality is not None:
         facts.append(f"file states {report.stated_quality}")
     if report.earlier:
@@ -1217,7 +1238,10 @@ def _summary(job: Job, report: Report) -> str:
         facts.append("left as it is")
     else:
         facts.append("restored blind" if report.notes else "restored blind: not a JPEG file")
-    facts += ["compressed again"] * report.compressed_again  # what was true of the pixels is not quite of this file
+    never_before = report.history == "clean" and report.model is None and report.stated_quality is None
+    facts += [
+        "compressed" if never_before else "compressed again"
+    ] * report.compressed_again  # what was true of the pixels is not quite of this file
     lines = [escape_line(f"{job.source} -> {job.target} ({', '.join(facts)})")]
     return "\n".join([*lines, *(f"  note: {in_options(note)}" for note in report.notes)])
 

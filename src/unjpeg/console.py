@@ -39,6 +39,8 @@ _KEYWORDS = re.compile(r"(?<=[ (])(overwrite|salvage|device|runtime|bit_depth|qu
 _RENAMED = {"quality": "as_quality"}
 
 _SIZE = re.compile(r"(\d+)x(\d+) pixels, more than the limit of [\d,]+$")
+_INKS = "holds no CMYK; choose tiff"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.I)
 _NOT_WRITTEN = re.compile(r": cannot be (written|made a folder) \([^()]*\)$")
 _LIMITS = (
     (re.compile(r"bytes of metadata, more than the limit of [\d,]+$"), "--max-metadata"),
@@ -91,7 +93,7 @@ def in_options(message: str) -> str:
 
 def explain(error: BaseException, source: str) -> str:
     """A message about an input as the command says it: in options, and with the way out where the command knows one."""
-    message = in_options(str(error))
+    message = in_options(str(error)).replace(_INKS, "holds no CMYK; choose tiff (-o photo.tif)")
     if isinstance(error, BadImageError) and source != "-" and not os.path.lexists(source):
         return message + _suggest_file(source)
     size = _SIZE.search(message)
@@ -105,6 +107,8 @@ def explain(error: BaseException, source: str) -> str:
 
 def _suggest_file(missing: str) -> str:
     """What may have been meant by a path where nothing is, as the end of a sentence; nothing if there is no idea."""
+    if _ADDRESS.match(missing):
+        return "; it is an address, and nothing is fetched: download the picture first"
     if WILDCARDS & set(missing):
         count = sum(1 for _ in islice(iglob(missing), 1000))
         if count == 0:

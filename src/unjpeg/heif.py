@@ -74,7 +74,9 @@ def read_heif(data: bytes, name: str, max_pixels: int) -> HeifImage:
         file = pi_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
         width, height = file.size
     except Exception as error:  # libheif's, of every kind
-        raise BadImageError(f"{name}: is a damaged HEIC picture, or one of an unknown kind ({_line(error)})") from error
+        raise BadImageError(
+            f"{name}: is a damaged HEIC picture, or one of an unknown kind ({_line(error)}); copy or download it anew"
+        ) from error
     if width * height > max_pixels:
         raise TooLargeError(f"{name}: has {width}x{height} pixels, more than the limit of {max_pixels:,}")
     kind, _, stated = file.mode.partition(";")

@@ -133,7 +133,7 @@ def test_a_file_is_restored_as_a_file(call: Any, host: Host, lively_restorer: Re
     assert image.shape == (1, 72, 104, 3)
     np.testing.assert_allclose(image[0].numpy() * 65535, expected.pixels, atol=0.01)
     assert expected.report.projected
-    assert "within the file's cells" in report
+    assert "true to the file" in report
     assert host.shown[-1] == (1000, 1000)
     assert [value for value, _ in host.shown] == sorted(value for value, _ in host.shown)
 

@@ -573,7 +573,7 @@ def test_a_file_in_words(tiny_model: Path) -> None:
     assert "very light" in fact(grey, "Saved at").text
     assert fact(grey, "Also in the file").text == "Nothing."
     said = in_words(with_segment(encoded(picture(48, 72)), 0xFE, b"a word"), tiny_model)
-    only_in_some = "A comment: kept in the download. WebP has no place for captions and comments."
+    only_in_some = "A comment: kept in the download. WebP and AVIF have no place for captions and comments."
     assert fact(said, "Also in the file").text == only_in_some
     blind = in_words(saved(picture(16, 16), "PNG"), tiny_model)
     assert fact(blind, "Kind of file").tone == "careful"

@@ -44,7 +44,7 @@ def test_one_request_answers_with_a_tiff(client: TestClient, tiny_model: Path) -
     assert 'filename="restored.tif"' in response.headers["content-disposition"]
     refused = client.post("/api/restore?format=webp", content=DATA)
     assert refused.status_code == 422
-    assert "webp holds no CMYK; choose tiff" in refused.json()["error"]["message"]
+    assert "webp holds no CMYK; choose tiff or jpeg" in refused.json()["error"]["message"]
 
 
 def test_a_held_picture_is_shown_as_rgb(client: TestClient, tiny_model: Path) -> None:

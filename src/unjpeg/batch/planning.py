@@ -78,7 +78,8 @@ class Job:
             raise OutputError(f"{self.target}: is a folder; choose another output")
         if exists and overwrite and self.kept:
             raise OutputError(f"{self.target}: is an input itself; choose another output, or name {self.source} alone")
-        if exists and not overwrite:
+        is_there = self.source == "-" or os.path.lexists(self.source)  # else that is what is wrong
+        if exists and not overwrite and is_there:
             raise ExistsError(f"{self.target}: exists already; pass --overwrite to replace it")
 
 

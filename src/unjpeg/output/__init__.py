@@ -40,9 +40,7 @@ __all__ = [
 ]
 
 
-CMYK_WAY_OUT = (
-    "choose tiff (-o photo.tif) or jpeg; a TIFF becomes RGB with: vips icc_transform photo.tif photo.png srgb"
-)
+CMYK_WAY_OUT = "choose tiff or jpeg; a TIFF becomes RGB with: vips icc_transform photo.tif photo.png srgb"
 
 _DESCRIPTION = 270
 _NAMES_SHOWN = 5

@@ -84,7 +84,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
         facts.append(_before_that(inspection))
     metadata = picture.metadata
     if picture.deep is not None:
-        text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG and WebP hold 8."
+        text = f"{picture.bits} bits for each colour: kept in a PNG or TIFF. JPEG, WebP and AVIF get 8."
         facts.append(Fact("Depth", text, "careful"))
     if picture.left_alone:
         facts.append(Fact("Left alone", f"{picture.left_alone[0].upper()}{picture.left_alone[1:]}.", "careful"))
@@ -99,7 +99,7 @@ def file_in_words(picture: Picture, inspection: Inspection) -> list[Fact]:
     carried = [name for name, block in there if block is not None]
     text = f"{_listed(carried)}: kept in the download." if carried else "Nothing."
     if metadata.photoshop is not None or metadata.comment is not None:
-        text += " WebP has no place for captions and comments."
+        text += " WebP and AVIF have no place for captions and comments."
     facts.append(Fact("Also in the file", text))
     return facts
 
@@ -125,7 +125,7 @@ def check_in_words(report: Report, consistency: Consistency | None) -> list[Fact
         facts.append(Fact("True to the file?", text, "careful"))
     if report.earlier and consistency is not None and consistency.contradicts:
         text = (
-            "The damage was done before this file was saved. The result is held to that earlier JPEG, and not to your "
+            "The damage was done before this file was saved. The result is true to that earlier JPEG, and not to your "
             "file, which does not tell the whole truth."
         )
         facts.append(Fact("Saved twice", text, "careful"))
