@@ -245,6 +245,8 @@ def test_it_goes_on_where_it_was_cut_off(server: Server, run: Run, tmp_path: Pat
     assert run()[1] == ["photo.jpg: stacked", "1 restored, 0 failed"]
     assert "POST /assets" not in server.calls
     assert len(server.stacks) == 1
+    server.stacks.clear()
+    assert run()[1] == ["0 restored, 0 failed"]  # the line after the one that was cut off counts
 
 
 def test_an_upload_that_was_forgotten_is_found_by_its_bytes(server: Server, run: Run, tmp_path: Path) -> None:
@@ -322,3 +324,49 @@ def test_refusals_are_one_line(server: Server, run: Run, monkeypatch: pytest.Mon
     monkeypatch.delenv("IMMICH_API_KEY")
     with pytest.raises(SystemExit):
         run()
+
+
+@pytest.mark.parametrize("key", ["secret\nsecret", "clé"])
+def test_a_key_that_is_none_is_not_said(key: str, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", key)
+    code, (line,) = run()
+    assert code == 2
+    assert "copy it anew" in line
+    assert key.split()[0] not in line
+    monkeypatch.setenv("IMMICH_API_KEY", f"{KEY}\r\n")  # as it comes from a file of Windows
+    assert run()[0] == 0
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}"])
+def test_another_program_at_the_address_is_one_line(
+    answer: bytes, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "_answer", lambda handler, method: handler._send(200, answer))
+    code, (line,) = run()
+    assert code == 1
+    assert "not Immich's" in line
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"])
+def test_what_breaks_off_is_one_line(answer: bytes, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_so(handler: Handler, method: str) -> None:
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.wfile.write(answer)
+
+    monkeypatch.setattr(Handler, "_answer", answer_so)
+    code, (line,) = run()
+    assert code == 1
+    assert "cannot be reached" in line
+    code, (line,) = run("--server", "http://127.0.0.1:port")
+    assert code == 1
+    assert "cannot be reached" in line
+
+
+def test_a_journal_that_cannot_be_written_is_said_first(server: Server, run: Run, tmp_path: Path) -> None:
+    server.add("photo.jpg", low())
+    (tmp_path / "file").touch()
+    for journal in (tmp_path, tmp_path / "file" / "below"):
+        code, (line,) = run("--journal", str(journal))
+        assert code == 1
+        assert str(journal) in line
+    assert len(server.assets) == 1
