@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -197,7 +198,8 @@ def describe_changes(changes: Sequence[Change], *, dry_run: bool = False) -> lis
     for one in changes:
         what = words.get(one.what, one.what) + (f" ({one.why})" if one.why else "")
         not_here = "" if one.found else "; this file manager is not here"
-        lines.append(f"{one.file_manager:9s} {'would be ' * dry_run}{what}{not_here}: {one.path}")
+        what = re.sub(r"(written|removed)$", r"would be \1", what) if dry_run else what
+        lines.append(f"{one.file_manager:9s} {what}{not_here}: {one.path}")
     return lines or ["nothing to do"]
 
 
