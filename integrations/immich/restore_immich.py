@@ -11,7 +11,7 @@ stopped at any time: what is uploaded is in the journal, and a second upload of 
     python restore_immich.py --dry-run
     python restore_immich.py --album 2b7c1b1e-... --limit 20
 
-The key needs the permissions asset.read, asset.download, asset.upload, stack.read and stack.create.
+The key needs the permissions user.read, asset.read, asset.download, asset.upload, stack.read and stack.create.
 """
 
 from __future__ import annotations
@@ -85,8 +85,12 @@ class Immich:
             raise ValueError("IMMICH_API_KEY holds characters that no key has; copy it anew from Account Settings")
         self._opener = urllib.request.build_opener(_NoRedirects)
 
+    def find_user(self) -> str:
+        """The id of the key's user."""
+        return str(self._ask("GET", "/users/me", needs=("id",))["id"])
+
     def search(self, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """All pictures that fit, oldest first, page by page."""
+        """All pictures that fit, oldest first, page by page; also those of partners, if the timeline shows them."""
         page: int | None = 1
         while page:
             asked = {"type": "IMAGE", "order": "asc", "size": PAGE, "page": page, "withStacked": True, **filters}
@@ -241,12 +245,13 @@ class Choices:
     options: unjpeg.Options
 
 
-def is_candidate(asset: Mapping[str, Any]) -> bool:
-    """A JPEG that is there, and no result."""
+def is_candidate(asset: Mapping[str, Any], user: str) -> bool:
+    """A JPEG of that user that is there, and no result. Stacks can hold no pictures of others."""
     name = PurePath(asset["originalFileName"])
     media_type = asset.get("originalMimeType") or ("image/jpeg" if name.suffix.lower() in (".jpg", ".jpeg") else "")
     is_gone = asset.get("isTrashed") or asset.get("isOffline")
-    return asset.get("type") == "IMAGE" and media_type == "image/jpeg" and not is_gone and not is_result(str(name))
+    is_jpeg = asset.get("type") == "IMAGE" and media_type == "image/jpeg"
+    return is_jpeg and asset["ownerId"] == user and not is_gone and not is_result(str(name))
 
 
 def is_result(name: str) -> bool:
@@ -349,8 +354,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         journal = Journal(given.journal, immich.address)
         if not given.dry_run:
             journal.check()
+        user = immich.find_user()
         # All of it first: what is uploaded meanwhile would move the pages.
-        for asset in [one for one in immich.search(filters) if is_candidate(one) and not journal.is_done(one["id"])]:
+        found = [one for one in immich.search(filters) if is_candidate(one, user)]
+        for asset in (one for one in found if not journal.is_done(one["id"])):
             if given.limit is not None and done >= given.limit:
                 break
             name = asset["originalFileName"]

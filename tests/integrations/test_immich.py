@@ -22,7 +22,7 @@ from PIL import Image
 from jpegs import encoded, picture, saved
 
 FILE = Path(__file__).parents[2] / "integrations" / "immich" / "restore_immich.py"
-KEY = "a-key"
+KEY, USER = "a-key", "a-user"
 
 
 def load() -> Any:
@@ -67,6 +67,7 @@ class Server(ThreadingHTTPServer):
             "fileModifiedAt": "2010-05-01T10:00:00.000Z",
             "isTrashed": False,
             "isOffline": False,
+            "ownerId": USER,
             **facts,
         }
         return ident
@@ -126,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         if call == "POST /stacks":
             self.server.make_stack(json.loads(body)["assetIds"])
             return self._send(201, {})
+        if call == "GET /users/me":
+            return self._send(200, {"id": USER})
         if method == "GET" and parts[0] == "stacks":
             stack = self.server.stacks[parts[1]]
             members = [self.server.assets[one] for one in stack["ids"]]
@@ -200,6 +203,7 @@ def test_results_are_stacked_with_their_originals(server: Server, run: Run, monk
     server.add("film.mov", b"", "video/quicktime", type="VIDEO")
     server.add("drawing.png", saved(picture(48, 64), "PNG"), "image/png")
     server.add("gone.jpg", low(2), isTrashed=True)
+    server.add("partner's.jpg", low(3), ownerId="another-user")
     before = set(server.assets)
     code, lines = run()
     assert code == 0
@@ -350,7 +354,7 @@ def test_another_program_at_the_address_is_one_line(
 @pytest.mark.parametrize("answer", [b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"])
 def test_what_breaks_off_is_one_line(answer: bytes, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer_so(handler: Handler, method: str) -> None:
-        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         handler.wfile.write(answer)
 
     monkeypatch.setattr(Handler, "_answer", answer_so)
