@@ -147,7 +147,17 @@ def test_what_is_no_file_of_actions_is_left(data: bytes, places: Places) -> None
     file.parent.mkdir(parents=True)
     file.write_bytes(data)
     with pytest.raises(OutputError, match=r"uca.xml: (is no XML|holds no custom actions)"):
-        install(("thunar",), places, COMMAND, system="linux")
+        install(("nemo", "thunar"), places, COMMAND, system="linux")
+    assert list(tree(places)) == [file.relative_to(places.home).as_posix()]  # nothing of nemo's either
+    assert states(places)["thunar"] == "foreign"
+    install(("nemo",), places, COMMAND, system="linux")
+    (done,) = remove((), places, system="linux")
+    assert done.what == "removed"
+    file.unlink()
+    install(("thunar",), places, COMMAND, system="linux")
+    file.write_bytes(data)
+    (left,) = remove((), places, system="linux")
+    assert left.what == "left alone"
     assert file.read_bytes() == data
 
 
