@@ -174,7 +174,8 @@ class RestoreJpegArtifacts:
             result = (_to_float(restored.pixels).reshape(given.shape) + beyond).clip(0, 1)
             results.append(torch.from_numpy(result.astype(np.float32)))
             reports.append(f"{number + 1} of {len(image)}: {_describe(restored.report).removeprefix('array: ')}")
-        return torch.stack(results).to(image.device), "\n".join(reports)
+        batch = torch.stack(results).to(image.device) if results else image
+        return batch, "\n".join(reports)
 
 
 NODE_CLASS_MAPPINGS = {"RestoreJpegFile": RestoreJpegFile, "RestoreJpegArtifacts": RestoreJpegArtifacts}

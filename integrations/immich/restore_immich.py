@@ -11,16 +11,18 @@ stopped at any time: what is uploaded is in the journal, and a second upload of 
     python restore_immich.py --dry-run
     python restore_immich.py --album 2b7c1b1e-... --limit 20
 
-The key needs the permissions asset.read, asset.download, asset.upload, stack.read and stack.create.
+The key needs the permissions user.read, asset.read, asset.download, asset.upload, stack.read and stack.create.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import io
 import json
 import os
+import re
 import secrets
 import sys
 import urllib.error
@@ -71,34 +73,38 @@ class Immich:
         key: an API key.
 
     Raises:
-        ValueError: the address is none. All methods raise ImmichError.
+        ValueError: the address or the key is none. All methods raise ImmichError.
     """
 
     def __init__(self, address: str, key: str) -> None:
         if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
             raise ValueError(f"{address}: is no address of a server; write http://... or https://...")
         self.address = address.rstrip("/").removesuffix("/api")
-        self._key = key
+        self._key = key.strip()
+        if not re.fullmatch(r"[!-~]+", self._key):  # it would stand in the error of what sends it
+            raise ValueError("IMMICH_API_KEY holds characters that no key has; copy it anew from Account Settings")
         self._opener = urllib.request.build_opener(_NoRedirects)
 
+    def find_user(self) -> str:
+        """The id of the key's user."""
+        return str(self._ask("GET", "/users/me", needs=("id",))["id"])
+
     def search(self, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """All pictures that fit, oldest first, page by page."""
+        """All pictures that fit, oldest first, page by page; also those of partners, if the timeline shows them."""
         page: int | None = 1
         while page:
             asked = {"type": "IMAGE", "order": "asc", "size": PAGE, "page": page, "withStacked": True, **filters}
-            found = self._ask("POST", "/search/metadata", asked)["assets"]
+            found = self._ask("POST", "/search/metadata", asked, needs=("assets",))["assets"]
             yield from found["items"]
             page = int(found["nextPage"]) if found.get("nextPage") else None
 
     def read_asset(self, asset: str) -> dict[str, Any]:
         """What the server knows of it, its stack, too."""
-        facts: dict[str, Any] = self._ask("GET", f"/assets/{urllib.parse.quote(asset)}")
-        return facts
+        return self._ask("GET", f"/assets/{urllib.parse.quote(asset)}", needs=("id", "originalFileName"))
 
     def read_stack(self, stack: str) -> dict[str, Any]:
         """Its ``primaryAssetId`` and ``assets``."""
-        facts: dict[str, Any] = self._ask("GET", f"/stacks/{urllib.parse.quote(stack)}")
-        return facts
+        return self._ask("GET", f"/stacks/{urllib.parse.quote(stack)}", needs=("primaryAssetId", "assets"))
 
     def download(self, asset: str) -> bytes:
         """The original file."""
@@ -129,16 +135,29 @@ class Immich:
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "x-immich-checksum": hashlib.sha1(data, usedforsecurity=False).hexdigest(),
         }
-        answer: dict[str, Any] = json.loads(self._send("POST", "/assets", b"".join(parts), headers))
-        return answer
+        answer = self._send("POST", "/assets", b"".join(parts), headers)
+        return self._read_answer(answer, "POST /assets", ("id", "status"))
 
     def stack(self, assets: Sequence[str]) -> None:
         """Make them one stack, of which the first is what the timeline shows."""
         self._ask("POST", "/stacks", {"assetIds": list(assets)})
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, needs: Sequence[str] = ()
+    ) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        return json.loads(self._send(method, path, data, {"Content-Type": "application/json"} if data else {}))
+        answer = self._send(method, path, data, {"Content-Type": "application/json"} if data else {})
+        return self._read_answer(answer, f"{method} {path}", needs)
+
+    def _read_answer(self, answer: bytes, call: str, needs: Sequence[str]) -> dict[str, Any]:
+        """Raises ImmichError if it is not what Immich answers: another program, or a proxy's page of words."""
+        try:
+            facts = json.loads(answer)
+        except ValueError:
+            facts = None
+        if not isinstance(facts, dict) or not facts.keys() >= set(needs):
+            raise ImmichError(f"{self.address}: what {call} answers is not Immich's; is that the address?", True)
+        return facts
 
     def _send(
         self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -160,8 +179,8 @@ class Immich:
                 raise ImmichError(f"{self.address}: sends us to {where}; give that address", True) from error
             said = " ".join(error.read(2000).decode(errors="replace").split())
             raise ImmichError(f"{self.address}: {method} {path} failed ({error.code}: {said[:200]})") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = " ".join(str(getattr(error, "reason", error)).split())
             hint = "is it the server's address, and does it run?"
             raise ImmichError(f"{self.address}: cannot be reached ({reason}); {hint}", True) from error
 
@@ -170,15 +189,20 @@ class Journal:
     """What was uploaded and stacked, one line each, so that no run does anything twice.
 
     Args:
-        path: of the file; it is made with the first line.
+        path: of the file.
         server: lines of other servers are passed over.
+
+    Raises:
+        OSError: the file is there, and cannot be read.
     """
 
     def __init__(self, path: Path, server: str) -> None:
         self._path, self._server = path, server
         self._uploaded: dict[str, str] = {}
         self._stacked: set[str] = set()
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        held = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        self._is_cut_off = bool(held) and not held.endswith("\n")
+        for line in held.splitlines():
             try:
                 facts = json.loads(line)
             except ValueError:
@@ -186,6 +210,11 @@ class Journal:
             if facts.get("server") == server:
                 self._uploaded[facts["original"]] = facts["restored"]
                 self._stacked |= {facts["original"]} if facts["stacked"] else set()
+
+    def check(self) -> None:
+        """Raises OSError if it cannot be written: better now than after an upload."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.open("a", encoding="utf-8").close()
 
     def is_done(self, original: str) -> bool:
         return original in self._stacked
@@ -198,11 +227,11 @@ class Journal:
         self._uploaded[original] = restored
         self._stacked |= {original} if stacked else set()
         facts = {"server": self._server, "original": original, "restored": restored, "stacked": stacked}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts) + "\n")
+            file.write("\n" * self._is_cut_off + json.dumps(facts) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self._is_cut_off = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +245,13 @@ class Choices:
     options: unjpeg.Options
 
 
-def is_candidate(asset: Mapping[str, Any]) -> bool:
-    """A JPEG that is there, and no result."""
+def is_candidate(asset: Mapping[str, Any], user: str) -> bool:
+    """A JPEG of that user that is there, and no result. Stacks can hold no pictures of others."""
     name = PurePath(asset["originalFileName"])
     media_type = asset.get("originalMimeType") or ("image/jpeg" if name.suffix.lower() in (".jpg", ".jpeg") else "")
     is_gone = asset.get("isTrashed") or asset.get("isOffline")
-    return asset.get("type") == "IMAGE" and media_type == "image/jpeg" and not is_gone and not is_result(str(name))
+    is_jpeg = asset.get("type") == "IMAGE" and media_type == "image/jpeg"
+    return is_jpeg and asset["ownerId"] == user and not is_gone and not is_result(str(name))
 
 
 def is_result(name: str) -> bool:
@@ -322,8 +352,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         immich = Immich(given.server, os.environ["IMMICH_API_KEY"])
         restorer = unjpeg.Restorer(given.model)
         journal = Journal(given.journal, immich.address)
+        if not given.dry_run:
+            journal.check()
+        user = immich.find_user()
         # All of it first: what is uploaded meanwhile would move the pages.
-        for asset in [one for one in immich.search(filters) if is_candidate(one) and not journal.is_done(one["id"])]:
+        found = [one for one in immich.search(filters) if is_candidate(one, user)]
+        for asset in (one for one in found if not journal.is_done(one["id"])):
             if given.limit is not None and done >= given.limit:
                 break
             name = asset["originalFileName"]
@@ -345,6 +379,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except unjpeg.UnjpegError as error:
         print(f"restore_immich: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"restore_immich: {given.journal}: {error.strerror or error}; name another --journal", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("restore_immich: interrupted; the same command goes on", file=sys.stderr)

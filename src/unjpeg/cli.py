@@ -1059,6 +1059,9 @@ def desktop(
         if action == "show":
             changes = menus.list_menus(places, command)
         elif action == "install":
+            from unjpeg.modelfile import ModelFile
+
+            ModelFile.read(model)  # a menu whose model is not there would fail at every click
             changes = menus.install(names or [], places, command, dry_run=dry_run)
         else:
             changes = menus.remove(names or [], places, dry_run=dry_run)

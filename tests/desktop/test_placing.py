@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from commands import run
 from unjpeg.desktop import install, list_menus, remove, thunar
 from unjpeg.desktop.menus import FILE_MANAGERS, Places, open_places
-from unjpeg.errors import OutputError, UnjpegError
+from unjpeg.errors import ModelError, OutputError, UnjpegError
 
 COMMAND = ("/opt/unjpeg", "desktop", "restore", "--")
 LINUX = tuple(one.name for one in FILE_MANAGERS.values() if one.system == "linux")
@@ -147,7 +147,17 @@ def test_what_is_no_file_of_actions_is_left(data: bytes, places: Places) -> None
     file.parent.mkdir(parents=True)
     file.write_bytes(data)
     with pytest.raises(OutputError, match=r"uca.xml: (is no XML|holds no custom actions)"):
-        install(("thunar",), places, COMMAND, system="linux")
+        install(("nemo", "thunar"), places, COMMAND, system="linux")
+    assert list(tree(places)) == [file.relative_to(places.home).as_posix()]  # nothing of nemo's either
+    assert states(places)["thunar"] == "foreign"
+    install(("nemo",), places, COMMAND, system="linux")
+    (done,) = remove((), places, system="linux")
+    assert done.what == "removed"
+    file.unlink()
+    install(("thunar",), places, COMMAND, system="linux")
+    file.write_bytes(data)
+    (left,) = remove((), places, system="linux")
+    assert left.what == "left alone"
     assert file.read_bytes() == data
 
 
@@ -224,6 +234,9 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     script = tmp_path / "data/nemo/scripts/Restore JPEG"
     assert run("desktop", "install", "--dry-run").stderr == f"nemo      would be written: {script}\n"
+    with pytest.raises(ModelError, match="no such model"):
+        run("desktop", "install", "--model", "fastt")
+    assert not script.exists()
     assert run("desktop", "install", "--model", "fast").stderr == f"nemo      written: {script}\n"
     assert script.read_text().endswith(' desktop restore --model fast -- "$@"\n')
     shown = run("desktop", "show").stdout.splitlines()
@@ -232,5 +245,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert run("desktop", "show", "--model", "fast").stdout.splitlines()[1] == f"nemo      installed: {script}"
     assert "there is no file manager 'ranger'" in " ".join(run("desktop", "install", "ranger", code=2).stderr.split())
     assert "goes with install and remove" in run("desktop", "restore", "a.jpg", "--dry-run", code=2).stderr
+    planned = run("desktop", "install", "thunar", "--dry-run").stderr
+    assert planned.startswith("thunar    entry would be written: ")
     assert run("desktop", "remove").stderr == f"nemo      removed: {script}\n"
     assert run("desktop", "remove").stderr == "nothing to do\n"

@@ -146,3 +146,32 @@ def test_an_archive_for_darktable_s_preferences(
         assert json.loads(archive.read(f"{name}/config.json")) == convert.CONFIG
         (tmp_path / "model.onnx").write_bytes(archive.read(f"{name}/model.onnx"))
     assert [one.name for one in open_session(tmp_path / "model.onnx").get_inputs()] == ["input"]
+
+
+@pytest.mark.parametrize("tile", [0, 100, 128, 250])
+def test_tiles_that_keep_nothing_or_miss_the_blocks_are_refused(tile: int) -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        import_script("demo").restore_tiled(None, np.zeros((8, 8, 3), np.float32), tile)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "a.zip"], ".onnx or .dtmodel"),
+        (["--output", "a.onnx", "--quality", "300"], "1..100"),
+        (["--output", "a.dtmodel", "--model", "nowhere.unjpeg"], "nowhere.unjpeg"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["convert.py", *arguments])
+    with pytest.raises(SystemExit):
+        import_script("convert").main()
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []

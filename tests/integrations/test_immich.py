@@ -22,7 +22,7 @@ from PIL import Image
 from jpegs import encoded, picture, saved
 
 FILE = Path(__file__).parents[2] / "integrations" / "immich" / "restore_immich.py"
-KEY = "a-key"
+KEY, USER = "a-key", "a-user"
 
 
 def load() -> Any:
@@ -67,6 +67,7 @@ class Server(ThreadingHTTPServer):
             "fileModifiedAt": "2010-05-01T10:00:00.000Z",
             "isTrashed": False,
             "isOffline": False,
+            "ownerId": USER,
             **facts,
         }
         return ident
@@ -126,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         if call == "POST /stacks":
             self.server.make_stack(json.loads(body)["assetIds"])
             return self._send(201, {})
+        if call == "GET /users/me":
+            return self._send(200, {"id": USER})
         if method == "GET" and parts[0] == "stacks":
             stack = self.server.stacks[parts[1]]
             members = [self.server.assets[one] for one in stack["ids"]]
@@ -200,6 +203,7 @@ def test_results_are_stacked_with_their_originals(server: Server, run: Run, monk
     server.add("film.mov", b"", "video/quicktime", type="VIDEO")
     server.add("drawing.png", saved(picture(48, 64), "PNG"), "image/png")
     server.add("gone.jpg", low(2), isTrashed=True)
+    server.add("partner's.jpg", low(3), ownerId="another-user")
     before = set(server.assets)
     code, lines = run()
     assert code == 0
@@ -245,6 +249,8 @@ def test_it_goes_on_where_it_was_cut_off(server: Server, run: Run, tmp_path: Pat
     assert run()[1] == ["photo.jpg: stacked", "1 restored, 0 failed"]
     assert "POST /assets" not in server.calls
     assert len(server.stacks) == 1
+    server.stacks.clear()
+    assert run()[1] == ["0 restored, 0 failed"]  # the line after the one that was cut off counts
 
 
 def test_an_upload_that_was_forgotten_is_found_by_its_bytes(server: Server, run: Run, tmp_path: Path) -> None:
@@ -322,3 +328,49 @@ def test_refusals_are_one_line(server: Server, run: Run, monkeypatch: pytest.Mon
     monkeypatch.delenv("IMMICH_API_KEY")
     with pytest.raises(SystemExit):
         run()
+
+
+@pytest.mark.parametrize("key", ["secret\nsecret", "clé"])
+def test_a_key_that_is_none_is_not_said(key: str, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", key)
+    code, (line,) = run()
+    assert code == 2
+    assert "copy it anew" in line
+    assert key.split()[0] not in line
+    monkeypatch.setenv("IMMICH_API_KEY", f"{KEY}\r\n")  # as it comes from a file of Windows
+    assert run()[0] == 0
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}"])
+def test_another_program_at_the_address_is_one_line(
+    answer: bytes, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "_answer", lambda handler, method: handler._send(200, answer))
+    code, (line,) = run()
+    assert code == 1
+    assert "not Immich's" in line
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"])
+def test_what_breaks_off_is_one_line(answer: bytes, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_so(handler: Handler, method: str) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        handler.wfile.write(answer)
+
+    monkeypatch.setattr(Handler, "_answer", answer_so)
+    code, (line,) = run()
+    assert code == 1
+    assert "cannot be reached" in line
+    code, (line,) = run("--server", "http://127.0.0.1:port")
+    assert code == 1
+    assert "cannot be reached" in line
+
+
+def test_a_journal_that_cannot_be_written_is_said_first(server: Server, run: Run, tmp_path: Path) -> None:
+    server.add("photo.jpg", low())
+    (tmp_path / "file").touch()
+    for journal in (tmp_path, tmp_path / "file" / "below"):
+        code, (line,) = run("--journal", str(journal))
+        assert code == 1
+        assert str(journal) in line
+    assert len(server.assets) == 1

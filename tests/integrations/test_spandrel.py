@@ -161,12 +161,14 @@ def test_weights_are_known_and_are_the_model(ours: Any, weights: Any) -> None:
 
 
 def test_a_size_that_is_no_multiple_is_padded_as_jpeg_pads(ours: Any, weights: Any) -> None:
-    network = sys.modules["spandrel"].MAIN_REGISTRY.load(load_file(weights[1])).model.eval()
+    descriptor = sys.modules["spandrel"].MAIN_REGISTRY.load(load_file(weights[1]))
+    network = descriptor.model.eval()
     image = torch.rand(1, 3, 21, 27, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         missing = -27 % network.multiple_of, -21 % network.multiple_of
         padded = network(functional.pad(image, (0, missing[0], 0, missing[1]), "replicate"))
         torch.testing.assert_close(network(image), padded[..., :21, :27], atol=1e-5, rtol=0)
+        torch.testing.assert_close(descriptor(image), network(image).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_half_precision_is_near(ours: Any, weights: Any) -> None:

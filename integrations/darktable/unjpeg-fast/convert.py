@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from unjpeg.blind import export_blind
+from unjpeg.errors import UnjpegError
 
 __all__ = ["CONFIG", "convert", "main", "pack"]
 
@@ -47,6 +48,7 @@ def convert(output: str, model: str = "fast", quality: int | None = None) -> Non
 
 def pack(output: Path, model: str = "fast", quality: int | None = None) -> None:
     """Write the archive that darktable's preferences install: the graph, and what it is for."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         convert(str(graph), model, quality)
@@ -62,10 +64,15 @@ def main() -> None:
     parser.add_argument("--model", default="fast", help="a shipped model, or a model file's path")
     parser.add_argument("--quality", type=int, help="what the pictures look like, 1 to 100 [any]")
     given = parser.parse_args()
-    if given.output.suffix == ".dtmodel":
-        pack(given.output, given.model, given.quality)
-    else:
-        convert(str(given.output), given.model, given.quality)
+    if given.output.suffix not in (".onnx", ".dtmodel"):
+        parser.error(f"{given.output}: name a file that ends in .onnx or .dtmodel")
+    try:
+        if given.output.suffix == ".dtmodel":
+            pack(given.output, given.model, given.quality)
+        else:
+            convert(str(given.output), given.model, given.quality)
+    except (UnjpegError, ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ __all__ = ["OVERLAP", "TILE", "demo", "main", "restore_tiled"]
 TILE: Final = 1024
 """Side of a tile. darktable takes 256 to 2048, as its memory allows."""
 
+BLOCK: Final = 8
+"""Side of a JPEG's blocks."""
+
 OVERLAP: Final = 64
 """Pixels that a tile sees beyond what is kept of it, on each side: darktable's of its task "denoise"."""
 
@@ -31,9 +34,14 @@ def restore_tiled(
     """A picture of any size, ``(H, W, 3)``, RGB, range 0..1, to the same. Beyond its edges it is mirrored.
 
     What is kept of tiles starts on multiples of ``tile - 2 * overlap``: a multiple of 8, or the blocks do not fit.
+
+    Raises:
+        ValueError: nothing is kept of such tiles, or the blocks do not fit.
     """
     height, width = image.shape[:2]
     step = tile - 2 * overlap
+    if step <= 0 or step % BLOCK or overlap % BLOCK:
+        raise ValueError(f"a tile is {2 * overlap} pixels more than a multiple of {BLOCK}, as {TILE}; got {tile}")
     name = session.get_inputs()[0].name
     restored = np.empty_like(image)
     for top in range(0, height, step):
@@ -78,7 +86,10 @@ def main() -> None:
         "--tile", type=int, default=TILE, help="side of a tile in pixels: 128 more than a multiple of 8"
     )
     given = parser.parse_args()
-    demo(given.model, given.image, given.output, tile=given.tile)
+    try:
+        demo(given.model, given.image, given.output, tile=given.tile)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

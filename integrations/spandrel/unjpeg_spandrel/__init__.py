@@ -53,7 +53,7 @@ class UnjpegArch(Architecture[UnjpegNet]):  # type: ignore[misc]  # spandrel is 
             scale=1,
             input_channels=3,
             output_channels=3,
-            size_requirements=SizeRequirements(multiple_of=model.multiple_of),
+            size_requirements=SizeRequirements(),  # the network pads itself, and not by mirroring as spandrel would
         )
 
 

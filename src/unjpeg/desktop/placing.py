@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -133,7 +134,9 @@ def install(
     record = _Record.read(places)
     work = [(one, file) for one in chosen for file in _files_of(one, places, command)]
     for one, file in work:  # before anything is written
-        if one.menu and _state(file, command, record) == "foreign":
+        if one.menu is None:
+            _entry_state(file)  # refuses what is no file of actions
+        elif _state(file, command, record) == "foreign":
             raise OutputError(f"{file.path}: is there already, and is not as unjpeg wrote it; move it away first")
     changes: list[Change] = []
     for one, file in work:
@@ -185,7 +188,10 @@ def list_menus(places: Places, command: tuple[str, ...], *, system: str = sys.pl
     found = []
     for one in _of_system(system):
         for file in _files_of(one, places, command):
-            state = _state(file, command, record) if one.menu else _entry_state(file)
+            try:
+                state = _state(file, command, record) if one.menu else _entry_state(file)
+            except OutputError:
+                state = "foreign"
             found.append(Change(one.name, file.path, state, found=_is_here(one)))
     return found
 
@@ -197,7 +203,8 @@ def describe_changes(changes: Sequence[Change], *, dry_run: bool = False) -> lis
     for one in changes:
         what = words.get(one.what, one.what) + (f" ({one.why})" if one.why else "")
         not_here = "" if one.found else "; this file manager is not here"
-        lines.append(f"{one.file_manager:9s} {'would be ' * dry_run}{what}{not_here}: {one.path}")
+        what = re.sub(r"(written|removed)$", r"would be \1", what) if dry_run else what
+        lines.append(f"{one.file_manager:9s} {what}{not_here}: {one.path}")
     return lines or ["nothing to do"]
 
 
@@ -282,6 +289,7 @@ def _read_actions(path: Path) -> bytes | None:
 
 
 def _entry_state(file: MenuFile) -> State:
+    """Raises OutputError if it is no file of actions."""
     held = _read_actions(file.path)
     entry = None if held is None else find_entry(held, str(file.path))
     if entry is None:
@@ -310,7 +318,12 @@ def _put_entry(places: Places, file: MenuFile, record: _Record, dry_run: bool) -
 def _take_entry(places: Places, file: MenuFile, record: _Record, dry_run: bool) -> Iterator[Change]:  # noqa: ARG001
     path = file.path
     held = _read_actions(path)
-    left = held if held is None else take_entry(held, str(path))
+    try:
+        left = held if held is None else take_entry(held, str(path))
+    except OutputError:
+        if str(path) in record.files:  # else nothing of ours was ever there
+            yield Change("thunar", path, "left alone", "it is no file of actions any more")
+        return
     if held != left and left is not None:
         yield Change("thunar", path, "entry removed")
     if dry_run:
