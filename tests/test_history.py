@@ -311,3 +311,20 @@ def test_the_same_each_time() -> None:
     pixels = decoded(photograph(), 40)[1:, 6:]
     first, second = (read_history(pixels).regions[0].earlier for _ in range(2))
     assert first.evidence == second.evidence
+
+
+@pytest.mark.parametrize(("left", "right"), [(20, 50), (75, 30), (30, None)])
+def test_photographs_side_by_side_on_one_grid(left: int, right: int | None) -> None:
+    """The second may fit much of the first's table, or was never compressed: each stays by itself."""
+    pixels = [photograph(height=256, width=320), photograph(height=256, width=320, seed=2)]
+    parts = [
+        one if quality is None else decoded(one, quality) for one, quality in zip(pixels, (left, right), strict=True)
+    ]
+    history = read_history(np.concatenate(parts, axis=1))
+    found = {region.earlier.quality: region for region in history.regions}
+    assert set(found) == {left, right} - {None}
+    for quality, region in found.items():
+        start = 0 if quality == left else 320
+        assert abs(region.left - start) <= 32
+        assert abs(region.width - 320) <= 32
+    assert history.covers_all == (right is not None)

@@ -261,6 +261,9 @@ def is_exactly_drawn(pixels: NDArray[np.uint8]) -> bool:
     if found.rough > EXACT_ROUGH * found.smooth or found.wavy > EXACT_WAVY * found.beside:
         return False
     inner = len(squares) * (_LARGE - 2 * _REACH) ** 2
+    # A page full of letters leaves little room between them, but a lossy codec would have left its waves there first.
+    if found.rough == found.wavy == 0 and found.near >= EXACT_BETWEEN * inner:
+        return True
     # Where there are edges, what lies beside them must be seen.
     return found.smooth >= EXACT_SMOOTH * inner and (found.near >= EXACT_NEAR * inner or not _has_edges(squares))
 
@@ -279,6 +282,9 @@ EXACT_WAVY = 0.03
 
 EXACT_SMOOTH, EXACT_NEAR = 0.1, 0.02
 """Share of a picture's pixels that must lie away from edges, and beside edges but off their blur."""
+
+EXACT_BETWEEN = 0.01
+"""The same beside edges, where not a single pixel lies off the line."""
 
 EXACT_LEVELS, EXACT_CONTRAST = 8, 64
 
