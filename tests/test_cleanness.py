@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from jpegs import decoded, encoded
-from unjpeg.cleanness import FEATURES, cleanness, features, is_exactly_drawn, looks_drawn
+from unjpeg.cleanness import FEATURES, cleanness, features, is_exactly_drawn, is_white_noise, looks_drawn
 
 
 @settings(deadline=None, max_examples=25)
@@ -64,3 +64,16 @@ def test_dense_text_is_clean_until_it_is_compressed() -> None:
         shown = Image.fromarray(decoded(encoded(np.asarray(page), quality=quality)))
         assert not is_exactly_drawn(np.asarray(shown))
         assert not is_exactly_drawn(np.asarray(shown.resize((360, 300), Image.Resampling.BICUBIC)))
+
+
+@pytest.mark.parametrize("shape", [(160, 160), (160, 160, 3)])
+def test_white_noise_is_clean_until_it_is_compressed_or_scaled(shape: tuple[int, ...]) -> None:
+    """It reaches from black to white, so no window is fit for the network."""
+    noise = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    assert is_white_noise(noise)
+    assert not is_white_noise(np.where(noise < 128, 0, 255).astype(np.uint8))  # a dither's kind
+    for quality in (10, 30, 60):
+        shown = decoded(encoded(noise, quality=quality))
+        for size in (80, 120, 160, 200):
+            scaled = Image.fromarray(shown).resize((size, size), Image.Resampling.LANCZOS)
+            assert not is_white_noise(np.asarray(scaled))

@@ -285,6 +285,17 @@ def test_small_pictures() -> None:
     assert region.earlier.quality == 30
 
 
+@pytest.mark.parametrize("side", [48, 63])
+def test_icons_are_clean_until_they_are_compressed(side: int) -> None:
+    """Soft edges, and flat up to them, at a size at which no grid is looked for."""
+    rows, columns = np.mgrid[:side, :side]
+    cover = np.clip(side / 2.6 - np.hypot(rows - side / 2 + 0.3, columns - side / 2) + 0.5, 0, 1)[..., None]
+    icon = np.rint(240 + cover * (np.array([30, 90, 200]) - 240)).astype(np.uint8)
+    assert read_history(icon).verdict == "clean"
+    for quality in (10, 30, 60, 90):
+        assert read_history(decoded(icon, quality)).verdict == "undecided"
+
+
 def comic(side: int = 160, shapes: int = 14) -> Pixels:
     """Flat colours between black and white ink: hardly a block that does not clip."""
     rng = np.random.default_rng(8)

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn
+from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn, is_white_noise
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -49,8 +49,8 @@ Verdict = Literal["compressed", "clean", "undecided"]
 """Of what came before: a JPEG whose grid and tables are known; nothing lossy, on positive evidence; or nothing that can
 be told, as of a JPEG that was scaled afterwards."""
 
-MIN_SIDE = 64
-"""Pixels. Smaller pictures stay undecided."""
+MIN_SIDE, LEAST_SIDE = 64, 32
+"""Pixels. In smaller pictures than the first no grid is looked for; smaller ones than the second stay undecided."""
 
 PIXEL_NOISE = 0.36
 """Standard deviation, in levels, of a coefficient's error after YCbCr and then RGB were rounded to integers."""
@@ -177,8 +177,12 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
         pixels: ``(H, W)`` or ``(H, W, 3)``. Of inks, ``(H, W, 4)``, nothing is said: conversion hides what they were.
         jpeg: the last file, if it was a JPEG: ``pixels`` are its own. It counts as no part of its history.
     """
-    if min(pixels.shape[:2]) < MIN_SIDE or pixels.shape[2:] == (4,):
+    if pixels.shape[2:] == (4,):
         return History("undecided")
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        # Too little to find a grid in; but icons are drawings, and show that they are.
+        is_icon = jpeg is None and min(pixels.shape[:2]) >= LEAST_SIDE and is_exactly_drawn(pixels)
+        return History("clean" if is_icon else "undecided")
     if jpeg is not None and jpeg.header.colour_space == "RGB":
         return History("undecided")
     if jpeg is not None and jpeg.components[0].unsent_bits_88 is not None:
@@ -205,7 +209,7 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if drawing_is_clean(pixels):
         return History("clean")
     odds = cleanness(pixels)
-    if odds > CLEAN or is_exactly_drawn(pixels):
+    if odds > CLEAN or is_exactly_drawn(pixels) or is_white_noise(pixels):
         return History("clean")
     return History("undecided", may_be_clean=odds > DOUBTFUL)
 
