@@ -311,7 +311,7 @@ EXACT_WAVY = 0.03
 EXACT_SMOOTH, EXACT_NEAR = 0.1, 0.02
 """Share of a picture's pixels that must lie away from edges, and beside edges but off their blur."""
 
-EXACT_BETWEEN = 0.01
+EXACT_BETWEEN = 0.06
 """The same beside edges, where not a single pixel lies off the line."""
 
 EXACT_LEVELS, EXACT_CONTRAST = 8, 64
