@@ -285,6 +285,17 @@ def test_small_pictures() -> None:
     assert region.earlier.quality == 30
 
 
+@pytest.mark.parametrize("side", [48, 63])
+def test_icons_are_clean_until_they_are_compressed(side: int) -> None:
+    """Soft edges, and flat up to them, at a size at which no grid is looked for."""
+    rows, columns = np.mgrid[:side, :side]
+    cover = np.clip(side / 2.6 - np.hypot(rows - side / 2 + 0.3, columns - side / 2) + 0.5, 0, 1)[..., None]
+    icon = np.rint(240 + cover * (np.array([30, 90, 200]) - 240)).astype(np.uint8)
+    assert read_history(icon).verdict == "clean"
+    for quality in (10, 30, 60, 90):
+        assert read_history(decoded(icon, quality)).verdict == "undecided"
+
+
 def comic(side: int = 160, shapes: int = 14) -> Pixels:
     """Flat colours between black and white ink: hardly a block that does not clip."""
     rng = np.random.default_rng(8)
@@ -311,3 +322,20 @@ def test_the_same_each_time() -> None:
     pixels = decoded(photograph(), 40)[1:, 6:]
     first, second = (read_history(pixels).regions[0].earlier for _ in range(2))
     assert first.evidence == second.evidence
+
+
+@pytest.mark.parametrize(("left", "right"), [(20, 50), (75, 30), (30, None)])
+def test_photographs_side_by_side_on_one_grid(left: int, right: int | None) -> None:
+    """The second may fit much of the first's table, or was never compressed: each stays by itself."""
+    pixels = [photograph(height=256, width=320), photograph(height=256, width=320, seed=2)]
+    parts = [
+        one if quality is None else decoded(one, quality) for one, quality in zip(pixels, (left, right), strict=True)
+    ]
+    history = read_history(np.concatenate(parts, axis=1))
+    found = {region.earlier.quality: region for region in history.regions}
+    assert set(found) == {left, right} - {None}
+    for quality, region in found.items():
+        start = 0 if quality == left else 320
+        assert abs(region.left - start) <= 32
+        assert abs(region.width - 320) <= 32
+    assert history.covers_all == (right is not None)

@@ -27,6 +27,7 @@ __all__ = [
     "drawing_is_clean",
     "features",
     "is_exactly_drawn",
+    "is_white_noise",
     "looks_drawn",
 ]
 
@@ -197,6 +198,33 @@ def _spectrum_statistics(squares: NDArray[np.uint8]) -> list[float]:
     return out
 
 
+def is_white_noise(pixels: NDArray[np.uint8]) -> bool:
+    """Whether each pixel is independent of its neighbours, as no scaling or codec but on its own grid leaves it.
+
+    Of noise that reaches from black to white every window clips, and says nothing to the network.
+    """
+    squares = _squares(pixels)
+    if ((squares == 0) | (squares == 255)).mean() > NOISE_CLIPPED:
+        return False
+    x = squares.astype(np.float32)
+    planes = [x] if x.ndim == 3 else [x[:, 1], x[:, 0] - x[:, 1]]
+    return _is_white(planes[0]) and all(_is_white(plane) for plane in planes[1:] if plane.any())
+
+
+def _is_white(plane_NSS: NDArray[np.float32]) -> bool:
+    twisted = plane_NSS[:, 1:, 1:] - plane_NSS[:, 1:, :-1] - plane_NSS[:, :-1, 1:] + plane_NSS[:, :-1, :-1]
+    ratios = np.square(twisted).mean(axis=(1, 2)) / (plane_NSS.var(axis=(1, 2)) + _SPREAD)
+    low, high = np.percentile(ratios, [10, 90])
+    return bool(low > NOISE_TWIST - NOISE_SPREAD and high < NOISE_TWIST + NOISE_SPREAD)
+
+
+NOISE_TWIST, NOISE_SPREAD = 4.0, 0.8
+"""Power of the mixed difference of four pixels over one pixel's, of independent ones; how far windows stray from it."""
+
+NOISE_CLIPPED = 0.03
+"""Share of pixels that may be black or white: dither is as rough, and codecs push noise over both ends."""
+
+
 # Drawings
 
 
@@ -261,6 +289,9 @@ def is_exactly_drawn(pixels: NDArray[np.uint8]) -> bool:
     if found.rough > EXACT_ROUGH * found.smooth or found.wavy > EXACT_WAVY * found.beside:
         return False
     inner = len(squares) * (_LARGE - 2 * _REACH) ** 2
+    # A page full of letters leaves little room between them, but a lossy codec would have left its waves there first.
+    if found.rough == found.wavy == 0 and found.near >= EXACT_BETWEEN * inner:
+        return True
     # Where there are edges, what lies beside them must be seen.
     return found.smooth >= EXACT_SMOOTH * inner and (found.near >= EXACT_NEAR * inner or not _has_edges(squares))
 
@@ -279,6 +310,9 @@ EXACT_WAVY = 0.03
 
 EXACT_SMOOTH, EXACT_NEAR = 0.1, 0.02
 """Share of a picture's pixels that must lie away from edges, and beside edges but off their blur."""
+
+EXACT_BETWEEN = 0.06
+"""The same beside edges, where not a single pixel lies off the line."""
 
 EXACT_LEVELS, EXACT_CONTRAST = 8, 64
 

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn
+from unjpeg.cleanness import CLEAN, DOUBTFUL, cleanness, drawing_is_clean, is_exactly_drawn, is_white_noise
 from unjpeg.dct import BLOCK, RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import Component, JpegImage
 from unjpeg.tables import standard_table
@@ -49,8 +49,8 @@ Verdict = Literal["compressed", "clean", "undecided"]
 """Of what came before: a JPEG whose grid and tables are known; nothing lossy, on positive evidence; or nothing that can
 be told, as of a JPEG that was scaled afterwards."""
 
-MIN_SIDE = 64
-"""Pixels. Smaller pictures stay undecided."""
+MIN_SIDE, LEAST_SIDE = 64, 32
+"""Pixels. In smaller pictures than the first no grid is looked for; smaller ones than the second stay undecided."""
 
 PIXEL_NOISE = 0.36
 """Standard deviation, in levels, of a coefficient's error after YCbCr and then RGB were rounded to integers."""
@@ -177,8 +177,12 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
         pixels: ``(H, W)`` or ``(H, W, 3)``. Of inks, ``(H, W, 4)``, nothing is said: conversion hides what they were.
         jpeg: the last file, if it was a JPEG: ``pixels`` are its own. It counts as no part of its history.
     """
-    if min(pixels.shape[:2]) < MIN_SIDE or pixels.shape[2:] == (4,):
+    if pixels.shape[2:] == (4,):
         return History("undecided")
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        # Too little to find a grid in; but icons are drawings, and show that they are.
+        is_icon = jpeg is None and min(pixels.shape[:2]) >= LEAST_SIDE and is_exactly_drawn(pixels)
+        return History("clean" if is_icon else "undecided")
     if jpeg is not None and jpeg.header.colour_space == "RGB":
         return History("undecided")
     if jpeg is not None and jpeg.components[0].unsent_bits_88 is not None:
@@ -205,7 +209,7 @@ def read_history(pixels: NDArray[np.uint8], jpeg: JpegImage | None = None) -> Hi
     if drawing_is_clean(pixels):
         return History("clean")
     odds = cleanness(pixels)
-    if odds > CLEAN or is_exactly_drawn(pixels):
+    if odds > CLEAN or is_exactly_drawn(pixels) or is_white_noise(pixels):
         return History("clean")
     return History("undecided", may_be_clean=odds > DOUBTFUL)
 
@@ -395,6 +399,7 @@ class _Lattice:
     def __init__(self, pixels: NDArray[np.uint8], grid: _Grid, known: Sequence[Region], is_jpeg: bool) -> None:
         self._height, self._width = pixels.shape[:2]
         self._grid = grid
+        self._is_jpeg = is_jpeg
         self._off_grid = _off_grid_of(grid.row, grid.column) if is_jpeg else _OFF_GRID
         rows, columns = (self._height - grid.row) // BLOCK, (self._width - grid.column) // BLOCK
         stride = max(1, round((rows * columns / _BLOCKS) ** 0.5))
@@ -417,7 +422,7 @@ class _Lattice:
         self.flat = highest.astype(np.int16) - lowest <= 1
         self.free = np.ones(len(self._tops), np.bool_)
         for region in known:
-            self.free &= ~_overlaps(self._tops, self._lefts, region)
+            self.free &= ~_overlaps(self._tops, self._lefts, region, BLOCK)
 
     def read_table(self, among_N: NDArray[np.bool_], noise_88: NDArray[np.float64]) -> _Reading:
         """The table that these blocks show best."""
@@ -460,7 +465,29 @@ class _Lattice:
         off = (self._nats(reading, self._off_bins_N6[0]) + self._nats(reading, self._off_bins_N6[1])) / 2
         gain = on - off
         # What fits no better than it does off the grid, and badly, was not compressed on it.
-        return ((gain > DECIDED).astype(np.int8) - ((gain < DECIDED / 2) & (on < -DECIDED))).astype(np.int8)
+        against = (gain < DECIDED / 2) & (on < -DECIDED)
+        if not self._is_jpeg:
+            against |= self._is_inexact(reading)
+        return ((gain > DECIDED) & ~against).astype(np.int8) - against.astype(np.int8)
+
+    def _is_inexact(self, reading: _Reading) -> NDArray[np.bool_]:
+        """Where hardly any of the blocks are multiples of the table: another JPEG on the same grid may lie there."""
+        active = self._active() & self.free
+        # Of a few coefficients that are no multiples a block's mean hardly tells.
+        exact = active & (np.abs(_off_multiples(self.coefficients_N6, reading)).max(axis=1) < INEXACT)
+        out = np.zeros(self.shape, np.bool_)
+        for reach in INEXACT_REACHES:  # of what is smooth, such as a sky, what lies further away tells
+            near, exact_near = (
+                _box_sums(some.astype(np.float32).reshape(self.shape), reach) for some in (active, exact)
+            )
+            out |= (near >= INEXACT_FEWEST) & (exact_near <= INEXACT_SHARE * near)
+        return out
+
+    def _active(self) -> NDArray[np.bool_]:
+        """Which blocks have something in them, and do not clip."""
+        active: NDArray[np.bool_] = np.square(self.coefficients_N6[:, 1:]).mean(axis=1) > ACTIVE_POWER
+        active &= ~self.clipped
+        return active
 
     def _nats(self, reading: _Reading, bins_N6: NDArray[np.int64]) -> NDArray[np.float32]:
         """In favour of the comb, summed over each block's surroundings, ``shape``."""
@@ -473,23 +500,29 @@ class _Lattice:
     def rectangle(self, fits: NDArray[np.int8]) -> tuple[int, int, int, int] | None:
         """Top, left, height and width of the largest region that fits.
 
-        It grows to the picture's edges where nothing speaks against it.
+        It grows to the picture's edges where nothing speaks against it, and into no known region.
         """
+        taken = ~self.free.reshape(self.shape)
         against = np.count_nonzero(fits < 0)
-        if against <= FEW * np.count_nonzero(fits > 0):
+        if not taken.any() and against <= FEW * np.count_nonzero(fits > 0):
             return self._grown_box(fits > 0) if (fits > 0).any() else None
-        found = _largest_patch(fits)
+        found = _largest_patch(np.where(taken, np.int8(-1), fits))
         if found is None:
             return None
         first_row, last_row, first_column, last_column = found
-        if (fits[:first_row] < 0).sum() <= 0.1 * (fits[:first_row] != 0).sum():
+
+        def may_grow(beyond: NDArray[np.int8], taken_beyond: NDArray[np.bool_]) -> bool:
+            return not taken_beyond.any() and bool((beyond < 0).sum() <= 0.1 * (beyond != 0).sum())
+
+        columns = slice(first_column, last_column + 1)
+        if may_grow(fits[:first_row], taken[:first_row, columns]):
             first_row = 0
-        if (fits[last_row + 1 :] < 0).sum() <= 0.1 * (fits[last_row + 1 :] != 0).sum():
+        if may_grow(fits[last_row + 1 :], taken[last_row + 1 :, columns]):
             last_row = fits.shape[0] - 1
-        rows = fits[first_row : last_row + 1]
-        if (rows[:, :first_column] < 0).sum() <= 0.1 * (rows[:, :first_column] != 0).sum():
+        rows, taken = fits[first_row : last_row + 1], taken[first_row : last_row + 1]
+        if may_grow(rows[:, :first_column], taken[:, :first_column]):
             first_column = 0
-        if (rows[:, last_column + 1 :] < 0).sum() <= 0.1 * (rows[:, last_column + 1 :] != 0).sum():
+        if may_grow(rows[:, last_column + 1 :], taken[:, last_column + 1 :]):
             last_column = fits.shape[1] - 1
         tops, lefts = self._tops.reshape(self.shape)[:, 0], self._lefts.reshape(self.shape)[0]
         top = 0 if first_row == 0 else int(tops[first_row])
@@ -523,20 +556,23 @@ class _Lattice:
 
     def proves(self, reading: _Reading, among_N: NDArray[np.bool_]) -> bool:
         """Whether coefficients rounded to the table's multiples give the pixels back, and would not elsewhere."""
-        among = among_N & ~self.clipped & (np.square(self.coefficients_N6[:, 1:]).mean(axis=1) > ACTIVE_POWER)
+        among = among_N & self._active()
         # A few blocks are enough where all are multiples of a standard table, and none is off its grid.
         few = among.sum() < _MIN_WINDOWS
         if among.sum() < _FEW_BLOCKS or (few and not reading.is_standard):
             return False
-        steps = reading.steps_88.ravel().astype(np.float32)
-
-        def share_exact(coefficients_N6: NDArray[np.float32]) -> float:
-            off = coefficients_N6 - steps * np.rint(coefficients_N6 / steps)
-            return float((np.square(off).mean(axis=1) < EXACT_POWER).mean())
-
-        exact = share_exact(self.coefficients_N6[among])
-        elsewhere = share_exact(self._off_N6[0][among])
+        exact, elsewhere = (
+            float((np.square(_off_multiples(some[among], reading)).mean(axis=1) < EXACT_POWER).mean())
+            for some in (self.coefficients_N6, self._off_N6[0])
+        )
         return exact > 0.9 and elsewhere == 0 if few else exact > 0.6 and elsewhere < 0.6 * exact
+
+
+def _off_multiples(coefficients_N6: NDArray[np.float32], reading: _Reading) -> NDArray[np.float32]:
+    """How far each coefficient lies from the nearest multiple of its step, in levels, ``(N, 64)``."""
+    steps = reading.steps_88.ravel().astype(np.float32)
+    out: NDArray[np.float32] = coefficients_N6 - steps * np.rint(coefficients_N6 / steps)
+    return out
 
 
 _OFF_GRID = ((4, 4), (3, 5), (5, 2))
@@ -596,6 +632,11 @@ DECIDED = 8.0
 """Nats of a block and its neighbours from which on they are counted as compressed, or as not."""
 ACTIVE_POWER = 0.3
 EXACT_POWER = 0.25
+
+INEXACT = 4 * PIXEL_NOISE
+INEXACT_REACHES, INEXACT_FEWEST, INEXACT_SHARE = (1, 4, 12), 4, 0.1
+"""Levels off a multiple; blocks around one that are looked at, how many of these must have something in them, and what
+share of them, at most, is exact where another picture lies."""
 
 
 def _read_table(
@@ -746,9 +787,11 @@ def _levels(windows_NSS: NDArray[np.float32]) -> NDArray[np.int64]:
     return out
 
 
-def _overlaps(tops: NDArray[np.int64], lefts: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = (tops + _SPAN > region.top) & (tops < region.top + region.height)
-    inside &= (lefts + _SPAN > region.left) & (lefts < region.left + region.width)
+def _overlaps(
+    tops: NDArray[np.int64], lefts: NDArray[np.int64], region: Region, span: int = _SPAN
+) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = (tops + span > region.top) & (tops < region.top + region.height)
+    inside &= (lefts + span > region.left) & (lefts < region.left + region.width)
     return inside
 
 

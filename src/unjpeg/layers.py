@@ -321,7 +321,7 @@ def _describe_region(region: Region, size: tuple[int, int]) -> str:
     if earlier.top or earlier.left:
         rows = "1 row" if earlier.top == 1 else f"{earlier.top} rows"
         columns = "1 column" if earlier.left == 1 else f"{earlier.left} columns"
-        words += f"; its grid starts {rows} and {columns} in, so it was cropped or pasted"
+        words += f"; its grid starts {rows} and {columns} in, so it was cropped, pasted or mirrored"
     if earlier.is_transposed:
         words += "; it was turned afterwards"
     return words
