@@ -170,6 +170,23 @@ def test_a_lossy_file_is_never_left_as_clean(
     assert len(lay_out(read_picture(saved(photo, format, **options))).layers) == (format == "WEBP")
 
 
+def test_only_lossless_files_are_called_never_compressed() -> None:
+    drawing = np.full((128, 160, 3), 250, np.uint8)
+    drawing[40:90, 30:120] = (200, 30, 40)
+    assert unjpeg.inspect(saved(drawing, "PNG"), model=None).in_words == (
+        "never compressed, as far as the pixels show",
+    )
+    assert unjpeg.inspect(saved(drawing, "WEBP", quality=95), model=None).in_words == ()
+
+
+def test_who_insists_is_told_what_the_pixels_show(lively_restorer: Restorer) -> None:
+    drawing = np.full((128, 160, 3), 250, np.uint8)
+    drawing[40:90, 30:120] = (200, 30, 40)
+    (note,) = lively_restorer.restore(drawing, quality=50).report.notes
+    assert note.startswith("never compressed")
+    assert note.endswith("since a quality was given")
+
+
 def test_strict_looks_at_the_file_alone(photo: NDArray[np.uint8], tiny_restorer: Restorer) -> None:
     twice = encoded(cut(decoded(encoded(photo, quality=15)), 4, 4), quality=90)
     assert tiny_restorer.restore(twice).report.history == "compressed"

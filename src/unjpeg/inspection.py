@@ -190,7 +190,7 @@ def inspect_picture(picture: Picture, read: int | None, history: History | None 
         looks_compressed_twice=twice,
         history=history.verdict,
         earlier=earlier,
-        in_words=describe_history(history, of_jpeg=jpeg is not None, size=(height, width)),
+        in_words=describe_history(history, is_lossy=picture.is_lossy, size=(height, width)),
         has_exif=metadata.exif is not None,
         has_icc_profile=metadata.icc_profile is not None,
         has_xmp=metadata.xmp is not None,

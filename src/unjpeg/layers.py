@@ -160,8 +160,7 @@ def lay_out(
         return Layout((whole,))
     history = history or read_history(pixels, picture.jpeg)
     if not history.regions:
-        known_lossy = picture.jpeg is not None or picture.comparable_quality is not None
-        if known_lossy or insist:
+        if picture.is_lossy or insist:
             return Layout((whole,), history)
         if history.may_be_clean:
             whole = replace(whole, most_change=CAREFUL_CHANGE)
@@ -299,15 +298,15 @@ def name_sampling(earlier: Earlier) -> str:
     return names.get(earlier.chroma_scale, "{1}x{0}".format(*earlier.chroma_scale))
 
 
-def describe_history(history: History, *, of_jpeg: bool, size: tuple[int, int]) -> tuple[str, ...]:
+def describe_history(history: History, *, is_lossy: bool, size: tuple[int, int]) -> tuple[str, ...]:
     """What happened before the last file, a sentence each; none where nothing is known.
 
     Args:
-        of_jpeg: whether the last file is a JPEG.
+        is_lossy: whether the last file is compressed with loss itself.
         size: (height, width) of the picture.
     """
     if history.verdict == "clean":
-        return () if of_jpeg else ("never compressed, as far as the pixels show",)
+        return () if is_lossy else ("never compressed, as far as the pixels show",)
     return tuple(_describe_region(region, size) for region in history.regions)
 
 

@@ -136,6 +136,11 @@ class Picture:
         return self.channels == 3 and bool((self.pixels[..., :1] == self.pixels[..., 1:]).all())
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether its file is compressed with loss: a JPEG, or a WebP or AVIF that says so."""
+        return self.jpeg is not None or self.comparable_quality is not None
+
+    @property
     def channels(self) -> int:
         """1, 3 or (CMYK) 4, alpha not counted."""
         return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]

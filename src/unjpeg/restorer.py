@@ -806,12 +806,14 @@ class Restorer:
         notes: list[str] = []
         if layout.history is not None:
             size = picture.pixels.shape[0], picture.pixels.shape[1]
-            words = describe_history(layout.history, of_jpeg=picture.jpeg is not None, size=size)
+            words = describe_history(layout.history, is_lossy=picture.is_lossy, size=size)
             if not layout.layers:
                 notes += [
                     f"{sentence}: left as it is; give a quality (quality=90) to restore it all the same"
                     for sentence in words
                 ]
+            elif layout.history.verdict == "clean":
+                notes += [f"{sentence}; restored all the same, since a quality was given" for sentence in words]
             else:
                 notes += [f"before this file: {sentence}" for sentence in words]
             if any(layer.most_change is not None for layer in layout.layers):

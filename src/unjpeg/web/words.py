@@ -162,7 +162,7 @@ def _before_that(inspection: Inspection) -> Fact:
             )
             sentences.append(f"One, {place}, was saved at {_about(earlier)}.")
         sentences.append("Each is restored as that JPEG.")
-    elif inspection.history == "clean":
+    elif inspection.in_words:  # without an earlier JPEG that is all they say; of lossy files it is not said
         return Fact("Before that", "Never compressed, as far as the pixels show.", "good")
     else:
         return Fact("Before that", "Nothing can be told: no earlier JPEG shows in the pixels.")
@@ -186,15 +186,15 @@ def _kind_of_file(inspection: Inspection) -> Fact:
     if inspection.earlier:
         text = f"{inspection.kind}, but its pixels were a JPEG's. It is restored as that JPEG."
         return Fact("Kind of file", text)
-    if inspection.history == "clean":
-        text = f"{inspection.kind}, and never compressed as far as the pixels show. It is left as it is."
-        return Fact("Kind of file", text, "good")
     if inspection.comparable_quality is not None:
         text = (
             f"{inspection.kind}. It was compressed about as hard as a JPEG of quality {inspection.comparable_quality}, "
             "and is restored like one: there is no JPEG to stay true to."
         )
         return Fact("Kind of file", text, "careful")
+    if inspection.history == "clean":
+        text = f"{inspection.kind}, and never compressed as far as the pixels show. It is left as it is."
+        return Fact("Kind of file", text, "good")
     text = "Not a JPEG. It is restored by its looks alone: there is no file to stay true to."
     return Fact("Kind of file", text, "careful")
 
