@@ -82,6 +82,7 @@ bench: $(VENV)/installed-dev $(ARCNN) ## Measure quality and speed on the benchm
 	$(BIN)/python -m studies.speed.throughput workers --photo examples/kitten-original.webp
 	$(BIN)/python -m studies.speed.throughput against --photo examples/kitten-original.webp fast default best fbcnn-sized \
 	  $(if $(shell command -v jpegqs),'jpegqs=jpegqs --quality 6 --info 0 {input} {output}')
+	$(BIN)/python -m studies.speed.counters --photo examples/kitten-original.webp
 	$(BIN)/python -m studies.speed.cost --photo examples/kitten-original.webp --halo-set $(UNJPEG_DATA)/test/live1 --out results
 	$(BIN)/python -m studies.earlier $(UNJPEG_DATA)/test/live1 --every 3 --perceptual 5
 	$(BIN)/python -m studies.history $(UNJPEG_DATA)/test/live1 $(UNJPEG_DATA)/train/cid22 --every 40

@@ -88,6 +88,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "memory": _make_from(results / "memory.json", _make_memory),
         "memory-flat": _make_from(results / "memory-flat.json", _make_flat_memory),
         "workers": _make_from(results / "throughput.json", _make_workers),
+        "counters": _make_from(results / "counters.json", _make_counters),
         "against": _make_from(results / "throughput.json", _make_against),
         "networks": _make_networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _make_from(results / "ablation-modules-small.json", _make_ablation),
@@ -428,16 +429,31 @@ def _make_workers(record: Mapping[str, Any]) -> str:
     )
 
 
+def _make_counters(record: Mapping[str, Any]) -> str:
+    """Milliseconds and number of operations of a tile, as exported and with guidance folded in."""
+    rows = []
+    for run in record["tables"]:
+        exported, folded = run["milliseconds"]["exported"], run["milliseconds"]["folded"]
+        kinds = sorted(exported, key=lambda kind: -exported[kind][0])
+        for kind in [*kinds, *(kind for kind in folded if kind not in exported)]:
+            cells = [exported.get(kind), folded.get(kind)]
+            if max(cell[0] for cell in cells if cell) >= 1:
+                shown = [f"{cell[0]:.0f} ({cell[1]})" if cell else "" for cell in cells]
+                rows.append([f"`{run['model']}`, {run['precision']}", kind, *shown])
+    return format_markdown(["", "operation", "as exported, ms (number)", "guidance folded in"], rows)
+
+
 def _make_against(record: Mapping[str, Any]) -> str:
     rows = []
     for name, found in record.items():
         if name.startswith("against"):
             fastest = min(found["seconds"].values())
+            wrote = found.get("output", ".png").removeprefix(".").upper()
             rows += [
-                [f"{found['megapixels']:g}", f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
+                [f"{found['megapixels']:g}", wrote, f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
                 for what, seconds in found["seconds"].items()
             ]
-    return format_markdown(["megapixels", "", "seconds", "times the fastest"], rows)
+    return format_markdown(["megapixels", "models write", "", "seconds", "times the fastest"], rows)
 
 
 def _format_interval(value: Mapping[str, float], digits: int) -> str:
