@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 import unjpeg
+from unjpeg.depth import rounded
+from unjpeg.inks import show_inks
 from unjpeg.restorer import turn_upright
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "RestoreJpegArtifacts", "RestoreJpegFile"]
@@ -135,7 +137,10 @@ class RestoreJpegFile:
         restored = _load_restorer(model).restore(
             os.fspath(path), _options(strength, detail, as_quality), progress=watch
         )
-        pixels = _to_float(turn_upright(restored.pixels, restored.metadata.orientation))
+        shown = restored.pixels
+        if restored.is_cmyk:  # an IMAGE holds no inks
+            shown = show_inks(rounded(restored.pixels), restored.metadata.icc_profile)
+        pixels = _to_float(turn_upright(shown, restored.metadata.orientation))
         if pixels.shape[2] in (2, 4):
             pixels = pixels[..., :-1]
         if pixels.shape[2] == 1:

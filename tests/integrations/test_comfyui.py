@@ -138,6 +138,15 @@ def test_a_file_is_restored_as_a_file(call: Any, host: Host, lively_restorer: Re
     assert [value for value, _ in host.shown] == sorted(value for value, _ in host.shown)
 
 
+def test_a_file_of_inks_comes_as_it_looks(call: Any, host: Host) -> None:
+    pixels = picture(72, 104)
+    inks = np.dstack([255 - pixels, np.zeros(pixels.shape[:2], np.uint8)])
+    (host.input / "print.jpg").write_bytes(saved(Image.fromarray(inks, mode="CMYK"), quality=95))
+    image, _ = call("RestoreJpegFile", image="print.jpg [input]")
+    assert image.shape == (1, 72, 104, 3)
+    assert np.corrcoef(image[0].numpy().ravel(), pixels.ravel())[0, 1] > 0.9
+
+
 def test_files_of_all_kinds_come_upright_and_in_colour(call: Any, nodes: dict[str, Any], host: Host) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
