@@ -105,6 +105,7 @@ def main(
     perceptual: Annotated[int, typer.Option(min=0, help="SSIMULACRA2 of every so many-th of these; 0 none.")] = 0,
 ) -> None:
     """Measure, and print the mean and the worst gain of each case."""
+    origin = describe_origin()  # of the code that is loaded: it may change while this runs
     pictures = [np.asarray(Image.fromarray(p).convert("RGB")) for _, p in load_images(originals)][::every]
     rows: list[dict[str, Any]] = []
     for name in model:
@@ -124,7 +125,7 @@ def main(
                 f"worst {row['worst_db']:+.2f}, found {row['found']} of {row['pictures']}",
                 flush=True,
             )
-    put_results(out, {"pictures": len(pictures), "models": list(model), **describe_origin(), "rows": rows})
+    put_results(out, {"pictures": len(pictures), "models": list(model), **origin, "rows": rows})
 
 
 def _measure(restorer: Restorer, data: bytes, truth: Pixels8, jpeg: bytes | None, looked_at: bool) -> list[float]:

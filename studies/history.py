@@ -217,11 +217,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=allowed_cores())
     parser.add_argument("--times", help="megapixels, with commas between")
     arguments = parser.parse_args()
+    origin = describe_origin()  # of the code that is loaded: it may change while this runs
     stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if arguments.times:
         _, first = next(load_pictures(arguments.folders))
         seconds = measure_seconds(Image.fromarray(first), [float(one) for one in arguments.times.split(",")])
-        stored["seconds"] = {**describe_origin(), "rows": seconds}
+        stored["seconds"] = {**origin, "rows": seconds}
     else:
         folders = [list(load_pictures([folder])) for folder in arguments.folders]
         drawings = list(draw_all(arguments.seed))
@@ -232,7 +233,7 @@ def main() -> None:
             histories = pool.map(read_history, [pixels for _, pixels in pictures], chunksize=8)
             readings = [(*one, history) for one, history in zip(pictures, histories, strict=True)]
             stored |= {
-                **describe_origin(),
+                **origin,
                 "every": arguments.every,
                 "clean": count_clean(readings, Restorer("fast")),
                 "photographs": count_all(pool, some, (list_screenshots, list_twice, list_singles)),
