@@ -880,6 +880,7 @@ class Restorer:
         decoded, compression, strength = layer.pixels, layer.compression, np.float32(options.strength)
         scale = np.float32(np.iinfo(_DTYPES[options.bit_depth or 8]).max) / np.float32(255)
         projected = compression is not None and options.consistency != "off"
+        is_held_back = strength != 1 or options.detail != 1 or layer.most_change is not None
         calibration = self.model_file.calibration
         shares = None
         if calibration and compression and projected:
@@ -887,13 +888,13 @@ class Restorer:
 
         def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
             rows = slice(top, top + len(restored))
-            if strength != 1:
+            if is_held_back:
                 as_decoded = decoded[rows, columns].astype(np.float32)
+            if strength != 1:
                 restored = as_decoded + strength * (restored - as_decoded)
             if options.detail != 1:
-                restored = keep_detail(restored, decoded[rows, columns].astype(np.float32), options.detail)
+                restored = keep_detail(restored, as_decoded, options.detail)
             if layer.most_change is not None:
-                as_decoded = decoded[rows, columns].astype(np.float32)
                 restored = as_decoded + np.clip(restored - as_decoded, -layer.most_change, layer.most_change)
             if layer.deep is not None:  # the network saw it rounded: what it changed is added to the whole depth
                 restored = restored + (
