@@ -298,21 +298,35 @@ def test_the_guidance_has_what_the_file_states(tiny_restorer: Restorer, sampling
     np.testing.assert_array_equal(shifted, as_70)
 
 
+@pytest.mark.parametrize("read", [20, 80, 81, 99])
 @pytest.mark.parametrize("kind", ["colour", "grey"])
-def test_what_no_file_says_is_read_from_the_pixels(
-    tiny_restorer: Restorer, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_what_no_file_says_is_read_from_the_pixels_if_they_tell(
+    tiny_restorer: Restorer, kind: str, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = Model.guide
 
     def misled(self: Model, windows: NDArray[np.float32], stated: NDArray[np.float32] | None = None) -> Guidance:
-        return replace(plain(self, windows, stated), quality_probabilities=np.eye(100, dtype=np.float32)[19])
+        return replace(plain(self, windows, stated), quality_probabilities=np.eye(100, dtype=np.float32)[read - 1])
+
+    def tables(quality: int) -> NDArray[np.float32]:
+        chroma = None if kind == "grey" else standard_table(quality, chroma=True)
+        return stated_features(standard_table(quality), chroma, (2, 2))
 
     monkeypatch.setattr(Model, "guide", misled)
     pixels = picture(40, 40)
-    sources: dict[str, Any] = {"colour": pixels, "grey": pixels[..., 0]}
-    stated = tiny_restorer.guide(read_picture(sources[kind])).stated[0]
-    luma, chroma = standard_table(20), standard_table(20, chroma=True)
-    np.testing.assert_array_equal(stated, stated_features(luma, None if kind == "grey" else chroma, (2, 2)))
+    source = pixels if kind == "colour" else pixels[..., 0]
+    stated = tiny_restorer.guide(read_picture(source)).stated[0]
+    np.testing.assert_array_equal(stated, tables(read) if read <= 80 else np.zeros_like(stated))
+    seen: list[NDArray[np.float32]] = []
+    restore = Model.restore
+
+    def recorded(self: Model, tile: NDArray[np.float32], guidance: Guidance) -> NDArray[np.float32]:
+        seen.append(guidance.stated[0])
+        return restore(self, tile, guidance)
+
+    monkeypatch.setattr(Model, "restore", recorded)
+    tiny_restorer.restore(source, quality=40)
+    np.testing.assert_array_equal(seen[0], tables(40))
 
 
 def test_turned_tiles_have_turned_tables(tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
