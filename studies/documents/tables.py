@@ -71,6 +71,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "never-compressed": _make_from(results / "history.json", _make_clean),
         "history-seconds": _make_from(results / "history.json", _make_history_seconds),
         "grey": _make_from(results / "grey.json", _make_sets),
+        "harm": _make_from(results / "harm.json", _make_harm),
         "method-costs": tabulate_costs(live1).to_markdown() if "costs" in live1 else NOT_MEASURED,
         "contours": _make_from(results / "downstream-contours.json", _make_contours),
         "text": _make_from(results / "downstream-text.json", _make_text),
@@ -152,6 +153,17 @@ def _make_blind(record: Mapping[str, Any]) -> str:
             others = [lose(way, model, quality) for way in ("pixels", "told", "graph")]
             rows.append([f"`{model}`, {quality}", f"{figures['jpeg']:.2f}", f"{gain:+.2f}", *others])
     return format_markdown(["Model, quality", "JPEG", "file", "pixels", "told", "graph"], rows)
+
+
+def _make_harm(record: Mapping[str, Any]) -> str:
+    """Gains over the decoder, mean and worst, and over the model that all were compared with."""
+    tables = [measured["gain_db"] for measured in record["models"].values()]
+    names = [f"`{name}`" for name in record["models"]]
+    rows = [
+        [row, str(first["files"]), *(f"{table[row]['mean']:+.2f} ({table[row]['worst']:+.2f})" for table in tables)]
+        for row, first in tables[0].items()
+    ]
+    return format_markdown(["", "files", *names], rows)
 
 
 def _make_blind_starts(record: Mapping[str, Any]) -> str:
