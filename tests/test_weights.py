@@ -16,7 +16,7 @@ from unjpeg.restorer import Restorer
 from unjpeg.tiling import guide_windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-MAX_TOTAL_BYTES = 24_000_000
+MAX_TOTAL_BYTES = 28_000_000
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_shipped_files_are_small_and_whole() -> None:
         assert ModelFile.read(name).description.name == name
 
 
-@pytest.mark.parametrize(("name", "most"), [("fast", 6e9), ("default", 60e9)])
+@pytest.mark.parametrize(("name", "most"), [("fast", 6e9), ("default", 70e9)])
 def test_models_are_within_their_cost(name: str, most: float) -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
@@ -74,10 +74,11 @@ def test_shipped_weights_load_back_into_torch(name: str) -> None:
     np.testing.assert_allclose(ours, restored, atol=1 / 255)
 
 
-def test_integers_change_little(kitten: Path) -> None:
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_integers_change_little(kitten: Path, name: str) -> None:
     """Thousandths of a decibel: docs/research/training-log.md."""
     picture = read_picture(kitten)
-    outputs = [Restorer("default", precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
+    outputs = [Restorer(name, precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
     change = float(np.sqrt(np.square(outputs[0] - outputs[1]).mean()))
     assert 0 < change < 0.5
 
