@@ -67,6 +67,9 @@ METRICS = ("psnr_db", "ssim", "psnr_b_db")
 
 MEASURED = "measured.json"
 
+DECIMALS = 6
+"""Of stored gains: more than anybody prints."""
+
 _SWITCHES = ("insensitive_guidance", "sensitive_guidance", "fusion")
 _PUBLISHED = {"fusion_kind": "product", "insensitive_features": "mean"}
 _OFF: dict[str, Any] = _PUBLISHED | dict.fromkeys(_SWITCHES, False)
@@ -375,10 +378,14 @@ def summarise(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[s
             figures[metric] = {
                 "jpeg": float(np.mean([row[f"jpeg_{metric}"] for row in of_base])),
                 "base": float(np.mean([row[metric] for row in of_base])),
-                "gains": {name: asdict(estimate_gain(values, name, base)) for name in others},
+                "gains": {name: _round(asdict(estimate_gain(values, name, base))) for name in others},
             }
         out.setdefault(set_name, {})[str(quality)] = figures
     return out
+
+
+def _round(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in figures.items()}
 
 
 def take_means(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
