@@ -48,6 +48,8 @@ NEED_TORCH = (
     "studies/test_carn_tables.py",
     "studies/test_complexity.py",
     "studies/test_decoupling.py",
+    "studies/test_noise.py",
+    "studies/test_windowed.py",
     "test_settings.py",
     "train",
 )

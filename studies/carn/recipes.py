@@ -42,6 +42,7 @@ __all__ = [
     "RedegradedPairs",
     "Scenarios",
     "find_carn_recipe",
+    "find_precision",
     "freeze_denoiser",
 ]
 
@@ -163,6 +164,11 @@ def find_carn_recipe(name: str) -> CarnRecipe:
     return CARN_RECIPES[name]()
 
 
+def find_precision(fabric: Fabric) -> str:
+    """That a training is run in, as Lightning calls it."""
+    return str(fabric.strategy.precision.precision)
+
+
 @dataclass(frozen=True, slots=True)
 class CarnPictures:
     """Grey pictures, sides divided: for training in a fixed random order, and held out.
@@ -236,7 +242,7 @@ class Scenarios:
         recipe = self.recipe
         everything = [picture for pictures in originals.values() for picture in pictures]
         decoded = [picture for q, pictures in originals.items() for picture in compress_all(pictures, q)]
-        identity = describe_training(self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
+        identity = self._describe(backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining)
         manifest = self._manifest({f"source_q{q}": pictures for q, pictures in originals.items()})
         name = "trained-" + "-".join(f"q{q}x{len(pictures)}" for q, pictures in originals.items())
         config = recipe.pretraining
@@ -261,9 +267,7 @@ class Scenarios:
         start = self.trained({source: originals})
         # From here on nothing knows the target's originals.
         targets = compress_all(self.unlabelled if unlabelled is None else unlabelled, target)
-        identity = describe_training(
-            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config
-        )
+        identity = self._describe(backbone=recipe.backbone, pretraining=recipe.pretraining, adaptation=config)
         manifest = self._manifest({f"source_q{source}": originals, f"target_q{target}": targets})
         name = f"adapted-q{source}x{len(originals)}-to-q{target}x{len(targets)}"
 
@@ -301,9 +305,7 @@ class Scenarios:
             learning_rate=config.learning_rate,
             checkpoint_every=config.checkpoint_every,
         )
-        identity = describe_training(
-            self.seed, backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone
-        )
+        identity = self._describe(backbone=recipe.backbone, pretraining=recipe.pretraining, extractor=alone)
         manifest = self._manifest({f"source_q{source}": self.supervised, f"target_q{target}": self.unlabelled})
 
         def train(path: Path) -> Backbone:
@@ -348,9 +350,7 @@ class Scenarios:
             learning_rate=replace(config.learning_rate, peak=recipe.pretraining.learning_rate.peak),
             checkpoint_every=config.checkpoint_every,
         )
-        identity = describe_training(
-            self.seed, backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining, redegraded=further
-        )
+        identity = self._describe(backbone=_uncut(recipe.backbone), pretraining=recipe.pretraining, redegraded=further)
         manifest = self._manifest({f"source_q{source}": kept, f"pairs_q{target}": clean})
 
         def train(path: Path) -> Backbone:
@@ -373,6 +373,12 @@ class Scenarios:
         if label not in self._done:
             self._done[label] = train(self.work / label / "network.safetensors").eval()
         return self._done[label]
+
+    def _describe(self, **parts: Any) -> dict[str, Any]:
+        """``describe_training``; trainings in 32 bits are called as they were before there were others."""
+        precision = find_precision(self.fabric)
+        described = describe_training(self.seed, **parts)
+        return described if precision == "32-true" else described | {"precision": precision}
 
     def _manifest(self, parts: dict[str, list[Pixels8]]) -> dict[str, Any]:
         return {

@@ -8,7 +8,8 @@
     python -m studies.carn.scenarios figures --recipe small
 
 Networks are trained below ``--work`` when they are needed, figures go to ``results/carn-RECIPE-*.json``, from which
-``python -m studies.documents.tables`` makes the tables of ``docs/research/carn-da.md``.
+``python -m studies.documents.tables`` makes the tables of ``docs/research/carn-da.md``. Seeds may come one by one: a
+table's file keeps what it has, each figure with the commit that measured it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from studies.carn.recipes import (
     RedegradedPairs,
     Scenarios,
     find_carn_recipe,
+    find_precision,
 )
 from unjpeg.adapt.carn import describe_training, restore_pixels
 from unjpeg.adapt.domains import Cutting, TargetDomain, checksum, compress_all
@@ -77,6 +79,7 @@ WorkOption = Annotated[Path, typer.Option(help="Folder of the trainings.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the result files.")]
 SeedOption = Annotated[list[int], typer.Option("--seed", min=0, help="One or several seeds.")]
 AcceleratorOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[Literal["32-true", "bf16-mixed"], typer.Option(help="Of the trainings.")]
 
 DATA = Path(os.environ.get("UNJPEG_DATA", "../shared/data"))
 WORK, OUT = Path("runs/carn"), Path("results")
@@ -84,13 +87,19 @@ WORK, OUT = Path("runs/carn"), Path("results")
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What every command opens first."""
+    """What every command opens first.
+
+    Attributes:
+        tests: the test sets' pictures, with their names.
+        origin: of the code that is loaded: it may change while this runs.
+    """
 
     recipe: CarnRecipe
     pictures: CarnPictures
     tests: dict[str, list[tuple[str, Pixels8]]]
     work: Path
     fabric: Fabric
+    origin: dict[str, Any]
 
     @classmethod
     def open(
@@ -101,16 +110,19 @@ class _Session:
         train: Sequence[str],
         validation: str | None,
         work: Path,
+        *,
         accelerator: str,
+        precision: str,
     ) -> _Session:
+        origin = describe_origin()
         chosen = apply_settings(find_carn_recipe(recipe), settings)
-        fabric = make_fabric(accelerator=accelerator, devices=1, precision="32-true")
+        fabric = make_fabric(accelerator=accelerator, devices=1, precision=precision)
         folders = train or [str(data / "train" / name) for name in TRAINING_FOLDERS]
         pictures = open_pictures(chosen, folders, validation)
         tests = {"validation": [(f"{i}", picture) for i, picture in enumerate(pictures.held_out)]}
         for name in TEST_SETS:
             tests[name] = [(file, _convert_to_grey(pixels)) for file, pixels in load_images(data / "test" / name)]
-        return cls(chosen, pictures, tests, work, fabric)
+        return cls(chosen, pictures, tests, work, fabric, origin)
 
     def open_scenarios(self, seed: int) -> Scenarios:
         return Scenarios(self.fabric, self.recipe, self.pictures, seed, self.work)
@@ -151,27 +163,28 @@ def table1(
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
+    precision: PrecisionOption = "32-true",
 ) -> None:
     """Table 1: JPEG, SQ, DQ, BQ and ours on each test set, at both qualities; ours at its source's quality, too."""
-    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
+    session = _Session.open(
+        recipe, settings, data, train, validation, work, accelerator=accelerator, precision=precision
+    )
     low, high = session.recipe.low, session.recipe.high
     results = _Results.open(out / f"carn-{session.recipe.name}-table1.json", session)
     for quality in (low, high):
         results.measure("JPEG", None, quality, None)
     for one in seed:
         scenarios = session.open_scenarios(one)
-        networks = {q: scenarios.single(q) for q in (low, high)}
-        both = scenarios.both()
         for test, other in ((low, high), (high, low)):
-            results.measure("SQ", one, test, networks[test])
-            results.measure("DQ", one, test, networks[other])
-            results.measure("BQ", one, test, both)
-            results.measure("ours", one, test, scenarios.adapted(other, test))
-            results.measure("ours, at its source's quality", one, test, scenarios.adapted(test, other))
+            results.measure("SQ", one, test, partial(scenarios.single, test))
+            results.measure("DQ", one, test, partial(scenarios.single, other))
+            results.measure("BQ", one, test, scenarios.both)
+            results.measure("ours", one, test, partial(scenarios.adapted, other, test))
+            results.measure("ours, at its source's quality", one, test, partial(scenarios.adapted, test, other))
             if bound:
-                results.measure("bound", one, test, scenarios.bound(other, test))
+                results.measure("bound", one, test, partial(scenarios.bound, other, test))
             for pairs in get_args(RedegradedPairs) if redegraded else ():
-                results.measure(f"re-degraded, {pairs}", one, test, scenarios.redegraded(other, test, pairs))
+                results.measure(f"re-degraded, {pairs}", one, test, partial(scenarios.redegraded, other, test, pairs))
 
 
 @app.command()
@@ -185,9 +198,12 @@ def table2(
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
+    precision: PrecisionOption = "32-true",
 ) -> None:
     """Table 2: BQ and ours with few and many pictures of the test's quality beside a fixed number of the other's."""
-    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
+    session = _Session.open(
+        recipe, settings, data, train, validation, work, accelerator=accelerator, precision=precision
+    )
     low, high = session.recipe.low, session.recipe.high
     results = _Results.open(out / f"carn-{session.recipe.name}-table2.json", session)
     everything = session.pictures.training
@@ -201,8 +217,10 @@ def table2(
             for share in TARGET_SHARES:
                 some = everything[: share * unit]
                 counts = {"pictures": len(some), "fixed": len(fixed)}
-                results.measure("BQ", one, test, scenarios.trained({other: fixed, test: some}), **counts)
-                results.measure("ours", one, test, scenarios.adapted(other, test, fixed, some), **counts)
+                both = partial(scenarios.trained, {other: fixed, test: some})
+                results.measure("BQ", one, test, both, **counts)
+                adapted = partial(scenarios.adapted, other, test, fixed, some)
+                results.measure("ours", one, test, adapted, **counts)
 
 
 @app.command()
@@ -218,12 +236,15 @@ def probe(
     work: WorkOption = WORK,
     out: OutOption = OUT,
     accelerator: AcceleratorOption = "auto",
+    precision: PrecisionOption = "32-true",
 ) -> None:
     """Ask whether the discriminator's input tells the qualities apart, on pictures that it was not trained on.
 
     The held-out pictures are the same at both qualities, so that what they show is no help.
     """
-    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
+    session = _Session.open(
+        recipe, settings, data, train, validation, work, accelerator=accelerator, precision=precision
+    )
     low, high = session.recipe.low, session.recipe.high
     rows = []
     for one in seed:
@@ -284,9 +305,12 @@ def figures(
     work: WorkOption = WORK,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/images"),
     accelerator: AcceleratorOption = "auto",
+    precision: PrecisionOption = "32-true",
 ) -> None:
     """Residual maps as in Fig. 1 and crops with their figures as in Figs. 3 and 4, at both qualities."""
-    session = _Session.open(recipe, settings, data, train, validation, work, accelerator)
+    session = _Session.open(
+        recipe, settings, data, train, validation, work, accelerator=accelerator, precision=precision
+    )
     scenarios = session.open_scenarios(seed)
     low, high = session.recipe.low, session.recipe.high
     out.mkdir(parents=True, exist_ok=True)
@@ -335,19 +359,28 @@ class _Results:
         fresh = _describe(session) | {"rows": []}
         if path.exists():
             found = _read(path)
-            changed = [key for key in ("config", "images", "tests") if found.get(key) != fresh[key]]
+            found.setdefault("precision", "32-true")
+            called = {"config": "recipe", "images": "pictures", "tests": "test sets", "precision": "precision"}
+            changed = [key for key in called if found.get(key) != fresh[key]]
             if changed:
-                which = ", ".join({"config": "recipe", "images": "pictures", "tests": "test sets"}[k] for k in changed)
+                which = ", ".join(called[key] for key in changed)
                 raise TrainingError(f"{path}: is of another configuration ({which}); move it, or choose another --out")
             fresh["rows"] = [row | {"commit": row.get("commit", found.get("commit"))} for row in found["rows"]]
         return cls(path, session, fresh)
 
-    def measure(self, method: str, seed: int | None, quality: int, network: Backbone | None, **counts: int) -> None:
-        """A network (None: the decoded JPEG) on every test set at one quality; means over the pictures."""
+    def measure(
+        self, method: str, seed: int | None, quality: int, train: Callable[[], Backbone] | None, **counts: int
+    ) -> None:
+        """A network on every test set at one quality; means over the pictures.
+
+        Args:
+            train: what gives the network, if there is anything to measure; None is the decoded JPEG.
+        """
         for name, pictures in self._session.tests.items():
             row: dict[str, Any] = {"method": method, "seed": seed, "quality": quality, "set": name, **counts}
             if any(all(known.get(key) == value for key, value in row.items()) for known in self._record["rows"]):
                 continue
+            network = train() if train else None
             found = [_compare(original, compress_jpeg(original, quality), network) for _, original in pictures]
             psnr, psnr_b, similarity = (float(np.mean(values)) for values in zip(*found, strict=True))
             row |= {"images": len(pictures), "psnr_db": psnr, "psnr_b_db": psnr_b, "ssim": similarity}
@@ -374,7 +407,8 @@ def _describe(session: _Session) -> dict[str, Any]:
             for name, pictures in session.tests.items()
         },
         "training_pictures": len(session.pictures.training),
-        **describe_origin(),
+        "precision": find_precision(session.fabric),
+        **session.origin,
     }
 
 

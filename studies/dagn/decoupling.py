@@ -12,7 +12,7 @@ pictures that were not trained on. Three views of every picture are measured:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,8 @@ from unjpeg.train.encoders import DecoupledEncoders, stored_encoder
 from unjpeg.train.run import to_unit_range
 
 __all__ = [
+    "VIEWS",
+    "Degrade",
     "Observation",
     "Stage1",
     "View",
@@ -55,6 +57,9 @@ __all__ = [
 View = Literal["training", "whole", "windows"]
 VIEWS: tuple[View, ...] = get_args(View)
 KINDS = ("insensitive", "sensitive")
+Degrade = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""What makes a picture of a quality, 1..99, of an original, ``(H, W, 3)`` each."""
+
 ORIGINAL = 0
 """Stands for "not compressed" where a quality is expected."""
 
@@ -123,7 +128,9 @@ class Observation:
     pooled: dict[str, NDArray[np.float32]]
 
 
-def prepare(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) -> NDArray[np.uint8]:
+def prepare(
+    pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int, degrade: Degrade = compress_jpeg
+) -> NDArray[np.uint8]:
     """A picture as the encoders get to see it, ``(H, W, 3)``, sides multiples of 16."""
     height, width = pixels.shape[:2]
     if view == "training" and stage.resize:
@@ -134,12 +141,16 @@ def prepare(pixels: NDArray[np.uint8], stage: Stage1, view: View, quality: int) 
         rows, columns = (max(TOTAL_STRIDE, min(side, n) // TOTAL_STRIDE * TOTAL_STRIDE) for n in (height, width))
         top, left = max(0, height - rows) // 2, max(0, width - columns) // 2
         pixels = np.ascontiguousarray(pixels[top : top + rows, left : left + columns])
-    return pixels if quality == ORIGINAL else compress_jpeg(pixels, quality)
+    return pixels if quality == ORIGINAL else degrade(pixels, quality)
 
 
 @torch.no_grad()
 def observe(
-    stage: Stage1, images: Iterable[tuple[str, NDArray[np.uint8]]], qualities: Sequence[int], view: View
+    stage: Stage1,
+    images: Iterable[tuple[str, NDArray[np.uint8]]],
+    qualities: Sequence[int],
+    view: View,
+    degrade: Degrade = compress_jpeg,
 ) -> list[Observation]:
     """Run both auto-encoders and both heads on every picture (RGB or grey) at every quality and uncompressed."""
     levels = torch.arange(1, QUALITY_CLASSES + 1, dtype=torch.float32)
@@ -150,7 +161,7 @@ def observe(
             raise TrainingError(f"{name}: is smaller than {TOTAL_STRIDE} pixels; leave it out")
         original_maps: dict[str, torch.Tensor] = {}
         for quality in (ORIGINAL, *qualities):
-            seen = prepare(colour, stage, view, quality)
+            seen = prepare(colour, stage, view, quality, degrade)
             parts = list(guide_windows(seen, stage.patch)) if view == "windows" else [seen]
             image = to_unit_range(torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2))
             content_error, content_psnr, movement, pooled, maps = {}, {}, {}, {}, {}
@@ -343,6 +354,7 @@ def main(
     plots: Annotated[Path, typer.Option(help="Folder of the plots.")] = Path("docs/images"),
 ) -> None:
     """Measure the two auto-encoders of a stage-1 checkpoint."""
+    origin = describe_origin()  # of the code that is loaded: it may change while this runs
     loaded = Checkpoint.load(checkpoint)
     stage = Stage1.load(loaded, checkpoint)
     shown = {file: load_image(file) for file in picture}  # before all else: one that is none would be noticed last
@@ -354,7 +366,7 @@ def main(
         "checkpoint": {"step": loaded.step, "config": loaded.config, "training_images": loaded.manifest},
         "pictures": {"name": Path(data).name, "count": len(images), "sha256": digest.hexdigest()},
         "qualities": quality,
-        **describe_origin(),
+        **origin,
         "views": {},
     }
     for view in VIEWS:

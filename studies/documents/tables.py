@@ -516,8 +516,12 @@ _METRIC_NAMES = {"psnr_db": ("PSNR", 2), "ssim": ("SSIM", 3), "psnr_b_db": ("PSN
 
 
 def _format_gain(value: Mapping[str, Any], digits: int, seeds: int) -> str:
-    """With its intervals: over the seeds by t, over the pictures by a bootstrap."""
-    deviation = value["seed_deviation"]
+    """With its intervals: over the seeds by t, over the pictures by a bootstrap.
+
+    Args:
+        seeds: of the study; a gain of fewer says so itself.
+    """
+    deviation, seeds = value["seed_deviation"], value.get("seeds", seeds)
     over_seeds = "" if deviation is None else f" ± {find_half_width(deviation, seeds):.{digits}f}"
     return f"{value['mean']:+.{digits}f}{over_seeds} ({value['low']:+.{digits}f} .. {value['high']:+.{digits}f})"
 

@@ -38,7 +38,7 @@ from unjpeg.train.encoders import (
     select_encoders,
     train_encoders,
 )
-from unjpeg.train.pipeline import train_recipe
+from unjpeg.train.pipeline import export_file, train_recipe
 from unjpeg.train.run import AveragedModel, TrainingImages
 
 
@@ -191,6 +191,25 @@ def test_the_end_names_the_checkpoint_and_what_to_do_with_it(
         train_recipe(
             "tiny", [str(image_folder)], tmp_path / "my run", settings=settings[:2], accelerator="cpu", workers=0
         )
+
+
+def test_what_no_model_file_holds_is_trained_and_its_end_says_so(image_folder: Path, tmp_path: Path) -> None:
+    settings = ["encoders.steps=1", "dagn.steps=2", "network.width=4"]
+    settings += ["network.fusion_kind=softmax", "network.insensitive_features=map"]
+    said: list[str] = []
+    path = train_recipe(
+        "tiny",
+        [str(image_folder)],
+        tmp_path / "run",
+        settings=settings,
+        accelerator="cpu",
+        workers=0,
+        say=said.append,
+    )
+    assert said == [f"{path}: 2 steps, finished; no model file can hold its guidance"]
+    assert Checkpoint.load(path).tensors["model.fusion_log_temperature"] != 0  # it is learned
+    with pytest.raises(TrainingError, match="no model file can hold this network"):
+        export_file(path, tmp_path / "model.unjpeg", [str(image_folder)], "a")
 
 
 def test_frameworks_say_nothing_of_themselves() -> None:

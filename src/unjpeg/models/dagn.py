@@ -18,7 +18,8 @@
                      restored
 
 ``guide`` sees an image once and returns vectors and one matrix, whatever the image's size; ``restore`` is a plain
-convolutional network under that guidance, so it runs on tiles.
+convolutional network under that guidance, so it runs on tiles. Two options are otherwise: a fusion by softmax takes the
+pyramid's tokens themselves, insensitive guidance by a map is as large as the image.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unjpeg.dct import BLOCK, RGB_TO_YCC, YCC_TO_RGB
-from unjpeg.models.autoencoder import AutoEncoderConfig, Encoder, Heads, QualityPredictor, pool
+from unjpeg.models.autoencoder import TOTAL_STRIDE, AutoEncoderConfig, Encoder, Heads, QualityPredictor, pool
 from unjpeg.models.blocks import GuidanceBlock, Norm, ResidualBlock
 from unjpeg.models.integers import BoundedConv2d, BoundedConvTranspose2d
 from unjpeg.tables import STATED_FEATURES
@@ -42,6 +43,8 @@ __all__ = ["Dagn", "DagnConfig", "GuidanceTensors"]
 Skips = Literal["before", "after"]
 Input = Literal["rgb", "detail"]
 Off = Literal["neutral", "printed"]
+FusionKind = Literal["product", "softmax"]
+GuidedBy = Literal["mean", "map"]
 
 DETAIL_GAIN = (10.0, 25.0, 25.0)
 """What brings the detail of Y, Cb and Cr to about unit size."""
@@ -76,6 +79,10 @@ class DagnConfig:
             scale 1 and shift 0.
         off: what the insensitive guidance is when it is off: "neutral", as said, or "printed", scale 0 and shift 1: the
             "(O, J)" of section IV-E, which leaves the sensitive blocks' convolutions on and these off.
+        fusion_kind: how the fusion weighs the 85 tokens at each position: by the "product" of both, as published (Eq.
+            10), or by its "softmax" over the tokens, with a temperature that is learned. Not published.
+        insensitive_features: what the insensitive guidance is made of: the features' "mean", as published, or their
+            "map": each cell of 16x16 pixels has its own scale and shift, interpolated in between. Not published.
     """
 
     width: int = 64
@@ -94,6 +101,8 @@ class DagnConfig:
     sensitive_guidance: bool = True
     fusion: bool = True
     off: Off = "neutral"
+    fusion_kind: FusionKind = "product"
+    insensitive_features: GuidedBy = "mean"
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "stem", "encoder_width"):
@@ -102,11 +111,27 @@ class DagnConfig:
         _ = self.encoder  # raises what is wrong with it
         if self.scales < 2:
             raise ValueError(f"DagnConfig.scales must be at least 2 (a U needs two ends), got {self.scales}")
-        for name, kind in (("norm", Norm), ("input", Input), ("skips", Skips), ("off", Off)):
+        chosen = {"norm": Norm, "input": Input, "skips": Skips, "off": Off}
+        chosen |= {"fusion_kind": FusionKind, "insensitive_features": GuidedBy}
+        for name, kind in chosen.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"DagnConfig.{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
         if self.bounded and self.norm != "none":
             raise ValueError('DagnConfig.bounded goes with norm "none": batch norm moves the range of the features')
+        if self.fusion_kind == "softmax" and not self.fusion:
+            raise ValueError('DagnConfig.fusion_kind "softmax" is of the fusion, which is off')
+        if self.insensitive_features == "map" and not self.insensitive_guidance:
+            raise ValueError('DagnConfig.insensitive_features "map" is of the insensitive guidance, which is off')
+        if self.insensitive_features == "map" and TOTAL_STRIDE % self.coarsest_stage:
+            raise ValueError(
+                f'DagnConfig.insensitive_features "map" has cells of {TOTAL_STRIDE} pixels, which stages of stride '
+                f"{self.coarsest_stage} do not divide"
+            )
+        if self.bounded and not self.has_sizeless_guidance:
+            raise ValueError(
+                'DagnConfig.bounded is for model files, which hold no fusion_kind "softmax" and no '
+                'insensitive_features "map"'
+            )
 
     @property
     def bottleneck_channels(self) -> int:
@@ -117,6 +142,19 @@ class DagnConfig:
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of the guided stages, ``D / 2^i``: (256, 128, 64) at the published size."""
         return tuple(self.bottleneck_channels // 2**i for i in range(1, self.scales))
+
+    @property
+    def coarsest_stage(self) -> int:
+        """Pixels of the image to one position of the first guided stage, along each side."""
+        return int(self.stem * 2 ** (self.scales - 2))
+
+    @property
+    def has_sizeless_guidance(self) -> bool:
+        """Whether a picture's guidance is the mean of its windows': all that model files and ``restore`` on tiles know.
+
+        Tokens lose what a softmax would tell apart when they are averaged, and a map belongs to its place.
+        """
+        return self.fusion_kind == "product" and self.insensitive_features == "mean"
 
     @property
     def total_stride(self) -> int:
@@ -136,6 +174,10 @@ class GuidanceTensors(NamedTuple):
     ``fusion`` ``(N, C, C)`` with C the bottleneck's channels: ``Pool(C1) · Pool(C2)^T`` of Eq. 10, over the 85 tokens'
     mean instead of their sum (the learned C3 takes up the constant); ``stated`` ``(N, STATED_FEATURES)``: what the file
     states (``unjpeg.jpeg.stated_features``), zeros where nothing is.
+
+    With ``insensitive_features`` "map", ``insensitive`` is ``(N, 32 * encoder_width, H / 16, W / 16)``, rounded up, of
+    the very image that is restored. With ``fusion_kind`` "softmax", ``fusion`` is ``(N, 2 * C, T)``: ``Pool(C1)`` and
+    ``Pool(C2)`` one below the other, of as many tokens as there are.
     """
 
     insensitive: Tensor
@@ -147,7 +189,8 @@ class GuidanceTensors(NamedTuple):
 class Guider(nn.Module):
     """Three-layer perceptron from pooled features to one (scale, shift) per guided stage (section III-B2, B3).
 
-    Shape: ``(N, features)`` to a list of pairs ``(N, channels, 1, 1)``.
+    Shape: ``(N, features)`` to a list of pairs ``(N, channels, 1, 1)``; of a map, ``(N, features, h, w)``, each cell's,
+    ``(N, channels, h, w)``: the layers are then convolutions of 1x1.
     """
 
     def __init__(self, features: int, hidden: int, stage_channels: tuple[int, ...]) -> None:
@@ -173,8 +216,12 @@ class Guider(nn.Module):
         assert isinstance(layer, nn.Linear)
         return layer
 
-    def forward(self, pooled: Tensor) -> list[tuple[Tensor, Tensor]]:
-        vectors = self.mlp(pooled)[:, :, None, None]
+    def forward(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if features.dim() == 4:
+            cells = features.movedim(1, -1)
+            vectors = self.mlp(cells.flatten(0, 2)).unflatten(0, cells.shape[:3]).movedim(-1, 1)
+        else:
+            vectors = self.mlp(features)[:, :, None, None]
         pieces = torch.split(vectors, [c for c in self.stage_channels for _ in range(2)], dim=1)
         return [(1 + pieces[2 * i], pieces[2 * i + 1]) for i in range(len(self.stage_channels))]
 
@@ -182,11 +229,13 @@ class Guider(nn.Module):
 class FusionMatrix(nn.Module):
     """The image's side of the cross-feature fusion: ``Pool(C1(F_cif)) · Pool(C2(F_cif))^T`` of Eq. 10.
 
-    Shape: ``(N, feature_channels, h, w)`` to ``(N, channels, channels)``.
+    Shape: ``(N, feature_channels, h, w)`` to ``(N, channels, channels)``; for a softmax to ``(N, 2 * channels, 85)``,
+    both factors by themselves.
     """
 
-    def __init__(self, feature_channels: int, channels: int) -> None:
+    def __init__(self, feature_channels: int, channels: int, kind: FusionKind = "product") -> None:
         super().__init__()
+        self._kind = kind
         self.conv1 = nn.Conv2d(feature_channels, channels, 1)
         self.conv2 = nn.Conv2d(feature_channels, channels, 1)
 
@@ -195,6 +244,8 @@ class FusionMatrix(nn.Module):
         tokens = torch.cat([functional.adaptive_avg_pool2d(features, k).flatten(2) for k in PYRAMID_SIZES], dim=2)
         first = self.conv1(tokens[..., None]).squeeze(-1)
         second = self.conv2(tokens[..., None]).squeeze(-1)
+        if self._kind == "softmax":
+            return torch.cat([first, second], dim=1)
         matrix: Tensor = first @ second.transpose(1, 2) / tokens.shape[2]
         return matrix
 
@@ -280,11 +331,15 @@ class Dagn(nn.Module):
 
         self.insensitive_guider = Guider(encoder.feature_channels, channels, stages)
         self.sensitive_guider = Guider(encoder.feature_channels, channels, stages)
-        self.fusion_matrix = FusionMatrix(encoder.feature_channels, channels)
+        self.fusion_matrix = FusionMatrix(encoder.feature_channels, channels, config.fusion_kind)
         self.fusion_conv3 = nn.Conv2d(channels, channels, 1)
-        # Without the softmax of an attention the product has no natural scale: start near "no fusion".
-        nn.init.normal_(self.fusion_conv3.weight, std=1e-3)
-        nn.init.zeros_(self.fusion_conv3.bias)  # type: ignore[arg-type]
+        # Start near "no fusion": without the softmax of an attention the product has no natural scale. With it, what is
+        # small is the values; were it the queries, all tokens would weigh the same.
+        by_softmax = config.fusion_kind == "softmax"
+        small = self.fusion_matrix.conv2 if by_softmax else self.fusion_conv3
+        nn.init.normal_(small.weight, std=1e-3)
+        nn.init.zeros_(small.bias)  # type: ignore[arg-type]
+        self.fusion_log_temperature = nn.Parameter(torch.zeros(())) if by_softmax else None
 
         image_channels = 3 * config.stem**2
         widths = [config.width * 2**i for i in range(config.scales)]
@@ -344,7 +399,8 @@ class Dagn(nn.Module):
         insensitive, sensitive = self._features(image)
         if stated is None:
             stated = image.new_zeros(len(image), STATED_FEATURES)
-        guidance = GuidanceTensors(pool(insensitive), pool(sensitive), self.fusion_matrix(insensitive), stated)
+        seen = insensitive if self.config.insensitive_features == "map" else pool(insensitive)
+        guidance = GuidanceTensors(seen, pool(sensitive), self.fusion_matrix(insensitive), stated)
         return guidance, functional.softmax(self.quality_predictor(sensitive), dim=1)
 
     def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,7 +408,10 @@ class Dagn(nn.Module):
             return self.insensitive_encoder(image), self.sensitive_encoder(image)
 
     def restore(self, image: Tensor, guidance: GuidanceTensors) -> Tensor:
-        """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped."""
+        """Restored image. Shape: ``(N, 3, H, W)``, range 0..1, sides multiples of ``total_stride``; not clipped.
+
+        Raises ValueError if the guidance is a map that is not as large as the image.
+        """
         return self.deep(self.shallow(image, guidance.stated), image, guidance)
 
     def shallow(self, image: Tensor, stated: Tensor) -> Tensor:
@@ -374,6 +433,8 @@ class Dagn(nn.Module):
         insensitive = self.insensitive_guider(guidance.insensitive) if config.insensitive_guidance else unguided
         if self.insensitive_blocks_off(config):
             insensitive = [(zero, one)] * len(self.stages)
+        if config.insensitive_features == "map":
+            insensitive = self._spread_maps(insensitive, image)
 
         x = shallow
         skips = []
@@ -396,16 +457,52 @@ class Dagn(nn.Module):
             residual = functional.pixel_shuffle(residual, config.stem)
         return image + (self.detail.rgb(residual) if self.detail else residual)
 
+    def _spread_maps(self, maps: list[tuple[Tensor, Tensor]], image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each stage's scale and shift at the stage's own resolution."""
+        height, width = image.shape[2:]
+        cells = tuple(maps[0][0].shape[2:])
+        if cells != (-(-height // TOTAL_STRIDE), -(-width // TOTAL_STRIDE)):
+            raise ValueError(f"a map of {cells} cells is no guidance for an image of {height}x{width} pixels")
+        strides = [self.config.coarsest_stage // 2**i for i in range(len(self.stages))]
+        return [
+            (_spread(scale, stride, image), _spread(shift, stride, image))
+            for stride, (scale, shift) in zip(strides, maps, strict=True)
+        ]
+
     def _fused(self, features: Tensor, matrix: Tensor) -> Tensor:
-        """``C3(F_bf) · matrix`` of Eq. 10, features as rows: a 1x1 convolution with the image's own weights."""
+        """``C3(F_bf) · matrix`` of Eq. 10, features as rows: a 1x1 convolution with the image's own weights.
+
+        By softmax, the tokens' mean as each position weighs them: attention, with C3 for queries, C1 for keys and C2
+        for values.
+        """
         n, channels, height, width = features.shape
         rows = self.fusion_conv3(features).flatten(2)
-        fused: Tensor = matrix.transpose(1, 2) @ rows
+        fused: Tensor
+        if self.fusion_log_temperature is None:
+            fused = matrix.transpose(1, 2) @ rows
+        else:
+            keys, values = matrix.chunk(2, dim=1)
+            logits = keys.transpose(1, 2) @ rows / (math.sqrt(channels) * self.fusion_log_temperature.exp())
+            fused = values @ functional.softmax(logits, dim=1)
         return fused.reshape(n, channels, height, width)
 
     def forward(self, image: Tensor, guidance: GuidanceTensors | None = None, stated: Tensor | None = None) -> Tensor:
         """``restore`` under the given guidance, or under the image's own and what is stated of it."""
         return self.restore(image, self.guide(image, stated) if guidance is None else guidance)
+
+
+def _spread(cells: Tensor, stride: int, image: Tensor) -> Tensor:
+    """What is known of cells of 16x16 pixels, for every ``stride`` pixels of the image, linear in between.
+
+    The encoder's convolutions are centred on a cell's first pixel, not on its middle.
+
+    Shape: ``(N, C, H / 16, W / 16)``, rounded up, to ``(N, C, H / stride, W / stride)``.
+    """
+    factor = TOTAL_STRIDE // stride
+    rows, columns = ((n - 1) * factor + 1 for n in cells.shape[2:])
+    between = functional.interpolate(cells, (rows, columns), mode="bilinear", align_corners=True)
+    height, width = (n // stride for n in image.shape[2:])
+    return functional.pad(between, (0, width - columns, 0, height - rows), mode="replicate")
 
 
 def _stated_layers(channels: int) -> nn.Sequential:

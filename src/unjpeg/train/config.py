@@ -207,6 +207,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.network.fusion and self.dagn.guidance == "picture":
             raise ValueError('dagn.guidance "picture" has no fusion; set network.fusion to false')
+        if not self.network.has_sizeless_guidance and self.dagn.guidance == "picture":
+            raise ValueError('dagn.guidance "picture" has no maps; set network.insensitive_features to mean')
         if self.network.bounded != (self.dagn.rounding > 0):
             raise ValueError("network.bounded and dagn.rounding go together: the one is for the other")
         stride = self.network.total_stride

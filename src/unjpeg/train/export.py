@@ -62,8 +62,7 @@ def export_checkpoint(
         guide_window: side of the windows that guidance is taken from; the training's patch is the natural choice.
         guide_windows: how many there are at most; None leaves it to the restorer.
 
-    Raises:
-        TrainingError: the exported graphs do not compute what the network computes.
+    Raises TrainingError as ``export_network``.
     """
     network = load_network(checkpoint)
     return export_network(
@@ -99,8 +98,13 @@ def export_network(
         calibration: of this network or of one that it has hardly moved from.
 
     Raises:
-        TrainingError: the exported graphs do not compute what the network computes.
+        TrainingError: a model file cannot hold the network's guidance (``DagnConfig.has_sizeless_guidance``), or the
+            exported graphs do not compute what the network computes.
     """
+    if not network.config.has_sizeless_guidance:
+        raise TrainingError(
+            'no model file can hold this network: fusion_kind "softmax" and insensitive_features "map" are for studies'
+        )
     round_to_integers(network, False)  # the graph in integers is made from the float graph's bounds
     guide, restore = _export_graphs(network, guide_window)
     description = Description(

@@ -97,7 +97,10 @@ def train_recipe(
     if fabric.is_global_zero:
         command = ["unjpeg", "export", str(path), "--out", "MODEL.unjpeg"]
         command += [word for folder in data for word in ("--data", folder)]
-        say(f"{path}: {recipe.dagn.steps} steps, finished; a model file of it: {shlex.join(command)}")
+        further = f"a model file of it: {shlex.join(command)}"
+        if not recipe.network.has_sizeless_guidance:
+            further = "no model file can hold its guidance"
+        say(f"{path}: {recipe.dagn.steps} steps, finished; {further}")
     return path
 
 
