@@ -74,11 +74,10 @@ def test_shipped_weights_load_back_into_torch(name: str) -> None:
     np.testing.assert_allclose(ours, restored, atol=1 / 255)
 
 
-@pytest.mark.parametrize("name", sorted(shipped_models()))
-def test_integers_change_little(kitten: Path, name: str) -> None:
+def test_integers_change_little(kitten: Path) -> None:
     """Thousandths of a decibel: docs/research/training-log.md."""
     picture = read_picture(kitten)
-    outputs = [Restorer(name, precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
+    outputs = [Restorer("default", precision=p).run_network(picture).layers[0] for p in ("full", "int8")]
     change = float(np.sqrt(np.square(outputs[0] - outputs[1]).mean()))
     assert 0 < change < 0.5
 
