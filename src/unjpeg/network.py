@@ -170,17 +170,14 @@ class Model:
         )
         return Guidance(insensitive, sensitive, fusion, stated[None], quality[0])
 
-    def shifted(self, guidance: Guidance, quality: int, *, grey: bool = False) -> Guidance:
+    def shifted(self, guidance: Guidance, quality: int) -> Guidance:
         """The guidance of the same image had it looked like ``quality``: lower asks for more smoothing.
 
         Moves the sensitive features by the difference of their mean over pictures of both qualities, and has the file
         state the standard tables of that quality.
-
-        Args:
-            grey: that a file of which nothing is stated has no chroma.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        return replace(guidance, sensitive=guidance.sensitive + shift, folded=None).stating(quality, grey=grey)
+        return replace(guidance, sensitive=guidance.sensitive + shift, folded=None).stating(quality)
 
     def folded(self, guidance: Guidance, shape: tuple[int, int], pixels: int) -> Guidance:
         """The same guidance with a graph of its own, where that pays: what is constant need not be added tile by tile.

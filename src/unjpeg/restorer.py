@@ -71,8 +71,8 @@ PROJECTED_ROWS = 64
 MERGED_ROWS = 256
 """Rows of the result handed on at once."""
 
-TELLING_QUALITY: Final = 80
-"""A higher quality that pixels alone show is not stated: a JPEG that was scaled shows it, too, however bad it was."""
+MOST_STATED: Final = 90
+"""Of what pixels alone show: a JPEG that was made smaller shows a high quality, however bad it was."""
 
 _DTYPES: dict[int, np.dtype[np.uint8] | np.dtype[np.uint16]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 
@@ -721,14 +721,10 @@ class Restorer:
         guidances = [self._guide_pixels(layer.pixels, layer.compression) for layer in layout.layers]
         read = guidances[0].quality if guidances else None
         if options.quality is not None:
-            wanted = options.quality
-            return [
-                self.model.shifted(guidance, wanted, grey=layer.pixels.ndim == 2)
-                for layer, guidance in zip(layout.layers, guidances, strict=True)
-            ], read
+            return [self.model.shifted(guidance, options.quality) for guidance in guidances], read
         for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True)):
             if layer.seen_quality is not None:
-                seen = self.model.shifted(guidance, layer.seen_quality, grey=layer.pixels.ndim == 2)
+                seen = self.model.shifted(guidance, layer.seen_quality)
                 # A file of another codec states nothing that the network knows: it is told what it is to see.
                 guidances[number] = replace(seen, stated=guidance.stated) if layer.compression else seen
         return guidances, read
@@ -752,8 +748,8 @@ class Restorer:
     def guide(self, picture: Picture) -> Guidance:
         """Guidance of a picture, from its file and windows at its own resolution: resizing would erase the 8x8 grid.
 
-        A picture that comes without its file counts as a file of the quality that its pixels show, up to
-        ``TELLING_QUALITY``.
+        A picture that comes without its file counts as a file of the quality that its pixels show, ``MOST_STATED`` at
+        most.
         """
         lowest = lay_out(picture, look_back=False).layers[0]
         return self._guide_pixels(lowest.pixels, lowest.compression)
@@ -762,9 +758,9 @@ class Restorer:
         most = self.model_file.description.guide_windows
         windows = [to_network(window) for window in guide_windows(pixels, self.model.guide_window, most)]
         guidance = self.model.guide(np.concatenate(windows), compression.stated if compression else None)
-        if compression or guidance.quality > TELLING_QUALITY:
+        if compression:
             return guidance
-        return guidance.stating(guidance.quality, grey=pixels.ndim == 2)
+        return guidance.stating(min(guidance.quality, MOST_STATED), grey=pixels.ndim == 2)
 
     def _restoration(
         self,
