@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -120,17 +121,21 @@ def test_whole_pictures_are_the_same(
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="elsewhere the runtime has other kernels")
 @pytest.mark.parametrize("name", sorted(shipped_models()) or [pytest.param(None, marks=pytest.mark.skip("no models"))])
 def test_hardly_anything_lies_between_the_convolutions(name: str) -> None:
-    model = Model(ModelFile.read(name), runtime="openvino", precision="full", threads=1)
+    file = ModelFile.read(name)
+    model = Model(file, runtime="openvino", precision="full", threads=1)
     guidance = model.folded(guidance_of(model, odd=False), SHAPE, 10**9)
     folded = guidance.folded
     assert folded is not None
+    bounds = sum(node.op_type == "Min" for node in onnx.load_from_string(file.restore).graph.node)
     finer = guidance.stating(95)  # what is stated is no constant
     expected, ours = model.restore_pixels(tile(), replace(finer, folded=None)), model.restore_pixels(tile(), finer)
     np.testing.assert_allclose(ours, expected, atol=0.25)
     assert np.abs(model.restore_pixels(tile(), guidance) - ours).max() > 2
     before, after = (count_passes(graph) for graph in (model._restore, folded.graph))
     assert before >= 16  # a multiplication and an addition for each block
-    assert after <= 7  # what is stated, the skips, the detail that the network sees, the picture, and its range
+    # What is stated, the skips, the detail that the network sees, the picture, and its range; and what is not bounded
+    # by a ReLU already.
+    assert after <= 7 + bounds
 
 
 def count_passes(graph: Any) -> int:
