@@ -28,7 +28,7 @@ from unjpeg.errors import ModelError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS, Description
 from unjpeg.network import Guidance, Model
 from unjpeg.parallel import work_ahead
-from unjpeg.runtimes import ChosenPrecision
+from unjpeg.runtimes import ChosenPrecision, holds_halves
 
 __all__ = [
     "HALOS",
@@ -56,7 +56,7 @@ SEAM_GRID: Final = 32
 MAX_CORE = 1920
 """Side of the core of a square tile, at most."""
 
-TILE_MEMORY_BYTES = 570_000_000
+TILE_MEMORY_BYTES = 700_000_000
 """What the network may hold of one tile, about: wide networks get smaller tiles, down to the smallest core."""
 
 CORE_IN_HALOS = 5
@@ -79,6 +79,9 @@ PIXEL_BYTES: Mapping[ChosenPrecision, tuple[float, float]] = {
 }
 """What the engine holds of a tile's pixel, by precision: always, and for each channel that its first scale has a pixel.
 Measured with OpenVINO on tiles of a fixed shape."""
+
+HALVES_AND_INTEGERS_BYTES = (36, 7.5)
+"""The same of integers beside 16-bit floats."""
 
 WHOLE_ENSEMBLE: Final = 8
 """Passes of a whole self-ensemble: all flips and rotations."""
@@ -131,7 +134,8 @@ class Tiling:
         channels = description.network.get("width", 64) / description.network.get("stem", 1) ** 2
         felt = FELT_SHARES[precision] * _reach(description)
         halo = min(HALOS[precision], _up_to_multiple(math.ceil(felt), SEAM_GRID))
-        always, each = PIXEL_BYTES[precision]
+        halves = precision == "int8" and holds_halves(precision)
+        always, each = HALVES_AND_INTEGERS_BYTES if halves else PIXEL_BYTES[precision]
         side = int((TILE_MEMORY_BYTES / (always + each * channels)) ** 0.5) - 2 * halo
         return cls(min(MAX_CORE, max(CORE_IN_HALOS * halo, side) // SEAM_GRID * SEAM_GRID), halo)
 

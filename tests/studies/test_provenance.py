@@ -15,8 +15,6 @@ ROOT = Path(__file__).parents[2]
 
 NOT_MEASURED_AGAIN = {
     "ablation-modules-small-textbook",
-    "bsds500-halved",
-    "bsds500-high",
     "carn-small-convolved-table1",
     "carn-small-convolved-tenfold-lambda-1-table1",
     "carn-small-lambda-0-table1",
@@ -26,10 +24,7 @@ NOT_MEASURED_AGAIN = {
     "downstream-detection",
     "faults",
     "fuzz",
-    "grey",
     "learning-curves",
-    "live1-mozjpeg",
-    "live1-tta",
     "memory",
     "memory-flat",
     "throughput",

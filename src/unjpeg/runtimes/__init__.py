@@ -41,6 +41,7 @@ __all__ = [
     "choose_engine",
     "compile_graphs",
     "default_runtime",
+    "holds_halves",
     "list_devices",
     "list_precisions",
     "processor_features",
@@ -182,6 +183,11 @@ def processor_features() -> frozenset[str]:
         return frozenset()
     flags = re.search(r"^flags\s*:(.*)$", facts, re.MULTILINE)
     return frozenset(flags[1].split()) if flags else frozenset()
+
+
+def holds_halves(precision: ChosenPrecision) -> bool:
+    """Whether features are 16-bit floats: in bf16, and beside integers on processors that multiply those."""
+    return precision == "bf16" or (precision == "int8" and _multiplies_bf16())
 
 
 def _multiplies_bf16() -> bool:
