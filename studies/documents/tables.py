@@ -458,11 +458,16 @@ def _make_counters(record: Mapping[str, Any]) -> str:
 def _make_against(record: Mapping[str, Any]) -> str:
     rows = []
     for name, found in record.items():
-        if name.startswith("against"):
+        if name.startswith(("against", "album")):
             fastest = min(found["seconds"].values())
-            wrote = found.get("output", ".png").removeprefix(".").upper()
+            wrote = found.get("output", ".png" if name.startswith("against") else ".jpg").removeprefix(".").upper()
+            size = (
+                f"{found['megapixels']:g}"
+                if "pictures" not in found
+                else f"{found['pictures']} of {found['megapixels']:g}"
+            )
             rows += [
-                [f"{found['megapixels']:g}", wrote, f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
+                [size, wrote, f"`{what}`", f"{seconds:.1f}", f"{seconds / fastest:.1f}"]
                 for what, seconds in found["seconds"].items()
             ]
     return format_markdown(["megapixels", "models write", "", "seconds", "times the fastest"], rows)

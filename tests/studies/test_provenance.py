@@ -27,7 +27,6 @@ NOT_MEASURED_AGAIN = {
     "learning-curves",
     "memory",
     "memory-flat",
-    "throughput",
 }
 """Of a changed or unknown source: the laboratory's first page says why each is kept."""
 
