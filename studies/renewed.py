@@ -14,7 +14,7 @@ import typer
 
 from unjpeg.console import run_safely, say
 from unjpeg.errors import MeasurementError
-from unjpeg.evaluate.benchmark import GROUPS
+from unjpeg.evaluate.benchmark import GROUPS, summarise
 from unjpeg.evaluate.results import load_results, put_results
 
 __all__ = ["renew"]
@@ -39,18 +39,9 @@ def renew(old: dict[str, Any], new: dict[str, Any], method: str) -> dict[str, An
     # In their old places: what is drawn of a file follows its order.
     fresh = {_place_of(row): row for row in _rows_of(new, method)}
     rows = [fresh[_place_of(row)] if row["method"] == method else row for row in old["rows"]]
-    summary = {
-        name: {
-            degradation: {
-                **figures,
-                "methods": {**figures["methods"], method: new["summary"][name][degradation]["methods"][method]},
-            }
-            for degradation, figures in of_set.items()
-        }
-        for name, of_set in old["summary"].items()
-    }
     methods = {**old["methods"], method: {**new["methods"][method], **origin}}
-    return {**old, "methods": methods, "summary": summary, "rows": rows}
+    # All of it: what others gain over this method is new, too.
+    return {**old, "methods": methods, "summary": summarise(rows, list(old["methods"])), "rows": rows}
 
 
 def _rows_of(record: dict[str, Any], method: str) -> list[dict[str, Any]]:

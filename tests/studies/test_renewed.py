@@ -8,10 +8,24 @@ import pytest
 
 from studies.renewed import renew
 from unjpeg.errors import MeasurementError
+from unjpeg.evaluate.benchmark import summarise
 
 
 def record(psnr: dict[str, float], commit: str) -> dict[str, Any]:
     """Two pictures at one quality."""
+    rows = [
+        {
+            "set": "live1",
+            "degradation": "jpeg-10",
+            "method": name,
+            "image": image,
+            "psnr_db": value,
+            "size_bytes": 1000,
+            "megapixels": 0.1,
+        }
+        for name, value in psnr.items()
+        for image in ("a", "b")
+    ]
     return {
         "commit": commit,
         "machine": {"processor": commit},
@@ -20,14 +34,8 @@ def record(psnr: dict[str, float], commit: str) -> dict[str, Any]:
         "metrics": ["psnr_db"],
         "methods": {name: {"spec": name, "identity": f"{name} {commit}"} for name in psnr},
         "costs": {name: {"seconds_per_megapixel": 1.0} for name in psnr},
-        "summary": {
-            "live1": {"jpeg-10": {"pictures": 2, "methods": {name: {"psnr_db": value} for name, value in psnr.items()}}}
-        },
-        "rows": [
-            {"set": "live1", "degradation": "jpeg-10", "method": name, "image": image, "psnr_db": value}
-            for name, value in psnr.items()
-            for image in ("a", "b")
-        ],
+        "summary": summarise(rows, list(psnr)),
+        "rows": rows,
     }
 
 
@@ -37,6 +45,9 @@ def test_only_that_method_is_renewed() -> None:
     expected = record({"jpeg": 25.0, "fast": 26.5, "default": 27.0}, "old")
     assert made["rows"] == expected["rows"]
     assert made["summary"] == expected["summary"]
+    differences = made["summary"]["live1"]["jpeg-10"]["differences"]
+    assert differences["fast - jpeg"]["psnr_db"]["mean"] == pytest.approx(1.5)
+    assert differences["default - fast"]["psnr_db"]["mean"] == pytest.approx(0.5)
     assert made["costs"] == old["costs"]
     assert made["methods"]["default"] == old["methods"]["default"]
     assert made["methods"]["fast"] == {
