@@ -65,8 +65,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
 ) -> None:
     """Measure what models gain over the plain decode."""
-    photographs = [_cut(pixels, SIDE) for _, pixels in load_images(resolved(data))][::every]
     origin = describe_origin()
+    photographs = [_cut(pixels, SIDE) for _, pixels in load_images(resolved(data))][::every]
     reference = Restorer(against, precision=precision) if against else None
     restorers = {name: Restorer(name, precision=precision) for name in models}
     gains: dict[str, dict[str, list[float]]] = {name: {} for name in models}

@@ -28,7 +28,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Model
 from unjpeg.precision import BUDGET_SECONDS, SIDES, Choice, choose_precision, decide, try_in_turns
 from unjpeg.restorer import Options, Restorer
-from unjpeg.runtimes import ChosenPrecision
+from unjpeg.runtimes import ChosenPrecision, compile_graphs
 from unjpeg.settings import Settings
 from unjpeg.tiling import Tiling
 
@@ -535,3 +535,32 @@ def test_inspect_asks_for_pictures_or_the_machine(folder: Path) -> None:
     put("photo.jpg")
     for arguments in ((), ("photo.jpg", "--machine"), ("photo.jpg", "--measure"), ("--measure",)):
         assert "--machine" in run("inspect", *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "multiplies", "features"),
+    [
+        ("int8", "cpu", True, "bf16"),
+        ("int8", "cpu", False, "int8"),
+        ("int8", "gpu", True, "int8"),
+        ("full", "cpu", True, "full"),
+        ("bf16", "cpu", True, "bf16"),
+    ],
+)
+def test_beside_integers_features_are_16_bit_floats_where_the_processor_has_them(
+    file: ModelFile,
+    monkeypatch: pytest.MonkeyPatch,
+    name: ChosenPrecision,
+    device: str,
+    multiplies: bool,
+    features: str,
+) -> None:
+    asked: list[str] = []
+
+    def recorded(_graph: bytes, _device: str, _threads: int | None, features: str) -> None:
+        asked.append(features)
+
+    monkeypatch.setattr("unjpeg.runtimes.openvino.compile_openvino", recorded)
+    monkeypatch.setattr("unjpeg.runtimes._multiplies_bf16", lambda: multiplies)
+    compile_graphs(file, "openvino", device, None, name)
+    assert asked == ["full", features]

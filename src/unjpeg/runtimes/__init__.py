@@ -168,9 +168,11 @@ def compile_graphs(
 
     # An NPU has no float32, and the guide is small: the processor beside it takes no time that counts.
     beside = "cpu" if device == "npu" else device
+    # Beside integers 16-bit floats are all that is needed: half the memory, a tenth of the time.
+    features = "bf16" if device == "cpu" and holds_halves(precision) else precision
     return (
         compile_openvino(file.guide, beside, threads, "full"),
-        compile_openvino(file.restore, device, threads, precision),
+        compile_openvino(file.restore, device, threads, features),
     )
 
 

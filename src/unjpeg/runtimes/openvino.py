@@ -75,7 +75,7 @@ def compile_openvino(graph: bytes, device: str, threads: int | None, precision: 
 
     Args:
         threads: of the CPU; None takes all cores.
-        precision: an NPU takes int8 alone.
+        precision: of what is not in integers; what is, the graph says. An NPU takes int8 alone.
 
     Raises:
         ModelError: OpenVINO is not installed, or finds no such device. Else what OpenVINO raises.
@@ -110,7 +110,7 @@ def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> d
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if device != "npu":  # what it does not do in integers it does in 16-bit floats
         # The runtime's own choice is bf16 wherever the processor has it; here it does as it is told.
-        settings["INFERENCE_PRECISION_HINT"] = "bf16" if _takes_halves(device, precision) else "f32"
+        settings["INFERENCE_PRECISION_HINT"] = "bf16" if precision == "bf16" else "f32"
     if device != "cpu":
         return settings
     cores = allowed_cores()
@@ -120,11 +120,6 @@ def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> d
         # Not pinned: several processes that share a machine would all take its first cores.
         settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     return settings
-
-
-def _takes_halves(device: str, precision: ChosenPrecision) -> bool:
-    """Beside integers 16-bit floats are all that is needed: half the memory, a tenth of the time."""
-    return precision == "bf16" or (precision == "int8" and device == "cpu" and multiplies_bf16())
 
 
 def _compile(core: Any, model: Any, target: str, settings: dict[str, Any], kept: dict[str, str]) -> Any:
