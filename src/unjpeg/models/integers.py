@@ -9,10 +9,12 @@ in float32: a 16-bit float's own rounding is as large as a step.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 __all__ = [
@@ -54,10 +56,12 @@ class Bounded(nn.Module):
 
     def _bound(self, features: Tensor) -> Tensor:
         floor = -self.limit if self.signed else torch.zeros_like(self.limit)
-        bounded = torch.clamp(features.float(), floor, self.limit)  # autocast leaves such operations in their precision
+        whole = features.float()  # autocast leaves such operations in their precision
         if not self.rounding:
-            return bounded
-        return _round_steps(bounded, self.limit / (SIGNED_STEPS if self.signed else UNSIGNED_STEPS))
+            return torch.clamp(whole, floor, self.limit)
+        step = self.limit / (SIGNED_STEPS if self.signed else UNSIGNED_STEPS)
+        bounded: Tensor = _ClampAndRound.apply(whole, floor, self.limit, step)  # type: ignore[no-untyped-call]
+        return bounded
 
     def _round_weight(self, weight: Tensor, inputs: int) -> Tensor:
         """Rounded, if it is to be, to steps of each output channel's own.
@@ -118,6 +122,25 @@ def round_to_integers(network: nn.Module, on: bool) -> None:
 def find_bounded(network: nn.Module) -> Iterator[Bounded]:
     """All bounded convolutions of a network."""
     return (module for module in network.modules() if isinstance(module, Bounded))
+
+
+class _ClampAndRound(Function):
+    """Whole numbers of steps between two bounds, with the gradient of what lies between them.
+
+    By itself, since put together from torch's own it passes over the features twice as often, a tenth of a training's
+    time.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, features: Tensor, floor: Tensor, limit: Tensor, step: Tensor) -> Tensor:
+        out = torch.clamp(features, floor, limit)
+        ctx.save_for_backward(out == features)
+        return out.div_(step).round_().mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None, None, None
 
 
 def _round_steps(values: Tensor, step: Tensor) -> Tensor:
