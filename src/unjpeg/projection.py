@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unjpeg.belief import BlockChange, Judge, gather_evidence, weigh_evidence
 from unjpeg.dct import (
     BLOCK,
     ROUNDING_BOUND_88,
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "NEAR_END",
     "Calibration",
+    "Compared",
     "ComponentConsistency",
     "Consistency",
     "OffsetSums",
     "Trust",
+    "compare_blocks",
     "find_outliers",
     "measure_consistency",
     "measure_offsets",
@@ -85,10 +88,12 @@ class Trust(NamedTuple):
     Attributes:
         decoded: the decoded pixels, uint8, the same rectangle as the restored ones.
         shares_2288: of luma and chroma, ``(2, 2, 8, 8)``, as ``Calibration.at`` gives them.
+        judges: of luma and chroma, or None to believe every block alike.
     """
 
     decoded: NDArray[np.uint8]
     shares_2288: NDArray[np.float32]
+    judges: tuple[Judge, Judge] | None = None
 
 
 def tile_alignment(components: Sequence[Component]) -> int:
@@ -115,7 +120,8 @@ def project(
     that the picture has beyond the chroma's resolution stays.
 
     With ``trust`` not the nearest one. Each coefficient goes the calibrated shares of the way from its cell's middle
-    to where the nearest picture has it. And of the detail that the network gave chroma beyond its resolution there
+    to where the nearest picture has it, and of that as much as its block is believed (``belief``; where a file's cells
+    are all half a step either way). And of the detail that the network gave chroma beyond its resolution there
     stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
     coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
     chroma out of its cells where the file knows it is not believed where the file does not.
@@ -142,7 +148,12 @@ def project(
         if trust:
             if component.scale != (1, 1):
                 plane -= _doubtful_detail(plane - before, target - coefficients, component, top, left)
-            target = cells.calibrated(target, trust.shares_2288[_kind(number, colour_space)])
+            kind = _kind(number, colour_space)
+            offset = cells.calibrated(target, trust.shares_2288[kind]) - cells.centre
+            if trust.judges and component.has_usual_cells:
+                evidence = gather_evidence(cells.describe(coefficients, target, component))
+                offset *= weigh_evidence(trust.judges[kind], evidence)[..., None, None]
+            target = cells.centre + offset
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     return _pixels(planes, colour_space)
@@ -180,6 +191,20 @@ class _Cells(NamedTuple):
         moved: NDArray[np.float32] = self.centre + inner * near + outer * far
         return moved if self.is_usual is None else np.where(self.is_usual, moved, target_VU88)
 
+    def describe(
+        self, coefficients_VU88: NDArray[np.float32], target_VU88: NDArray[np.float32], component: Component
+    ) -> BlockChange:
+        """What a network did, for judging it: coefficients as it left them, and moved into the cells."""
+        return BlockChange(
+            coefficients_VU88 - self.centre, target_VU88 - self.centre, self.centre, self.half_88, _window_of(component)
+        )
+
+
+def _window_of(component: Component) -> tuple[int, int]:
+    """Blocks down and across of a window."""
+    down, across = (max(1, WINDOW // (BLOCK * scale)) for scale in component.scale)
+    return down, across
+
 
 def _kind(number: int, colour_space: str) -> int:
     """0 for luma and what is quantised like it, 1 for chroma."""
@@ -209,7 +234,7 @@ def _doubtful_detail(
     """
     _, coarse = _blocks_under(change, component, top, left)
     change_VU88 = dct_blocks(blocks_from_plane(coarse))
-    down, across = (max(1, WINDOW // (BLOCK * scale)) for scale in component.scale)  # blocks in a window
+    down, across = _window_of(component)
     energy = _window_sums(np.square(change_VU88).sum(axis=(2, 3)), down, across)
     kept = energy + _window_sums((change_VU88 * correction_VU88).sum(axis=(2, 3)), down, across)
     doubt = 1 - np.clip(np.divide(kept, energy, out=np.ones_like(kept), where=energy > 0), 0, 1)
@@ -226,6 +251,45 @@ def _window_sums(blocks_VU: NDArray[np.float32], down: int, across: int) -> NDAr
     rows = np.add.reduceat(blocks_VU, np.arange(0, blocks_VU.shape[0], down), axis=0)
     sums: NDArray[np.float32] = np.add.reduceat(rows, np.arange(0, blocks_VU.shape[1], across), axis=1)
     return sums
+
+
+class Compared(NamedTuple):
+    """Blocks of a component, ``(V, U, 8, 8)``: what a network did, and offsets from the cells' middles.
+
+    Attributes:
+        followed: where the calibration goes.
+        truth: the original's.
+    """
+
+    change: BlockChange
+    followed: NDArray[np.float32]
+    truth: NDArray[np.float32]
+
+
+def compare_blocks(
+    restored: NDArray[np.float32],
+    original: NDArray[np.uint8],
+    components: Sequence[Component],
+    colour_space: str,
+    shares_2288: NDArray[np.float32] | None,
+) -> Iterator[tuple[int, Compared]]:
+    """For each component of a usual file: 1 of chroma, else 0, and its blocks.
+
+    Args:
+        restored: not projected; ``(H, W)`` or ``(H, W, 3)``, range 0..255, like ``original``.
+        shares_2288: as ``Calibration.at`` gives them.
+    """
+    pairs = zip(_planes(restored, colour_space), _planes(original.astype(np.float32), colour_space), strict=True)
+    for number, (planes, component) in enumerate(zip(pairs, components, strict=True)):
+        kind = _kind(number, colour_space)
+        blocks, grown = _blocks_under(planes[0], component, 0, 0)
+        cells = _Cells.of(component, blocks)
+        coefficients = dct_blocks(blocks_from_plane(grown))
+        target = np.clip(coefficients, cells.low, cells.high)
+        followed = target if shares_2288 is None else cells.calibrated(target, shares_2288[kind])
+        truth = dct_blocks(blocks_from_plane(_blocks_under(planes[1], component, 0, 0)[1]))
+        change = cells.describe(coefficients, target, component)
+        yield kind, Compared(change, followed - cells.centre, truth - cells.centre)
 
 
 class OffsetSums(NamedTuple):

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from unjpeg.belief import load_judges
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
@@ -891,6 +892,7 @@ class Restorer:
         shares = None
         if calibration and compression and projected:
             shares = calibration.at(compression.quality, compression.components)
+        judges = None if shares is None else load_judges()
 
         def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
             rows = slice(top, top + len(restored))
@@ -909,7 +911,7 @@ class Restorer:
             if layer.is_neutral:
                 restored[:] = restored.mean(axis=2, keepdims=True)  # as of grey files
             if compression and projected:
-                trust = None if shares is None else Trust(decoded[rows, columns], shares)
+                trust = None if shares is None else Trust(decoded[rows, columns], shares, judges)
                 components, space = compression.components, compression.colour_space
                 restored = project(restored, components, space, top, columns.start, trust)
             if layer.is_neutral:

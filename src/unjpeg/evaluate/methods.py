@@ -67,6 +67,7 @@ PROGRAMS = {
 RESTORING = (
     *(
         "av1",
+        "belief",
         "cleanness",
         "dct",
         "depth",
