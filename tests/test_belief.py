@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jpegs import encoded, picture
 from unjpeg import Restorer
-from unjpeg.belief import EVIDENCE, BlockChange, Judge, gather_evidence, load_judges, weigh_evidence
+from unjpeg.belief import EVIDENCE, BlockChange, Judge, gather_evidence, load_judges, measure_caution, weigh_evidence
 from unjpeg.jpeg import JpegImage
 from unjpeg.projection import Trust, project
 
@@ -73,6 +73,14 @@ def test_bands_of_whole_windows_tell_the_same(rows: int, columns: int, window: t
             np.testing.assert_allclose(gather_evidence(alone), evidence[part], rtol=1e-4, atol=1e-4)
 
 
+def test_doubt_counts_where_compression_is_weak() -> None:
+    """Strongly compressed files are followed as without judges."""
+    cautions = [measure_caution(quality) for quality in range(1, 101)]
+    assert cautions == sorted(cautions)
+    assert cautions[:30] == [0] * 30
+    assert cautions[59:] == [1] * 41
+
+
 def test_evidence_says_what_its_names_say() -> None:
     """One block in a window of its own, by hand."""
     half = np.full((8, 8), 4, np.float32)
@@ -120,14 +128,15 @@ def test_what_is_half_believed_goes_half_way(sampling: str) -> None:
     moved = (jpeg.pixels + np.random.default_rng(3).normal(0, 10, jpeg.pixels.shape)).astype(np.float32)
     shares = np.ones((2, 2, 8, 8), np.float32)
 
-    def come_to(shares: NDArray[np.float32], belief: float | None) -> NDArray[np.float32]:
+    def come_to(shares: NDArray[np.float32], belief: float | None, caution: float = 1) -> NDArray[np.float32]:
         judges = None if belief is None else (constant_judge(belief), constant_judge(belief))
-        trust = Trust(jpeg.pixels, shares, judges)
+        trust = Trust(jpeg.pixels, shares, judges, caution)
         return project(moved, jpeg.components, jpeg.header.colour_space, trust=trust)
 
     middle, full = come_to(0 * shares, None), come_to(shares, None)
     np.testing.assert_allclose(come_to(shares, HALF_BELIEF), (middle + full) / 2, atol=1e-2)
     np.testing.assert_allclose(come_to(shares, 1 - 1e-6), full, atol=1e-2)
+    np.testing.assert_allclose(come_to(shares, HALF_BELIEF, 0.5), middle / 4 + full * 3 / 4, atol=1e-2)
 
 
 @pytest.mark.parametrize("model", ["fast", "default"])

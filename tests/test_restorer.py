@@ -18,7 +18,7 @@ from PIL import Image
 import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved
 from restorers import Pixels, difference, network_of, with_tiling
-from unjpeg.belief import load_judges
+from unjpeg.belief import load_judges, measure_caution
 from unjpeg.errors import BadImageError, OutputError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS
 from unjpeg.network import Guidance, Model
@@ -125,7 +125,7 @@ def test_a_calibrated_model_is_followed_as_far_as_it_is_to_be_trusted(
     assert jpeg is not None
     assert calibrated.model_file.calibration is not None
     shares = calibrated.model_file.calibration.at(quality, jpeg.components)
-    trust = Trust(jpeg.pixels, shares, load_judges())
+    trust = Trust(jpeg.pixels, shares, load_judges(), measure_caution(quality))
     expected = project(output.layers[0], jpeg.components, jpeg.header.colour_space, trust=trust)
     result = calibrated.restore(data, consistency="strict", bit_depth=16).pixels
     assert difference(result, np.rint(np.clip(expected, 0, 255) * 257).astype(np.uint16)) < 0.02

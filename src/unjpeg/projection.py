@@ -89,11 +89,13 @@ class Trust(NamedTuple):
         decoded: the decoded pixels, uint8, the same rectangle as the restored ones.
         shares_2288: of luma and chroma, ``(2, 2, 8, 8)``, as ``Calibration.at`` gives them.
         judges: of luma and chroma, or None to believe every block alike.
+        caution: how much of the judges' doubt counts, 0..1.
     """
 
     decoded: NDArray[np.uint8]
     shares_2288: NDArray[np.float32]
     judges: tuple[Judge, Judge] | None = None
+    caution: float = 1.0
 
 
 def tile_alignment(components: Sequence[Component]) -> int:
@@ -152,7 +154,8 @@ def project(
             offset = cells.calibrated(target, trust.shares_2288[kind]) - cells.centre
             if trust.judges and component.has_usual_cells:
                 evidence = gather_evidence(cells.describe(coefficients, target, component))
-                offset *= weigh_evidence(trust.judges[kind], evidence)[..., None, None]
+                doubt = 1 - weigh_evidence(trust.judges[kind], evidence)[..., None, None]
+                offset *= 1 - np.float32(trust.caution) * doubt
             target = cells.centre + offset
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from unjpeg.belief import load_judges
+from unjpeg.belief import load_judges, measure_caution
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
 from unjpeg.errors import OutputError
@@ -892,7 +892,8 @@ class Restorer:
         shares = None
         if calibration and compression and projected:
             shares = calibration.at(compression.quality, compression.components)
-        judges = None if shares is None else load_judges()
+        caution = measure_caution(compression.quality) if compression else 0.0
+        judges = load_judges() if caution else None
 
         def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
             rows = slice(top, top + len(restored))
@@ -911,7 +912,7 @@ class Restorer:
             if layer.is_neutral:
                 restored[:] = restored.mean(axis=2, keepdims=True)  # as of grey files
             if compression and projected:
-                trust = None if shares is None else Trust(decoded[rows, columns], shares, judges)
+                trust = None if shares is None else Trust(decoded[rows, columns], shares, judges, caution)
                 components, space = compression.components, compression.colour_space
                 restored = project(restored, components, space, top, columns.start, trust)
             if layer.is_neutral:
