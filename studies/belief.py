@@ -36,7 +36,7 @@ from unjpeg.train.config import VALIDATION_FRACTION
 from unjpeg.train.patterns import PATTERNS
 from unjpeg.train.run import open_images
 
-__all__ = ["Restored", "main", "measure_gain_db", "restore_all", "train_judge"]
+__all__ = ["Blocks", "Restored", "draw_pictures", "main", "measure_gain_db", "restore_all", "train_judge"]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100)
 SAMPLINGS: Final = (2, 2, 0)
@@ -193,7 +193,7 @@ def _join(parts: Sequence[Blocks]) -> Blocks:
     return Blocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def train_judge(known: Sequence[Restored], part: int) -> Judge:
+def train_judge(known: Sequence[Restored], part: int, steps: int = STEPS) -> Judge:
     """Learn beliefs b that make ``errors - 2 b products + b^2 moves`` least, each file's in parts of its whole error.
 
     Args:
@@ -217,9 +217,9 @@ def train_judge(known: Sequence[Restored], part: int) -> Judge:
         nn.Linear(len(EVIDENCE), HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)
     )
     optimizer = torch.optim.Adam(network.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     draw = torch.Generator().manual_seed(1)
-    for _ in range(STEPS):
+    for _ in range(steps):
         batch = torch.randint(0, len(standard), (BATCH,), generator=draw)
         belief: Tensor = torch.sigmoid(network(standard[batch])[:, 0])
         loss = (belief.square() * moves[batch] - 2 * belief * products[batch]).sum()
