@@ -56,6 +56,11 @@ WINDOW = 32
 sampling, and a divisor of every tile. Where one sample covers three pixels they are 24 pixels long."""
 
 
+FINE_STEP = 10
+"""Step of the blocks' means, in units of the transform, that is hardly more than a level of the pixels, 8. Where it is
+coarser a window of one colour may have been a slow change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """How much of what a network adds to the decoded coefficients turns out to be true, on average.
@@ -123,7 +128,8 @@ def project(
 
     With ``trust`` not the nearest one. Each coefficient goes the calibrated shares of the way from its cell's middle
     to where the nearest picture has it, and of that as much as its block is believed (``belief``; where a file's cells
-    are all half a step either way). And of the detail that the network gave chroma beyond its resolution there
+    are all half a step either way); with judges, windows that were decoded to one colour keep it where a step of the
+    blocks' means is about a level. And of the detail that the network gave chroma beyond its resolution there
     stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
     coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
     chroma out of its cells where the file knows it is not believed where the file does not.
@@ -159,7 +165,21 @@ def project(
             target = cells.centre + offset
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
-    return _pixels(planes, colour_space)
+    result = _pixels(planes, colour_space)
+    if trust and trust.judges and all(component.table_88[0, 0] <= FINE_STEP for component in components):
+        even = _find_even(trust.decoded)
+        result[even] = trust.decoded[even]
+    return result
+
+
+def _find_even(decoded: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The pixels of windows that are of one colour, ``(H, W)``."""
+    height, width = decoded.shape[:2]
+    tops, lefts = (np.arange(0, length, WINDOW) for length in (height, width))
+    least, most = (by.reduceat(by.reduceat(decoded, tops), lefts, axis=1) for by in (np.minimum, np.maximum))
+    even = (least == most).reshape(len(tops), len(lefts), -1).all(axis=-1)
+    spread: NDArray[np.bool_] = even.repeat(WINDOW, axis=0)[:height].repeat(WINDOW, axis=1)[:, :width]
+    return spread
 
 
 class _Cells(NamedTuple):

@@ -94,6 +94,7 @@ def make_tables(results: Path) -> dict[str, str]:
         "networks": _make_networks([json.loads(file.read_text()) for file in sorted(results.glob("networks-*.json"))]),
         "ablation": _make_from(results / "ablation-modules-small.json", _make_ablation),
         "ablation-textbook": _make_from(results / "ablation-modules-small-textbook.json", _make_ablation),
+        "ablation-reading": _make_from(results / "ablation-modules-small-reading.json", _make_ablation_by_variant),
         "lambdas": _make_from(results / "ablation-lambdas-small-textbook.json", _make_lambdas),
         "redegradation": _make_from(results / "redegradation.json", _make_redegradation),
         "stage1": _make_from(results / "stage1.json", _make_stage1),
@@ -546,6 +547,22 @@ def _make_ablation(record: Mapping[str, Any]) -> str:
     in_paper = compute_ablation_gains("live1", 10, "psnr_db")
     titles = [f"{name}: ours; printed" if name in in_paper else name for name in others]
     return format_markdown(["set, quality", base, *titles], rows)
+
+
+def _make_ablation_by_variant(record: Mapping[str, Any]) -> str:
+    """PSNR alone, a row for each network: there are too many for columns."""
+    base, *others = record["variants"]
+    places = [(name, quality) for name, per_quality in record["summary"].items() for quality in per_quality]
+    figures = [record["summary"][name][quality]["psnr_db"] for name, quality in places]
+    printed = [compute_ablation_gains(name, int(quality), "psnr_db") for name, quality in places]
+    rows = [[base, *(f"{one['base']:.2f}" for one in figures)]]
+    for variant in others:
+        row = [variant]
+        for one, in_paper in zip(figures, printed, strict=True):
+            ours = _format_gain(one["gains"][variant], 3, len(record["seeds"]))
+            row.append(f"{ours}; {in_paper[variant]:+.2f}" if variant in in_paper else ours)
+        rows.append(row)
+    return format_markdown(["network", *(f"{name}, {quality}" for name, quality in places)], rows)
 
 
 def _make_redegradation(record: Mapping[str, Any]) -> str:

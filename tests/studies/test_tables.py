@@ -43,6 +43,11 @@ def test_ablation_stands_beside_what_is_printed(tmp_path: Path) -> None:
     ours = "+0.100 ± 0.050 (+0.050 .. +0.150)"  # 4.303 * 0.02 / 3 ** 0.5
     assert lines[2].startswith(f"| live1, 10, PSNR | 26.00 | {ours}; +0.36 | {ours}; +0.28 | ")
     assert "; " not in lines[5]
+    (tmp_path / "ablation-modules-small-reading.json").write_text(json.dumps(record))
+    lines = make_tables(tmp_path)["ablation-reading"].splitlines()
+    assert lines[0] == "| network | live1, 10 | mine, 10 |"
+    assert lines[2:4] == ["| base | 26.00 | 26.00 |", f"| CIGM | {ours}; +0.36 | {ours} |"]
+    assert len(lines) == 2 + len(names)
 
 
 def test_redegradation_has_a_line_for_each_kind_of_pairs(tmp_path: Path) -> None:
