@@ -1,7 +1,8 @@
 """Where restoring has little to gain and much to lose: grain, drawings, patterns, grey files, files of the wild.
 
 ``python -m studies.harm fast default`` measures models over the plain decode, all on the same files;
-``--against OLD.unjpeg`` adds what each of the files gains over that model. To ``results/harm.json``.
+``--against OLD.unjpeg`` adds what each of the files gains over that model, or over the same one as it computes in
+another precision: ``default --precision int8 --against default --against-precision full``. To ``results/harm.json``.
 """
 
 from __future__ import annotations
@@ -59,15 +60,17 @@ def main(
     data: Annotated[str, typer.Option(help="Data set or folder of photographs.")] = "live1",
     every: Annotated[int, typer.Option(min=1, help="Only every so many-th photograph.")] = 3,
     against: Annotated[str | None, typer.Option(help="A model that each file is compared with.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Of all models.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the models.")] = "auto",
+    against_precision: Annotated[Precision | None, typer.Option(help="Of the other one. [as --precision]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of grain, drawings, patterns, degradations.")] = 7,
     rows: Annotated[str, typer.Option(help="Only rows that begin like this.")] = "",
     out: Annotated[Path, typer.Option(help="Folder of the result file.")] = Path("results"),
+    stem: Annotated[str, typer.Option("--name", help="Of the result file.")] = "harm",
 ) -> None:
     """Measure what models gain over the plain decode."""
     origin = describe_origin()
     photographs = [_cut(pixels, SIDE) for _, pixels in load_images(resolved(data))][::every]
-    reference = Restorer(against, precision=precision) if against else None
+    reference = Restorer(against, precision=against_precision or precision) if against else None
     restorers = {name: Restorer(name, precision=precision) for name in models}
     gains: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     over: dict[str, dict[str, list[float]]] = {name: {} for name in models}
@@ -98,7 +101,8 @@ def main(
     record = {**origin, "seed": seed, "photographs": len(photographs), "models": measured}
     if reference:
         record["against"] = reference.model_file.hash
-    put_results(out / "harm.json", record)
+        record["precisions"] = [precision, against_precision or precision]
+    put_results(out / f"{stem}.json", record)
 
 
 def draw_cases(photographs: list[Pixels8], seed: int) -> Iterator[Case]:

@@ -33,10 +33,19 @@ def test_files_decode_to_what_they_are_compared_with() -> None:
 def test_a_model_gains_nothing_over_itself(tiny_model: Path, tmp_path: Path) -> None:
     for number, pixels in enumerate(photographs(2)):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    main([str(tiny_model)], data=str(tmp_path), every=1, against=str(tiny_model), rows="grey", out=tmp_path)
+    main(
+        [str(tiny_model)],
+        data=str(tmp_path),
+        every=1,
+        against=str(tiny_model),
+        against_precision="full",
+        rows="grey",
+        out=tmp_path,
+    )
     record = json.loads((tmp_path / "harm.json").read_text())
     measured = record["models"][str(tiny_model)]
     assert set(measured["gain_db"]) == {"grey as colour, quality 30", "grey as colour, quality 90"}
     assert all(row == {"mean": 0.0, "worst": 0.0, "files": 2} for row in measured["over_db"].values())
     assert measured["most_tint"] == 0
+    assert record["precisions"] == ["auto", "full"]
     assert record["commit"]
