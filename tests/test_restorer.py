@@ -19,10 +19,11 @@ import unjpeg
 from jpegs import SAMPLINGS, beyond_cells, decoded, encoded, opened, picture, saved
 from restorers import Pixels, difference, network_of, with_tiling
 from unjpeg.belief import load_judges, measure_caution
-from unjpeg.errors import BadImageError, OutputError
+from unjpeg.errors import BadImageError, ModelError, OutputError
 from unjpeg.modelfile import MAX_GUIDE_WINDOWS
 from unjpeg.network import Guidance, Model
-from unjpeg.picture import read_picture
+from unjpeg.picture import NamedBytes, read_picture
+from unjpeg.precision import Choice
 from unjpeg.projection import Calibration, Trust, project
 from unjpeg.restorer import Restored, Restorer
 from unjpeg.tables import standard_table, stated_features
@@ -424,6 +425,50 @@ def test_two_threads_give_what_one_gives(lively_restorer: Restorer) -> None:
     assert len(results) == 2 * len(sources)
     for (_, i), pixels in results.items():
         np.testing.assert_array_equal(pixels, expected[i])
+
+
+@pytest.mark.parametrize("kind", [bytes, lambda data: NamedBytes(data, "a.jpg")])
+def test_the_model_is_loaded_while_the_first_jpeg_is_read(
+    kind: Callable[[bytes], Any], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorer = Restorer(tiny_model, threads=1, precision="full")
+    seen: list[str] = []
+
+    def read_late(*given: Any, **named: Any) -> Any:
+        (loader,) = (thread for thread in threading.enumerate() if thread.name == "unjpeg model")
+        loader.join(60)
+        seen.append("loaded" if restorer._network else "not loaded")
+        return read_picture(*given, **named)
+
+    monkeypatch.setattr("unjpeg.restorer.read_picture", read_late)
+    data = encoded(picture(24, 40), quality=30)
+    assert restorer.restore(kind(data)).report.precision == "full"
+    assert seen == ["loaded"]
+
+
+def test_a_model_is_not_loaded_ahead_where_nothing_may_need_it(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or where a large picture may have its precision measured first."""
+    monkeypatch.setattr(Restorer, "_try_to_load", lambda _: pytest.fail("loaded"))
+    data, pixels = encoded(picture(24, 40), quality=30), picture(24, 40)
+    Restorer(tiny_model, threads=1, precision="full").restore(data, strength=0)
+    Restorer(tiny_model, threads=1, precision="full").restore(pixels)
+    monkeypatch.setattr("unjpeg.restorer.choose_precision", lambda *_, **__: Choice("full", "not yet"))
+    Restorer(tiny_model, threads=1).restore(data)
+
+
+def test_what_is_wrong_with_a_model_is_said_where_it_is_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer(tiny_model, threads=1, precision="full")
+
+    def fail(measure: bool) -> Any:
+        raise ModelError("no engine")
+
+    monkeypatch.setattr(restorer, "_load", fail)
+    with pytest.raises(ModelError, match="no engine"):
+        restorer.restore(encoded(picture(24, 40), quality=30))
+    with pytest.raises(BadImageError):
+        restorer.restore(b"\xff\xd8 and nothing more")
 
 
 def test_a_model_is_loaded_once_and_on_first_use(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -32,7 +33,7 @@ from PIL import Image
 from unjpeg.belief import load_judges, measure_caution
 from unjpeg.dct import RGB_TO_YCC
 from unjpeg.depth import rounded
-from unjpeg.errors import OutputError
+from unjpeg.errors import OutputError, UnjpegError
 from unjpeg.finishing import dither_tile, keep_detail
 from unjpeg.history import History, Verdict
 from unjpeg.jpeg import DEFAULT_LIMITS, Compression, Limits
@@ -44,7 +45,7 @@ from unjpeg.network import Guidance, Model, to_network
 from unjpeg.output import FORMATS, Pixels, Rows, default_format, format_of, is_lossy, profile_fits, write_image
 from unjpeg.output.tag import add_tag
 from unjpeg.parallel import map_ahead
-from unjpeg.picture import Picture, Source, read_picture
+from unjpeg.picture import NamedBytes, Picture, Source, read_picture
 from unjpeg.precision import WORTH_PIXELS, Choice, choose_precision
 from unjpeg.projection import Trust, project, tile_alignment
 from unjpeg.runtimes import ChosenPrecision, Precision, Runtime, check_engine, choose_engine
@@ -529,7 +530,14 @@ class Restorer:
             )
             return TiledNetwork(model, tiling)
 
-        self._load = load
+        def is_settled() -> bool:
+            """Whether loading the model measures nothing, however large the picture."""
+            if named != "auto" or isinstance(precision, Choice):
+                return True
+            choice = choose_precision(self.model_file, runtime, device)
+            return choice.is_final and choice.why != "not yet"
+
+        self._load, self._is_settled = load, is_settled
         self._network: TiledNetwork | None = None
         self._lock = threading.Lock()
 
@@ -585,6 +593,15 @@ class Restorer:
                 self.model_file = self.model_file.without_graphs()
             return self._network
 
+    def _load_ahead(self) -> None:
+        """Load the model while the first picture is read, if nothing is to be measured first."""
+        if self._network is None and self._is_settled():
+            threading.Thread(target=self._try_to_load, name="unjpeg model").start()
+
+    def _try_to_load(self) -> None:
+        with suppress(UnjpegError):  # is raised where the network is used
+            self._loaded(measure=False)
+
     @property
     def model(self) -> Model:
         """The model in its runtime, compiled on first use."""
@@ -626,6 +643,8 @@ class Restorer:
     ) -> Restoration:
         """Decode and guide a picture, to be restored while it is saved. Arguments and errors as ``restore``."""
         options = replace(options, **keywords)
+        if options.strength != 0 and _begins_as_jpeg(source):
+            self._load_ahead()
         picture = read_picture(source, limits=self._limits, salvage_damaged=options.salvage)
         if options.strength == 0 or picture.left_alone:
             return self._restoration(picture, Layout(()), (), options, None, progress)
@@ -927,6 +946,13 @@ class Restorer:
             place[...] = np.rint(restored, out=restored)
 
         return finish
+
+
+def _begins_as_jpeg(source: Source) -> bool:
+    """Whether it is known at once that there is something to restore."""
+    if isinstance(source, NamedBytes):
+        source = source.getbuffer()
+    return isinstance(source, bytes | bytearray | memoryview) and bytes(source[:2]) == b"\xff\xd8"
 
 
 class _Watch:
