@@ -95,12 +95,15 @@ class Trust(NamedTuple):
         shares_2288: of luma and chroma, ``(2, 2, 8, 8)``, as ``Calibration.at`` gives them.
         judges: of luma and chroma, or None to believe every block alike.
         caution: how much of the judges' doubt counts, 0..1.
+        keeps_even: whether windows that were decoded to one colour keep it, where a step of the blocks' means is about
+            a level. For results of 8 bits: the decoded pixels are rounded to these, and fit the cells no closer.
     """
 
     decoded: NDArray[np.uint8]
     shares_2288: NDArray[np.float32]
     judges: tuple[Judge, Judge] | None = None
     caution: float = 1.0
+    keeps_even: bool = False
 
 
 def tile_alignment(components: Sequence[Component]) -> int:
@@ -128,8 +131,7 @@ def project(
 
     With ``trust`` not the nearest one. Each coefficient goes the calibrated shares of the way from its cell's middle
     to where the nearest picture has it, and of that as much as its block is believed (``belief``; where a file's cells
-    are all half a step either way); with judges, windows that were decoded to one colour keep it where a step of the
-    blocks' means is about a level. And of the detail that the network gave chroma beyond its resolution there
+    are all half a step either way). And of the detail that the network gave chroma beyond its resolution there
     stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
     coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
     chroma out of its cells where the file knows it is not believed where the file does not.
@@ -166,7 +168,7 @@ def project(
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     result = _pixels(planes, colour_space)
-    if trust and trust.judges and all(component.table_88[0, 0] <= FINE_STEP for component in components):
+    if trust and trust.keeps_even and all(component.sent_table_88[0, 0] <= FINE_STEP for component in components):
         even = _find_even(trust.decoded)
         result[even] = trust.decoded[even]
     return result
