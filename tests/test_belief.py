@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from jpegs import encoded, picture
 from unjpeg import Restorer
 from unjpeg.belief import EVIDENCE, BlockChange, Judge, gather_evidence, load_judges, measure_caution, weigh_evidence
 from unjpeg.jpeg import JpegImage
-from unjpeg.projection import Trust, project
+from unjpeg.projection import Trust, measure_consistency, project
 
 SIDES = st.integers(1, 13)
 WINDOWS = st.sampled_from([(1, 1), (2, 2), (4, 4), (4, 2)])
@@ -151,6 +152,31 @@ def test_even_colours_stay_as_decoded_beside_a_picture(quality: int, sampling: s
     np.testing.assert_array_equal(restored[128:], decoded[128:])
     np.testing.assert_array_equal(restored[:, 160:], decoded[:, 160:])
     assert (restored[40:100, 40:130] != decoded[40:100, 40:130]).any()
+
+
+@pytest.mark.parametrize("quality", [90, 100])
+def test_even_colours_of_16_bits_stay_true_to_the_file(quality: int) -> None:
+    """Decoded levels are whole, and the file knows more of them than that."""
+    pixels = np.full((96, 128, 3), (200, 30, 40), np.uint8)
+    pixels[:40, :50] = picture(40, 50, 4)
+    data = encoded(pixels, quality=quality)
+    jpeg = JpegImage.decode(data)
+    for bit_depth in (8, 16):
+        restored = Restorer("fast").restore(data, bit_depth=bit_depth, consistency="strict")
+        assert restored.report.projected
+        found = measure_consistency(restored.pixels, jpeg.components, jpeg.header.colour_space, jpeg.pixels)
+        assert found.is_consistent, bit_depth
+
+
+def test_even_colours_may_change_where_the_file_ended_before_it_told_them_finely() -> None:
+    jpeg = JpegImage.decode(encoded(np.full((64, 64, 3), 90, np.uint8), quality=90))
+    moved = jpeg.pixels + np.float32(0.7)
+    trust = Trust(jpeg.pixels, np.ones((2, 2, 8, 8), np.float32), keeps_even=True)
+    even = project(moved, jpeg.components, jpeg.header.colour_space, trust=trust)
+    np.testing.assert_array_equal(even, jpeg.pixels)
+    bits = np.full((8, 8), 2, np.uint8)
+    cut = [replace(component, unsent_bits_88=bits) for component in jpeg.components]
+    assert (project(moved, cut, jpeg.header.colour_space, trust=trust) > jpeg.pixels + 0.5).all()
 
 
 def test_even_colours_may_change_where_steps_are_coarse() -> None:

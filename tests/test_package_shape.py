@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,12 @@ def test_documents_name_modules_that_exist() -> None:
 def test_no_test_file_is_too_long_to_read() -> None:
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "tests").rglob("*.py")}
     assert [file.name for file, lines in lengths.items() if lines > 700] == []
+
+
+def test_test_files_are_told_by_their_names() -> None:
+    """pytest collects none of them where two folders hold the same name."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_one_name_of_a_kind_of_pixels_means_one_kind() -> None:

@@ -14,7 +14,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EVIDENCE", "BlockChange", "Judge", "gather_evidence", "load_judges", "measure_caution", "weigh_evidence"]
+__all__ = [
+    "EVIDENCE",
+    "BlockChange",
+    "Judge",
+    "gather_evidence",
+    "load_judges",
+    "measure_caution",
+    "sum_windows",
+    "weigh_evidence",
+]
 
 _CAUTIOUS: Final = (30, 60)
 """Qualities up to which no doubt counts, and from which all of it does."""
@@ -125,7 +134,7 @@ def gather_evidence(change: BlockChange) -> NDArray[np.float32]:
         ],
         axis=-1,
     )
-    around = _sum_windows(sums, window)
+    around = sum_windows(sums, window)
     count = around[..., 11]
     step = np.float32(np.log2(2 * half).mean() / 4)
     return np.stack(
@@ -172,14 +181,14 @@ def _kept(kept: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np.f
 
 def _spread_of_means(means_VU: NDArray[np.float32], window: tuple[int, int]) -> NDArray[np.float32]:
     """Standard deviation in each block's window."""
-    count = _sum_windows(np.ones((*means_VU.shape, 1), np.float32), window)
-    apart = means_VU[..., None] - _sum_windows(means_VU[..., None], window) / count
-    spread: NDArray[np.float32] = np.sqrt(_sum_windows(np.square(apart), window) / count)[..., 0]
+    count = sum_windows(np.ones((*means_VU.shape, 1), np.float32), window)
+    apart = means_VU[..., None] - sum_windows(means_VU[..., None], window) / count
+    spread: NDArray[np.float32] = np.sqrt(sum_windows(np.square(apart), window) / count)[..., 0]
     return spread
 
 
-def _sum_windows(blocks_VUN: NDArray[np.float32], window: tuple[int, int]) -> NDArray[np.float32]:
-    """Each block's window's sums; windows at the bottom and the right hold fewer blocks."""
+def sum_windows(blocks_VUN: NDArray[np.float32], window: tuple[int, int]) -> NDArray[np.float32]:
+    """Of each block its window's sums, shaped as the blocks; windows at the bottom and the right hold fewer blocks."""
     height, width = blocks_VUN.shape[:2]
     down, across = window
     rows = np.add.reduceat(blocks_VUN, np.arange(0, height, down), axis=0)

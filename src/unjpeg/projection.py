@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unjpeg.belief import BlockChange, Judge, gather_evidence, weigh_evidence
+from unjpeg.belief import BlockChange, Judge, gather_evidence, sum_windows, weigh_evidence
 from unjpeg.dct import (
     BLOCK,
     ROUNDING_BOUND_88,
@@ -52,9 +52,8 @@ __all__ = [
 ]
 
 WINDOW = 32
-"""Side in pixels of the squares in which a file's cells judge what a network did to chroma: whole blocks at every usual
-sampling, and a divisor of every tile. Where one sample covers three pixels they are 24 pixels long."""
-
+"""Side in pixels of the squares in which a file's cells judge what a network did: whole blocks at every usual sampling,
+and a divisor of every tile. Where one sample covers three pixels they are 24 pixels long."""
 
 FINE_STEP = 10
 """Step of the blocks' means, in units of the transform, that is hardly more than a level of the pixels, 8. Where it is
@@ -95,12 +94,15 @@ class Trust(NamedTuple):
         shares_2288: of luma and chroma, ``(2, 2, 8, 8)``, as ``Calibration.at`` gives them.
         judges: of luma and chroma, or None to believe every block alike.
         caution: how much of the judges' doubt counts, 0..1.
+        keeps_even: whether windows that were decoded to one colour keep it, where a step of the blocks' means is about
+            a level. For results of 8 bits: the decoded pixels are rounded to these, and fit the cells no closer.
     """
 
     decoded: NDArray[np.uint8]
     shares_2288: NDArray[np.float32]
     judges: tuple[Judge, Judge] | None = None
     caution: float = 1.0
+    keeps_even: bool = False
 
 
 def tile_alignment(components: Sequence[Component]) -> int:
@@ -128,8 +130,7 @@ def project(
 
     With ``trust`` not the nearest one. Each coefficient goes the calibrated shares of the way from its cell's middle
     to where the nearest picture has it, and of that as much as its block is believed (``belief``; where a file's cells
-    are all half a step either way); with judges, windows that were decoded to one colour keep it where a step of the
-    blocks' means is about a level. And of the detail that the network gave chroma beyond its resolution there
+    are all half a step either way). And of the detail that the network gave chroma beyond its resolution there
     stays, in each square of ``WINDOW`` pixels, the part that the cells leave of the network's change r of the decoded
     coefficients: with m moved into the cells to r + m, ``clip((r + m) . r / r . r, 0, 1)``. A network that takes the
     chroma out of its cells where the file knows it is not believed where the file does not.
@@ -166,7 +167,7 @@ def project(
         moved = upsample(plane_from_blocks(idct_blocks(target - coefficients)), *component.scale)
         plane += moved[: plane.shape[0], : plane.shape[1]]
     result = _pixels(planes, colour_space)
-    if trust and trust.judges and all(component.table_88[0, 0] <= FINE_STEP for component in components):
+    if trust and trust.keeps_even and all(component.sent_table_88[0, 0] <= FINE_STEP for component in components):
         even = _find_even(trust.decoded)
         result[even] = trust.decoded[even]
     return result
@@ -257,23 +258,15 @@ def _doubtful_detail(
     """
     _, coarse = _blocks_under(change, component, top, left)
     change_VU88 = dct_blocks(blocks_from_plane(coarse))
-    down, across = _window_of(component)
-    energy = _window_sums(np.square(change_VU88).sum(axis=(2, 3)), down, across)
-    kept = energy + _window_sums((change_VU88 * correction_VU88).sum(axis=(2, 3)), down, across)
+    energies = (np.square(change_VU88).sum(axis=(2, 3)), (change_VU88 * correction_VU88).sum(axis=(2, 3)))
+    energy, lost = np.moveaxis(sum_windows(np.stack(energies, axis=-1), _window_of(component)), -1, 0)
+    kept = energy + lost
     doubt = 1 - np.clip(np.divide(kept, energy, out=np.ones_like(kept), where=energy > 0), 0, 1)
-    spread = doubt.repeat(down * BLOCK * component.scale[0], axis=0)
-    spread = spread.repeat(across * BLOCK * component.scale[1], axis=1)
+    spread = upsample(doubt, BLOCK * component.scale[0], BLOCK * component.scale[1])
     height, width = change.shape
     detail: NDArray[np.float32] = change - upsample(coarse, *component.scale)[:height, :width]
     detail *= spread[:height, :width]
     return detail
-
-
-def _window_sums(blocks_VU: NDArray[np.float32], down: int, across: int) -> NDArray[np.float32]:
-    """Sums over ``down`` x ``across`` blocks; fewer at the bottom and the right."""
-    rows = np.add.reduceat(blocks_VU, np.arange(0, blocks_VU.shape[0], down), axis=0)
-    sums: NDArray[np.float32] = np.add.reduceat(rows, np.arange(0, blocks_VU.shape[1], across), axis=1)
-    return sums
 
 
 class Compared(NamedTuple):
@@ -302,17 +295,10 @@ def compare_blocks(
         restored: not projected; ``(H, W)`` or ``(H, W, 3)``, range 0..255, like ``original``.
         shares_2288: as ``Calibration.at`` gives them.
     """
-    pairs = zip(_planes(restored, colour_space), _planes(original.astype(np.float32), colour_space), strict=True)
-    for number, (planes, component) in enumerate(zip(pairs, components, strict=True)):
-        kind = _kind(number, colour_space)
-        blocks, grown = _blocks_under(planes[0], component, 0, 0)
-        cells = _Cells.of(component, blocks)
-        coefficients = dct_blocks(blocks_from_plane(grown))
-        target = np.clip(coefficients, cells.low, cells.high)
-        followed = target if shares_2288 is None else cells.calibrated(target, shares_2288[kind])
-        truth = dct_blocks(blocks_from_plane(_blocks_under(planes[1], component, 0, 0)[1]))
-        change = cells.describe(coefficients, target, component)
-        yield kind, Compared(change, followed - cells.centre, truth - cells.centre)
+    for kind, component, cells, ours, truth in _compare(restored, original, components, colour_space):
+        held = np.clip(ours, cells.low, cells.high)
+        followed = held if shares_2288 is None else cells.calibrated(held, shares_2288[kind])
+        yield kind, Compared(cells.describe(ours, held, component), followed - cells.centre, truth - cells.centre)
 
 
 class OffsetSums(NamedTuple):
@@ -337,29 +323,26 @@ def measure_offsets(
         restored: not projected; ``(H, W)`` or ``(H, W, 3)``, range 0..255, like ``original``.
     """
     sums = OffsetSums(np.zeros((2, 2, BLOCK, BLOCK)), np.zeros((2, 2, 2, BLOCK, BLOCK)))
-    for number, (ours, truth, half) in enumerate(_offsets(restored, original, components, colour_space)):
-        halves = _halves_of_cell(np.clip(ours, -half, half), half)
-        kind = _kind(number, colour_space)
+    for kind, _, cells, ours, truth in _compare(restored, original, components, colour_space):
+        half = cells.half_88 if cells.is_usual is None else np.where(cells.is_usual, cells.half_88, np.float32(0))
+        halves = _halves_of_cell(np.clip(ours - cells.centre, -half, half), half)
         for i, one in enumerate(halves):
-            sums.products[kind, i] += (truth * one).sum(axis=(0, 1), dtype=np.float64)
+            sums.products[kind, i] += ((truth - cells.centre) * one).sum(axis=(0, 1), dtype=np.float64)
             for j, other in enumerate(halves):
                 sums.squares[kind, i, j] += (one * other).sum(axis=(0, 1), dtype=np.float64)
     return sums
 
 
-def _offsets(
+def _compare(
     restored: NDArray[np.float32], original: NDArray[np.uint8], components: Sequence[Component], colour_space: str
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
-    """For each component: offsets from the cells' middles, restored and original, and half the steps."""
+) -> Iterator[tuple[int, Component, _Cells, NDArray[np.float32], NDArray[np.float32]]]:
+    """For each component: its kind, itself, its cells, and the coefficients of both pictures, ``(V, U, 8, 8)``."""
     pairs = zip(_planes(restored, colour_space), _planes(original.astype(np.float32), colour_space), strict=True)
-    for planes, component in zip(pairs, components, strict=True):
-        offsets = []
-        for plane in planes:
-            blocks, grown = _blocks_under(plane, component, 0, 0)
-            cells = _Cells.of(component, blocks)
-            offsets.append(dct_blocks(blocks_from_plane(grown)) - cells.centre)
-        half = cells.half_88 if cells.is_usual is None else np.where(cells.is_usual, cells.half_88, np.float32(0))
-        yield offsets[0], offsets[1], half
+    for number, (planes, component) in enumerate(zip(pairs, components, strict=True)):
+        (blocks, ours), (_, truth) = (_blocks_under(plane, component, 0, 0) for plane in planes)
+        cells = _Cells.of(component, blocks)
+        ours_VU88, truth_VU88 = dct_blocks(blocks_from_plane(ours)), dct_blocks(blocks_from_plane(truth))
+        yield _kind(number, colour_space), component, cells, ours_VU88, truth_VU88
 
 
 NEAR_END = 32

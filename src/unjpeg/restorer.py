@@ -931,7 +931,9 @@ class Restorer:
             if layer.is_neutral:
                 restored[:] = restored.mean(axis=2, keepdims=True)  # as of grey files
             if compression and projected:
-                trust = None if shares is None else Trust(decoded[rows, columns], shares, judges, caution)
+                trust = None
+                if shares is not None:
+                    trust = Trust(decoded[rows, columns], shares, judges, caution, keeps_even=scale == 1)
                 components, space = compression.components, compression.colour_space
                 restored = project(restored, components, space, top, columns.start, trust)
             if layer.is_neutral:
