@@ -1,9 +1,9 @@
 """Whole commands, side by side: how many pictures a minute, with how many workers, and against other programs.
 
 ``python -m studies.speed.throughput workers`` restores one album with different numbers of worker processes;
-``... against`` gives one file to programs and models, ``... album`` a folder of pictures. They take turns, so that
-whatever else the machine does slows all of them down alike, and the median of the turns counts. All write to
-``results/throughput.json``.
+``... against`` gives one file to programs and models, ``... album`` a folder of pictures, ``... precisions`` one file
+to models at each precision. They take turns, so that whatever else the machine does slows all of them down alike, and
+the median of the turns counts. All write to ``results/throughput.json``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.machine import allowed_cores
+from unjpeg.modelfile import ModelFile
+from unjpeg.precision import choose_precision
+from unjpeg.runtimes import list_precisions
 
-__all__ = ["against", "album", "app", "take_turns", "workers"]
+__all__ = ["against", "album", "app", "precisions", "take_turns", "workers"]
 
 UNTRAINED_NAMES = ("fbcnn-sized", "published")
 """Of ``studies.dagn.complexity``, which needs torch."""
@@ -140,6 +143,33 @@ def album(
         seconds = take_turns(commands, rounds, busy=busy)
     record = {"pictures": pictures, "megapixels": megapixels, "options": options, "seconds": seconds, "cores": busy}
     _keep(out, f"album-{pictures}", record)
+
+
+@app.command()
+def precisions(
+    photo: PhotoOption,
+    models: Annotated[list[str], typer.Argument(help="Model names or paths.")],
+    out: OutOption = Path("results"),
+    megapixels: MegapixelsOption = 6.0,
+    rounds: RoundsOption = 5,
+) -> None:
+    """Seconds of whole processes, JPEG in and out, at each precision that runs here, and at the one that auto takes."""
+    record: dict[str, Any] = {"megapixels": megapixels, "models": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "large.jpg")
+        source.write_bytes(enlarge(photo, megapixels))
+        for model in models:
+            file = ModelFile.read(model)
+            choice = choose_precision(file, "openvino", measure=True)
+            commands = {
+                name: _restore_with(model, str(source), str(Path(folder, "restored.jpg")), f"--precision {name}")
+                for name in ("auto", *list_precisions(file, "openvino", "cpu"))
+            }
+            seconds = take_turns(commands, rounds)
+            fastest = min(value for name, value in seconds.items() if name != "auto")
+            found = {"auto": choice.precision, "seconds": seconds, "auto_over_fastest": seconds["auto"] / fastest}
+            record["models"][Path(model).stem] = found
+    _keep(out, f"precisions-{megapixels:g}", record)
 
 
 _FOR_EACH = """

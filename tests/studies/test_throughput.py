@@ -51,6 +51,14 @@ def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Pat
     assert made["against"].splitlines()[3].endswith("| 1.0 |")  # copying is the fastest
 
 
+def test_auto_stands_beside_what_it_chose_from(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
+    throughput.precisions(photo, [str(tiny_model)], tmp_path, megapixels=0.01, rounds=1)
+    record = json.loads((tmp_path / "throughput.json").read_text())["precisions-0.01"]["models"][tiny_model.stem]
+    forced = {name: value for name, value in record["seconds"].items() if name != "auto"}
+    assert record["auto"] in forced
+    assert record["auto_over_fastest"] == record["seconds"]["auto"] / min(forced.values())
+
+
 def test_an_album_is_given_to_programs_picture_by_picture(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     copied.mkdir()
