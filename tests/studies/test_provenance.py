@@ -26,7 +26,6 @@ NOT_MEASURED_AGAIN = {
     "fuzz",
     "learning-curves",
     "memory",
-    "memory-flat",
 }
 """Of a changed or unknown source: the laboratory's first page says why each is kept."""
 
