@@ -94,17 +94,20 @@ def test_evidence_says_what_its_names_say() -> None:
     kept = (12 * 4 + 2 * 2) / (12**2 + 2**2)
     expected = {
         "energy kept in the cells, of the block": kept,
-        "energy kept in the cells, of the window": kept,
+        "energy in steps kept, of the block": (3 * 1 + 0.5 * 0.5) / (3**2 + 0.5**2),
+        "energy kept in the cells": kept,
+        "energy in steps kept": (3 * 1 + 0.5 * 0.5) / (3**2 + 0.5**2),
         "coefficients out of their cells": 1 / 64,
         "offset in the cells, half steps": np.sqrt((1 + 0.25) / 64),
         "coefficients that are not zero": 2 / 63,
-        "the same, of the block": 2 / 63,
+        "coefficients that are not zero, of the block": 2 / 63,
         "energy of the coefficients": np.log10(1 + 16**2 + 8**2) / 5,
         "share of fine ones in it": 8**2 / (16**2 + 8**2),
         "how far it was made weaker": 4 * 16 / np.sqrt((4**2 + 2**2) * (16**2 + 8**2)),
         "spread of the blocks' means, steps": 0,
         "step": np.log2(8) / 4,
     }
+    assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-5), name
 

@@ -427,6 +427,12 @@ def test_two_threads_give_what_one_gives(lively_restorer: Restorer) -> None:
         np.testing.assert_array_equal(pixels, expected[i])
 
 
+def join_loaders() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "unjpeg model":
+            thread.join(60)
+
+
 @pytest.mark.parametrize("kind", [bytes, lambda data: NamedBytes(data, "a.jpg")])
 def test_the_model_is_loaded_while_the_first_jpeg_is_read(
     kind: Callable[[bytes], Any], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
@@ -435,8 +441,7 @@ def test_the_model_is_loaded_while_the_first_jpeg_is_read(
     seen: list[str] = []
 
     def read_late(*given: Any, **named: Any) -> Any:
-        (loader,) = (thread for thread in threading.enumerate() if thread.name == "unjpeg model")
-        loader.join(60)
+        join_loaders()
         seen.append("loaded" if restorer._network else "not loaded")
         return read_picture(*given, **named)
 
@@ -450,12 +455,19 @@ def test_a_model_is_not_loaded_ahead_where_nothing_may_need_it(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or where a large picture may have its precision measured first."""
-    monkeypatch.setattr(Restorer, "_try_to_load", lambda _: pytest.fail("loaded"))
+    ahead: list[Restorer] = []
+    monkeypatch.setattr(Restorer, "_try_to_load", lambda restorer: ahead.append(restorer))
     data, pixels = encoded(picture(24, 40), quality=30), picture(24, 40)
     Restorer(tiny_model, threads=1, precision="full").restore(data, strength=0)
     Restorer(tiny_model, threads=1, precision="full").restore(pixels)
     monkeypatch.setattr("unjpeg.restorer.choose_precision", lambda *_, **__: Choice("full", "not yet"))
     Restorer(tiny_model, threads=1).restore(data)
+    join_loaders()
+    assert ahead == []
+    monkeypatch.setattr("unjpeg.restorer.choose_precision", lambda *_, **__: Choice("full", "measured"))
+    Restorer(tiny_model, threads=1).restore(data)
+    join_loaders()
+    assert len(ahead) == 1
 
 
 def test_what_is_wrong_with_a_model_is_said_where_it_is_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

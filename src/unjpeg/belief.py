@@ -37,13 +37,13 @@ _TINY: Final = 1e-6
 
 EVIDENCE: Final = (
     "energy kept in the cells, of the block",
-    "the same in steps",
-    "energy kept in the cells, of the window",
-    "the same in steps",
+    "energy in steps kept, of the block",
+    "energy kept in the cells",
+    "energy in steps kept",
     "coefficients out of their cells",
     "offset in the cells, half steps",
     "coefficients that are not zero",
-    "the same, of the block",
+    "coefficients that are not zero, of the block",
     "energy of the coefficients",
     "share of fine ones in it",
     "how far it was made weaker",
@@ -117,44 +117,69 @@ def gather_evidence(change: BlockChange) -> NDArray[np.float32]:
     per_half = np.float32(1) / half
     moved_in_halves, held_in_halves = moved * per_half, held * per_half
     detail = centre * _DETAIL_88
-    sums = np.stack(
-        [
-            _products(moved, moved),
-            _products(held, moved),
-            _products(moved_in_halves, moved_in_halves),
-            _products(held_in_halves, moved_in_halves),
-            _products(held_in_halves, held_in_halves),
-            (np.abs(moved_in_halves) > 1).sum(axis=(2, 3), dtype=np.float32),
-            np.count_nonzero(detail, axis=(2, 3)).astype(np.float32),
-            _products(detail, detail),
-            _products(detail * _FINE_88, detail),
-            _products(held, detail),
-            _products(held, held),
-            np.ones(moved.shape[:2], np.float32),
-        ],
-        axis=-1,
+    sums = (
+        _products(moved, moved),
+        _products(held, moved),
+        _products(moved_in_halves, moved_in_halves),
+        _products(held_in_halves, moved_in_halves),
+        _products(held_in_halves, held_in_halves),
+        (np.abs(moved_in_halves) > 1).sum(axis=(2, 3), dtype=np.float32),
+        np.count_nonzero(detail, axis=(2, 3)).astype(np.float32),
+        _products(detail, detail),
+        _products(detail * _FINE_88, detail),
+        _products(held, detail),
+        _products(held, held),
+        np.ones(moved.shape[:2], np.float32),
     )
-    around = sum_windows(sums, window)
-    count = around[..., 11]
+    of_block = _Sums(*sums)
+    of_window = _Sums(*np.moveaxis(sum_windows(np.stack(sums, axis=-1), window), -1, 0))
     step = np.float32(np.log2(2 * half).mean() / 4)
+    weakened = -of_window.held_by_detail / np.sqrt(of_window.held * of_window.detail + _TINY)
     return np.stack(
         [
-            _kept(sums[..., 1], sums[..., 0]),
-            _kept(sums[..., 3], sums[..., 2]),
-            _kept(around[..., 1], around[..., 0]),
-            _kept(around[..., 3], around[..., 2]),
-            around[..., 5] / (64 * count),
-            np.sqrt(around[..., 4] / (64 * count)),
-            around[..., 6] / (63 * count),
-            sums[..., 6] / np.float32(63),
-            np.log10(1 + around[..., 7] / count) / np.float32(5),
-            around[..., 8] / (around[..., 7] + _TINY),
-            -around[..., 9] / np.sqrt(around[..., 10] * around[..., 7] + _TINY),
+            _kept(of_block.kept, of_block.moved),
+            _kept(of_block.kept_in_halves, of_block.moved_in_halves),
+            _kept(of_window.kept, of_window.moved),
+            _kept(of_window.kept_in_halves, of_window.moved_in_halves),
+            of_window.outside / (64 * of_window.blocks),
+            np.sqrt(of_window.held_in_halves / (64 * of_window.blocks)),
+            of_window.filled / (63 * of_window.blocks),
+            of_block.filled / np.float32(63),
+            np.log10(1 + of_window.detail / of_window.blocks) / np.float32(5),
+            of_window.fine_detail / (of_window.detail + _TINY),
+            weakened,
             np.log1p(_spread_of_means(centre[..., 0, 0] / (2 * half[0, 0]), window)),
-            np.full_like(count, step),
+            np.full_like(weakened, step),
         ],
         axis=-1,
     ).astype(np.float32)
+
+
+class _Sums(NamedTuple):
+    """Over a block's coefficients, or over those of its window's blocks, ``(V, U)``: squares and products, or counts.
+
+    Attributes:
+        moved, held: how far the network moved coefficients, anywhere and in the cells, squared.
+        kept: the product of both.
+        moved_in_halves, kept_in_halves, held_in_halves: the same in half steps.
+        outside, filled: coefficients out of their cells; those of the file that are not zero, without the mean.
+        detail, fine_detail: the file's coefficients without the mean, squared; those of the fine half.
+        held_by_detail: the product of what was moved in the cells and the file's.
+        blocks: how many there are.
+    """
+
+    moved: NDArray[np.float32]
+    kept: NDArray[np.float32]
+    moved_in_halves: NDArray[np.float32]
+    kept_in_halves: NDArray[np.float32]
+    held_in_halves: NDArray[np.float32]
+    outside: NDArray[np.float32]
+    filled: NDArray[np.float32]
+    detail: NDArray[np.float32]
+    fine_detail: NDArray[np.float32]
+    held_by_detail: NDArray[np.float32]
+    held: NDArray[np.float32]
+    blocks: NDArray[np.float32]
 
 
 def weigh_evidence(judge: Judge, evidence: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -908,11 +908,11 @@ class Restorer:
         projected = compression is not None and options.consistency != "off"
         is_held_back = strength != 1 or options.detail != 1 or layer.most_change is not None
         calibration = self.model_file.calibration
-        shares = None
+        shares, judges, caution = None, None, 0.0
         if calibration and compression and projected:
             shares = calibration.at(compression.quality, compression.components)
-        caution = measure_caution(compression.quality) if compression else 0.0
-        judges = load_judges() if caution else None
+            caution = measure_caution(compression.quality)
+            judges = load_judges() if caution else None
 
         def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
             rows = slice(top, top + len(restored))
