@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -36,7 +37,16 @@ from unjpeg.train.config import VALIDATION_FRACTION
 from unjpeg.train.patterns import PATTERNS
 from unjpeg.train.run import open_images
 
-__all__ = ["Blocks", "Restored", "draw_pictures", "main", "measure_gain_db", "restore_all", "train_judge"]
+__all__ = [
+    "Blocks",
+    "Restored",
+    "draw_pictures",
+    "main",
+    "measure_gain_db",
+    "measure_shares",
+    "restore_all",
+    "train_judge",
+]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100)
 SAMPLINGS: Final = (2, 2, 0)
@@ -49,7 +59,15 @@ DRAWINGS: Final = (21, 22)
 SHARES: Final = {"photograph": 0.7, "grain": 0.1, "pattern": 0.1, "drawing": 0.1}
 """How much each kind of picture counts."""
 
+KEPT: Final = (0, 0.7, 0.8, 0.9, 0.95, 0.98, 1.01)
+SHOWN: Final = 95
+"""Between which shares of energy, and at which quality, ``measure_shares`` is printed."""
+
 SIDE: Final = 256
+DRAWING_SIDE: Final = 192
+DRAWING_EVERY: Final = 6
+"""Pixels, of what is cut from photographs and from drawings; of drawings, which are many, only so many-th files."""
+
 MOST_DB: Final = 60.0
 """What is nearer to the original counts as that near: exact pictures would outweigh all others."""
 
@@ -116,6 +134,7 @@ def main(
     """Train both judges, and print what they are worth."""
     photographs = open_images(data, VALIDATION_FRACTION).cut_validation_crops(SIDE)
     known = [one for model in models for one in restore_all(Restorer(model, precision=precision), model, photographs)]
+    _print_shares(known)
     judges = _train_judges([one for one in known if one.seen])
     _print_gains("pictures that were not trained on", judges, [one for one in known if not one.seen])
     arrays: dict[str, NDArray[np.float32]] = {}
@@ -130,6 +149,23 @@ def main(
         names = sorted({one.name for one in known if one.kind in ("pattern", "drawing")})[fold::2]
         others = _train_judges([one for one in known if one.seen and one.name not in names])
         _print_gains("kinds that were not trained on", others, [one for one in known if one.name in names])
+
+
+def measure_shares(known: Sequence[Restored]) -> list[float]:
+    """Of luma's changes the share that is true, by least squares, for blocks between ``KEPT``'s shares of energy."""
+    blocks = [one.parts[0] for one in known]
+    kept = np.concatenate([one.evidence_NE[:, 0] for one in blocks])
+    moves, products = (np.concatenate([getattr(one, name) for one in blocks]) for name in ("moves_N", "products_N"))
+    places = [(kept >= low) & (kept < high) for low, high in pairwise(KEPT)]
+    return [float(products[place].sum() / max(moves[place].sum(), 1e-9)) for place in places]
+
+
+def _print_shares(known: Sequence[Restored]) -> None:
+    say(f"true share of luma's change at quality {SHOWN}, by the energy that the cells keep of a block's: {KEPT}")
+    for model in dict.fromkeys(one.model for one in known):
+        for kind in SHARES:
+            shares = measure_shares([o for o in known if (o.model, o.kind, o.quality) == (model, kind, SHOWN)])
+            say(f"  {model} {kind}: " + ", ".join(f"{share:.2f}" for share in shares))
 
 
 def _train_judges(known: Sequence[Restored]) -> tuple[Judge, Judge]:
@@ -150,7 +186,7 @@ def draw_pictures(photographs: Sequence[Pixels8]) -> Iterator[tuple[str, str, Pi
             yield "pattern", name, draw(photograph, rng)
     for seed in DRAWINGS:
         for name, drawing in draw_all(seed):
-            pixels = drawing[:192, :192]
+            pixels = drawing[:DRAWING_SIDE, :DRAWING_SIDE]
             yield "drawing", name, np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
 
 
@@ -158,8 +194,8 @@ def restore_all(restorer: Restorer, model: str, photographs: Sequence[Pixels8]) 
     """Each picture at each quality."""
     for number, (kind, name, original) in enumerate(draw_pictures(photographs)):
         for turn, quality in enumerate(QUALITIES):
-            if kind == "drawing" and (number + turn) % 6:
-                continue  # there are many
+            if kind == "drawing" and (number + turn) % DRAWING_EVERY:
+                continue
             buffer = io.BytesIO()
             sampling = SAMPLINGS[(number + turn) % len(SAMPLINGS)]
             Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=sampling)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from jpegs import picture
-from studies.belief import SHARES, Blocks, Restored, draw_pictures, measure_gain_db, restore_all, train_judge
+from studies.belief import (
+    SHARES,
+    Blocks,
+    Restored,
+    draw_pictures,
+    measure_gain_db,
+    measure_shares,
+    restore_all,
+    train_judge,
+)
 from unjpeg.belief import EVIDENCE, weigh_evidence
 from unjpeg.restorer import Restorer
 
@@ -35,6 +44,15 @@ def test_a_judge_learns_which_changes_are_true() -> None:
     assert belief[true].mean() > 0.9
     assert belief[~true].mean() == pytest.approx(0.25, abs=0.1)
     assert measure_gain_db(other, judges) > measure_gain_db(other, None) + 0.5
+
+
+def test_shares_are_those_of_what_was_moved() -> None:
+    one = file("grain", 5)
+    kept = one.parts[0].evidence_NE
+    kept[:, 0] = np.where(kept[:, 0] > 0, 0.99, 0.5)  # all of it is true, and a quarter
+    shares = measure_shares([one])
+    assert (shares[0], shares[-1]) == pytest.approx((0.25, 1))
+    assert shares[1:-1] == [0] * 4
 
 
 def test_errors_are_those_of_following_so_far() -> None:
