@@ -8,6 +8,7 @@ does: compare ratios within one table.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ __all__ = [
     "NETWORK",
     "STEPS",
     "enlarge",
+    "like_installed",
     "main",
     "measure_ceiling",
     "measure_halos",
@@ -150,13 +152,19 @@ def time_start_up(photo: Path, model: str, repeats: int) -> dict[str, float]:
 
         def seconds(*arguments: str) -> float:
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "unjpeg", *arguments], check=True, capture_output=True)
+            command = [sys.executable, "-m", "unjpeg", *arguments]
+            subprocess.run(command, check=True, capture_output=True, env=like_installed())
             return time.perf_counter() - start
 
         return {
             name: float(np.median([seconds(*arguments) for _ in range(repeats + 1)][1:]))
             for name, arguments in (("help", ["--help"]), ("64x64", restoring))
         }
+
+
+def like_installed() -> dict[str, str]:
+    """The environment of a command that may keep its compiled modules, as an installed program has them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def measure_ceiling(side: int, repeats: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from studies.speed.cost import enlarge
+from studies.speed.cost import enlarge, like_installed
 from unjpeg.console import run_safely
 from unjpeg.errors import MeasurementError
 from unjpeg.evaluate.results import describe_origin, put_results
@@ -212,7 +212,7 @@ def take_turns(
         first = turn % len(names)
         for name in (*names[first:], *names[:first]):
             start, before = clock(), _children_seconds()
-            ran = subprocess.run(commands[name], capture_output=True, text=True, check=False)
+            ran = subprocess.run(commands[name], capture_output=True, text=True, check=False, env=like_installed())
             if ran.returncode:
                 raise MeasurementError(f"{name} failed: {ran.stderr.strip()[-500:]}")
             if turn:

@@ -37,6 +37,14 @@ def test_turns_are_rotated_and_the_median_counts(tmp_path: Path) -> None:
         throughput.take_turns({"bad": [sys.executable, "-c", "raise SystemExit('no')"]}, 1)
 
 
+def test_commands_may_keep_their_compiled_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    told = tmp_path / "told"
+    program = f"import sys; open({str(told)!r}, 'w').write(str(sys.dont_write_bytecode))"
+    throughput.take_turns({"python": [sys.executable, "-c", program]}, 1)
+    assert told.read_text() == "False"
+
+
 def test_workers_and_programs_are_kept_side_by_side(photo: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
     throughput.workers(photo, out, str(tiny_model), [1, 2], pictures=2, megapixels=0.01, rounds=1)
