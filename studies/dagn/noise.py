@@ -65,8 +65,8 @@ class NoiseDegradation(JpegDegradation):
         JpegDegradation.__post_init__(self)  # dataclasses with slots have no super() without arguments
         if self.levels_per_class <= 0:
             raise ValueError(f"noise has more than 0 levels per class, got {self.levels_per_class}")
-        if self.real_life or self.max_quality > 99:
-            raise ValueError("noise knows no real_life, and quality 100 is an original")
+        if self.real_life or self.other_codecs or self.max_quality > 99:
+            raise ValueError("noise knows no real_life and no other_codecs, and quality 100 is an original")
 
     def apply(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> Degraded:
         quality = self._draw_quality(rng)

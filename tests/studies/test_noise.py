@@ -52,7 +52,9 @@ def test_pairs_are_drawn_as_jpegs_are() -> None:
     assert [pair.quality for pair in drawn[:20]] == as_jpeg
 
 
-@pytest.mark.parametrize("wrong", [{"real_life": 0.5}, {"max_quality": 100}, {"levels_per_class": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"real_life": 0.5}, {"other_codecs": 0.5}, {"max_quality": 100}, {"levels_per_class": 0.0}], ids=str
+)
 def test_what_noise_does_not_know_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="noise"):
         replace(NoiseDegradation(), **wrong)

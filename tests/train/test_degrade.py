@@ -16,9 +16,11 @@ from PIL import Image
 from conftest import synthetic_photo
 from unjpeg.dct import RGB_TO_YCC, blocks_from_plane, dct_blocks
 from unjpeg.jpeg import JpegImage
+from unjpeg.othercodecs import comparable_quality
+from unjpeg.picture import read_picture
 from unjpeg.tables import standard_table
 from unjpeg.train import degrade
-from unjpeg.train.degrade import Degraded, Encoding, JpegDegradation, Pixels8, compress_jpeg
+from unjpeg.train.degrade import Degraded, Encoding, JpegDegradation, Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.quantisation import STYLES
 
 WILD = JpegDegradation(5, 100, real_life=1.0)
@@ -207,7 +209,7 @@ def test_every_kind_of_file_is_drawn_as_often_as_it_should(monkeypatch: pytest.M
 
 
 def test_shares_add_up() -> None:
-    for shares in (degrade.SAMPLINGS, degrade.STYLE_SHARES, degrade.HISTORIES):
+    for shares in (degrade.SAMPLINGS, degrade.STYLE_SHARES, degrade.HISTORIES, degrade.OTHER_CODECS):
         assert sum(shares.values()) == pytest.approx(1)
     assert degrade.STYLE_SHARES.keys() == STYLES.keys()
 
@@ -229,6 +231,47 @@ def test_at_the_best_quality_little_is_lost_whatever_the_history(seed: int) -> N
     degraded = JpegDegradation(100, 100, real_life=1.0).apply(pixels, np.random.default_rng(seed))
     assert degraded.quality >= 95
     assert difference(degraded.compressed, degraded.original) < 1.5
+
+
+@given(st.integers(0, 2**32))
+def test_what_another_codec_made_counts_as_a_jpeg_that_lost_as_much(seed: int) -> None:
+    pixels = synthetic_photo(40, 56, seed=2)
+    others = JpegDegradation(5, 100, real_life=1.0, other_codecs=1.0)
+    with pytest.MonkeyPatch.context() as changed:
+        files: list[bytes] = []
+
+        def read(data: bytes) -> int | None:
+            files.append(data)
+            return comparable_quality(data)
+
+        changed.setattr(degrade, "comparable_quality", read)
+        pair, same = (others.apply(pixels, np.random.default_rng(seed)) for _ in range(2))
+    assert np.array_equal(pair.compressed, same.compressed)
+    picture = read_picture(files[0])
+    rows, columns = (after - before for after, before in zip(picture.pixels.shape, pixels.shape[:2], strict=False))
+    assert 0 <= rows < 64
+    assert 0 <= columns < 64
+    assert np.array_equal(pair.compressed, picture.pixels[rows:, columns:])
+    assert pair.original is pixels
+    assert picture.comparable_quality == pair.quality
+    assert np.array_equal(pair.stated, standard_stated(pair.quality))
+
+
+def test_other_codecs_come_as_often_as_they_should(patch: Pixels8, monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs: Counter[str] = Counter()
+    plain = degrade._draw
+
+    def counted(shares: dict[str, float], rng: np.random.Generator) -> str:
+        name = plain(shares, rng)
+        codecs[name] += 1
+        return name
+
+    monkeypatch.setattr(degrade, "_draw", counted)
+    for number in range(300):
+        JpegDegradation(5, 100, other_codecs=0.4).apply(patch[:16, :16], np.random.default_rng([7, number]))
+    assert codecs.keys() == degrade.OTHER_CODECS.keys()
+    assert codecs.total() / 300 == pytest.approx(0.4, abs=0.08)
+    assert codecs["WEBP"] / codecs.total() == pytest.approx(degrade.OTHER_CODECS["WEBP"], abs=0.12)
 
 
 def test_the_original_of_a_grey_file_is_grey(patch: Pixels8) -> None:

@@ -44,9 +44,9 @@ from unjpeg.picture import NamedBytes, read_bytes, read_colours
 from unjpeg.tables import STATED_FEATURES
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings, require_at_least
-from unjpeg.train.dagn import GUIDANCE, measure_psnr_db, measure_real_life_gain_db, patch_rms_loss
+from unjpeg.train.dagn import GUIDANCE, measure_gain_db, measure_psnr_db, patch_rms_loss
 from unjpeg.train.data import PairedPatches
-from unjpeg.train.degrade import Degraded, Pixels8, standard_stated
+from unjpeg.train.degrade import AVIF_SPEED, Degraded, Pixels8, standard_stated
 from unjpeg.train.export import export_network
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -73,7 +73,6 @@ FEWEST_HALVED: Final = 10
 """Fewer pictures than this are too little to be their own originals."""
 
 VALIDATION_SIDE: Final = 192
-AVIF_SPEED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,9 +495,9 @@ class _Training:
     def _validate(self, device: torch.device) -> dict[str, float]:
         told = measure_psnr_db(self._network, self._crops, device)
         blind = measure_psnr_db(self._network, self._crops, device, blind=True)
-        gains = measure_real_life_gain_db(self._network, self._like_target, device)
+        gains = measure_gain_db(self._network, self._like_target, device, "target")
         means = {"psnr_db": float(np.mean(list(told.values()))), "psnr_db_blind": float(np.mean(list(blind.values())))}
-        return told | means | {"gain_db_target": gains["gain_db_real_life"]}
+        return told | means | {"gain_db_target": gains["gain_db_target"]}
 
 
 def _halve(target: Path, folder: Path, least: int) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from unjpeg.train.bounds import measure_bounds
 from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers, select
 from unjpeg.train.config import DagnTraining, Recipe, describe_recipe
 from unjpeg.train.data import PairedPatches
-from unjpeg.train.degrade import Degraded, compress_jpeg, standard_stated
+from unjpeg.train.degrade import Degraded, JpegDegradation, Pixels8, compress_jpeg, standard_stated
 from unjpeg.train.grow import GUIDERS, take_over
 from unjpeg.train.guidance import PictureGuidance
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
@@ -39,9 +40,9 @@ __all__ = [
     "VALIDATION_QUALITIES",
     "cut_validation_crops",
     "measure_dead_share",
+    "measure_gain_db",
     "measure_pattern_gain_db",
     "measure_psnr_db",
-    "measure_real_life_gain_db",
     "patch_rms_loss",
     "restoration_loss",
     "train_dagn",
@@ -51,7 +52,7 @@ VALIDATION_QUALITIES = (10, 20, 30, 40)
 VALIDATION_SIDE = 192
 PATTERN_QUALITIES = (10, 50, 90)
 WILD_DRAWS = 3
-"""Ways in which each validation picture is degraded, if training has such pairs."""
+"""Ways in which each validation picture is degraded, of each kind."""
 
 GUIDANCE = ("insensitive_guider", "sensitive_guider", "fusion")
 """Beginnings of the names of what transforms all features at once."""
@@ -121,9 +122,7 @@ def train_dagn(
         blind=config.blind,
     )
     patterns = [draw_pattern(crop, np.random.default_rng(i)) for i, crop in enumerate(crops)] if config.patterns else []
-    in_the_wild = replace(config.degradation, real_life=1.0)
-    wild = [in_the_wild.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
-    wild = wild if config.degradation.real_life else []
+    degraded = _degrade_as_trained(crops, config.degradation)
     log = RunLog(fabric, out / "tensorboard", "dagn")
     samples = log.batches(load_samples(fabric, patches, config, first, workers))
     metrics = dict(resumed.metrics) if resumed else {}
@@ -165,7 +164,8 @@ def train_dagn(
         if done % config.validate_every == 0 or last:
             metrics = measure_psnr_db(average.module, crops, fabric.device)
             metrics |= measure_pattern_gain_db(average.module, patterns, fabric.device)
-            metrics |= measure_real_life_gain_db(average.module, wild, fabric.device)
+            for kind, pairs in degraded.items():
+                metrics |= measure_gain_db(average.module, pairs, fabric.device, kind)
             dead = measure_dead_share(average.module, crops, fabric.device)
             log.scalars(done, metrics | {"dead_channels": dead}, line=True)
             log.images(done, "compressed, restored, original", _example(average.module, crops[0], fabric.device))
@@ -175,6 +175,19 @@ def train_dagn(
     log.close()
     fabric.barrier()  # whatever process reads the checkpoint next finds it written
     return checkpoint_path
+
+
+def _degrade_as_trained(crops: list[Pixels8], degradation: JpegDegradation) -> dict[str, list[Degraded]]:
+    """Validation pictures, each in several ways, of every kind of degradation that training has beside plain JPEG."""
+    kinds = {
+        "real_life": (degradation.real_life, replace(degradation, real_life=1.0, other_codecs=0.0)),
+        "other_codecs": (degradation.other_codecs, replace(degradation, other_codecs=1.0)),
+    }
+    return {
+        kind: [alone.apply(crop, np.random.default_rng(i)) for i, crop in enumerate(crops * WILD_DRAWS)]
+        for kind, (share, alone) in kinds.items()
+        if share
+    }
 
 
 def cut_validation_crops(images: TrainingImages, recipe: Recipe) -> list[np.ndarray]:
@@ -227,9 +240,9 @@ def measure_pattern_gain_db(network: Dagn, patterns: list[np.ndarray], device: t
     return _gains_db(network, pairs, device, "patterns")
 
 
-def measure_real_life_gain_db(network: Dagn, degraded: list[Degraded], device: torch.device) -> dict[str, float]:
-    """The same of what files in the wild have seen."""
-    return _gains_db(network, [(pair.compressed, pair.original, pair.stated) for pair in degraded], device, "real_life")
+def measure_gain_db(network: Dagn, degraded: Sequence[Degraded], device: torch.device, kind: str) -> dict[str, float]:
+    """The same of degraded pictures, under this name."""
+    return _gains_db(network, [(pair.compressed, pair.original, pair.stated) for pair in degraded], device, kind)
 
 
 @torch.no_grad()

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unjpeg.othercodecs import comparable_quality
 from unjpeg.tables import STATED_FEATURES, QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
-__all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels8", "compress_jpeg", "standard_stated"]
+__all__ = ["AVIF_SPEED", "Degraded", "Encoding", "JpegDegradation", "Pixels8", "compress_jpeg", "standard_stated"]
 
 Pixels8 = NDArray[np.uint8]
 
@@ -24,6 +25,17 @@ STYLE_SHARES: Final = {"standard": 0.4, "camera": 0.2, "mozjpeg": 0.2, "jpegli":
 GREY_SHARE: Final = 0.1
 HISTORIES: Final = {"once": 0.6, "aligned": 0.14, "shifted": 0.14, "resized": 0.12}
 """What files in the wild are like. A guess: nobody has counted them for us."""
+
+OTHER_CODECS: Final = {"WEBP": 0.7, "AVIF": 0.3}
+"""Pillow's names of the codecs that pictures on the web have beside JPEG, and how often each is drawn. A guess, too."""
+
+BEST_OF_OTHERS: Final = 95
+"""Quality of these at most, as Pillow counts it: above, they lose next to nothing, or nothing at all."""
+
+AVIF_SPEED: Final = 8
+
+_LARGEST_BLOCK: Final = 64
+"""Side in pixels of what these codecs predict and transform at once, at most."""
 
 MOST_SHRINKING: Final = 2.5
 """By which the picture is made smaller, at most, between two compressions."""
@@ -142,6 +154,8 @@ class JpegDegradation:
         look_back: of these, the share that comes as a restorer that has read the picture's history shows it. Compressed
             twice, the second time less: on the first grid, told the first tables, with the second's noise on top,
             wherever its grid lies. Made smaller: as a picture that no file tells of.
+        other_codecs: the share of all pairs that are no JPEGs but WebPs and AVIFs, stated and shown to the network as a
+            restorer does it: as JPEGs of the quality that loses as much (``othercodecs``).
     """
 
     min_quality: int = 10
@@ -149,19 +163,22 @@ class JpegDegradation:
     skew: float = 1.0
     real_life: float = 0.0
     look_back: float = 0.0
+    other_codecs: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ValueError(f"quality range must lie in 1..100, got {self.min_quality}..{self.max_quality}")
         if not 0 < self.skew < float("inf"):
             raise ValueError(f"skew must be a positive number, got {self.skew}")
-        for name in ("real_life", "look_back"):
+        for name in ("real_life", "look_back", "other_codecs"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
 
     def apply(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
         """A pure function of the pixels, ``(H, W, 3)``, and the random numbers."""
-        # Without real life no number is drawn: samples stay those of earlier trainings.
+        # What is off draws no number: samples stay those of earlier trainings.
+        if self.other_codecs and rng.random() < self.other_codecs:
+            return self._in_other_codec(pixels, rng)
         if self.real_life and rng.random() < self.real_life:
             return self._from_real_life(pixels, rng)
         quality = self._draw_quality(rng)
@@ -170,6 +187,16 @@ class JpegDegradation:
     def _draw_quality(self, rng: np.random.Generator) -> int:
         place = float(rng.random() ** self.skew)
         return self.min_quality + int((self.max_quality + 1 - self.min_quality) * place)
+
+    def _in_other_codec(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
+        codec, quality = _draw(OTHER_CODECS, rng), min(self._draw_quality(rng), BEST_OF_OTHERS)
+        down, right = (int(n) for n in rng.integers(_LARGEST_BLOCK, size=2))
+        buffer, options = io.BytesIO(), {"speed": AVIF_SPEED} if codec == "AVIF" else {}
+        Image.fromarray(_grow_before(pixels, down, right)).save(buffer, codec, quality=quality, **options)
+        compressed = np.asarray(Image.open(buffer).convert("RGB"))[down:, right:]
+        told = comparable_quality(buffer.getvalue())
+        assert told is not None, f"{codec} of quality {quality} is lossy"
+        return Degraded(compressed, pixels, told, True, standard_stated(told))
 
     def _from_real_life(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
         grey = rng.random() < GREY_SHARE
@@ -200,8 +227,12 @@ class JpegDegradation:
 
 def _compressed_on_grid(pixels: Pixels8, encoding: Encoding, down: int, right: int) -> Pixels8:
     """Compressed as if so many rows and columns had been cut off since; those are mirrored."""
-    grown = np.pad(pixels, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
-    return encoding.apply(grown)[down:, right:]
+    return encoding.apply(_grow_before(pixels, down, right))[down:, right:]
+
+
+def _grow_before(pixels: Pixels8, down: int, right: int) -> Pixels8:
+    """So many rows and columns more before the first ones, mirrored."""
+    return np.pad(pixels, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
 
 
 def _compressed_larger(pixels: Pixels8, encoding: Encoding, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
