@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import Foldable, PixelGraph, Precision, Runtime, choose_engine, compile_graphs
+from unjpeg.runtimes import PixelGraph, Precision, Runtime, Shapeable, choose_engine, compile_graphs
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
-__all__ = ["FOLDED_PIXELS", "Folded", "Guidance", "Model", "to_network"]
+__all__ = ["SHAPED_PIXELS", "Guidance", "Model", "Shaped", "inputs_of", "to_network"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FOLDED_PIXELS = 2_000_000
-"""For as many it pays to compile a graph of their own: about where the tenth of the work that it saves is what one core
-takes to compile it. A fixed shape takes two thirds of the memory besides."""
+SHAPED_PIXELS = 1_000_000
+"""For as many it pays to compile a graph for tiles of their shape: it saves a fifth to a half of the work. The first
+time that takes what some pictures of this size save; then it lies on the disk. Smaller pictures come in too many
+shapes. A fixed shape takes two thirds of the memory besides."""
 
 
-class Folded(NamedTuple):
-    """A graph with a guidance folded in, but for what is stated, for tiles of one shape ``(rows, columns)``."""
+class Shaped(NamedTuple):
+    """The graph for tiles of one shape alone, ``(rows, columns)``."""
 
     graph: PixelGraph
     shape: tuple[int, int]
@@ -43,7 +44,6 @@ class Guidance:
         stated: what the file states of its compression, ``(1, STATED_FEATURES)``: see ``unjpeg.jpeg.stated_features``.
             Zeros where nothing is: see ``stating``. Models that were trained without do not look at it.
         quality_probabilities: of the quality factors 1..100, read from the pixels, ``(100,)``.
-        folded: a graph for this guidance alone: see ``Model.folded``.
     """
 
     insensitive: NDArray[np.float32]
@@ -51,7 +51,6 @@ class Guidance:
     fusion: NDArray[np.float32]
     stated: NDArray[np.float32]
     quality_probabilities: NDArray[np.float32]
-    folded: Folded | None = field(default=None, compare=False)
 
     def stating(self, quality: int, *, grey: bool = False) -> Guidance:
         """That of a file with libjpeg's tables of a quality: of this one's chroma sampling, or 4:2:0 if none is stated.
@@ -107,8 +106,8 @@ class Model:
     ) -> None:
         self.runtime, self.precision = choose_engine(file, runtime, device, precision)
         self.file = file.without_graphs()
-        self._folded: tuple[bytes, Folded] | None = None  # the last one, which may hold a tile's buffers
-        self._folding = threading.Lock()
+        self._shaped: Shaped | None = None  # the last one, which may hold a tile's buffers
+        self._shaping = threading.Lock()
         attempts = [self.precision]
         if (precision == "auto" or else_full) and self.precision != "full" and device != "npu":
             # The engine may be kept from instructions that the processor has (ONEDNN_MAX_CPU_ISA, a hypervisor). Not
@@ -177,34 +176,27 @@ class Model:
         state the standard tables of that quality.
         """
         shift = self._mean_features(quality) - self._mean_features(guidance.quality)
-        return replace(guidance, sensitive=guidance.sensitive + shift, folded=None).stating(quality)
+        return replace(guidance, sensitive=guidance.sensitive + shift).stating(quality)
 
-    def folded(self, guidance: Guidance, shape: tuple[int, int], pixels: int) -> Guidance:
-        """The same guidance with a graph of its own, where that pays: what is constant need not be added tile by tile.
+    def shaped(self, shape: tuple[int, int], pixels: int) -> Shaped | None:
+        """The graph for tiles of a shape alone, where that pays; None where all go through the common one.
 
         Whether it does is a question of the picture alone, so that its pixels are the same every time.
 
         Args:
-            shape: rows and columns of the tiles, multiples of ``total_stride``. Others go through the common graph.
+            shape: rows and columns of the tiles, multiples of ``total_stride``.
             pixels: of all the tiles, each time they are restored.
         """
-        if pixels < FOLDED_PIXELS or not isinstance(self._restore, Foldable):
-            return guidance
-        constants = {
-            "insensitive": guidance.insensitive,
-            "sensitive": guidance.sensitive,
-            "fusion": guidance.fusion,
-        }
-        key = b"".join(part.tobytes() for part in constants.values())
-        with self._folding:
-            if self._folded is None or self._folded[0] != key or self._folded[1].shape != shape:
-                self._folded = None  # its memory may be needed
+        if pixels < SHAPED_PIXELS or not isinstance(self._restore, Shapeable):
+            return None
+        with self._shaping:
+            if self._shaped is None or self._shaped.shape != shape:
+                self._shaped = None  # its memory may be needed
                 try:
-                    graph = self._restore.fold(constants, shape)
+                    self._shaped = Shaped(self._restore.of_shape(shape), shape)
                 except Exception as error:  # the runtimes' own, RuntimeError for most
                     raise self._failure(shorten_reason(error)) from error
-                self._folded = key, Folded(graph, shape)
-            return replace(guidance, folded=self._folded[1])
+            return self._shaped
 
     def _mean_features(self, quality: int) -> NDArray[np.float32]:
         levels = self._quality_levels
@@ -221,33 +213,33 @@ class Model:
         Args:
             tile: ``(1, 3, H, W)``, range 0..1, sides multiples of ``total_stride``, starting on the 8x8 grid.
         """
-        named = {
-            "image": tile,
-            "insensitive": guidance.insensitive,
-            "sensitive": guidance.sensitive,
-            "fusion": guidance.fusion,
-            "stated": guidance.stated,
-        }
-        restored = self._run(self._restore, named)[0]
+        restored = self._run(self._restore, {"image": tile} | inputs_of(guidance))[0]
         if restored.shape != tile.shape:  # OpenVINO, kept from instructions, may give nothing and say nothing
             raise self._failure(f"it gave a tile of {restored.shape} for one of {tile.shape}")
         return restored
 
-    def restore_pixels(self, pixels: NDArray[np.uint8], guidance: Guidance) -> NDArray[np.float32]:
-        """One restored tile as it lies in memory: by the guidance's own graph, where it has one of that shape.
+    def restore_pixels(
+        self, pixels: NDArray[np.uint8], guidance: Guidance, shaped: Shaped | None = None
+    ) -> NDArray[np.float32]:
+        """One restored tile as it lies in memory.
 
         Args:
             pixels: ``(H, W)`` or ``(H, W, 3)``; sides and start as ``restore``.
+            shaped: the graph for tiles of one shape, which those of others do not go through.
 
         Returns:
             ``(H, W, 3)``, range 0..255 but not clipped to it.
         """
-        folded = guidance.folded
-        if folded and folded.shape == pixels.shape[:2]:
-            return self._run(folded.graph, np.ascontiguousarray(_in_colour(pixels)), {"stated": guidance.stated})
+        if shaped and shaped.shape == pixels.shape[:2]:
+            return self._run(shaped.graph, np.ascontiguousarray(_in_colour(pixels)), inputs_of(guidance))
         planes = self.restore(to_network(pixels), guidance)[0] * np.float32(255)
         restored: NDArray[np.float32] = planes.transpose(1, 2, 0)
         return restored
+
+
+def inputs_of(guidance: Guidance) -> dict[str, NDArray[np.float32]]:
+    """What the graph ``restore`` takes beside the image, by its names."""
+    return {name: getattr(guidance, name) for name in ("insensitive", "sensitive", "fusion", "stated")}
 
 
 def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -288,47 +288,48 @@ class TiledNetwork:
         passes: int,
         after_pass: Callable[[], None] = lambda: None,
     ) -> Tiles:
-        guidance = self.model.folded(guidance, plan.shape, plan.computed_pixels * passes)
+        shaped = self.model.shaped(plan.shape, plan.computed_pixels * passes)
+
+        def restore(seen: NDArray[np.uint8], under: Guidance) -> NDArray[np.float32]:
+            return self.model.restore_pixels(seen, under, shaped)
+
         for rows in plan.rows:
             for columns in plan.columns:
-                yield columns.core, self._restore_tile(pixels, guidance, rows, columns, passes, after_pass)
+                seen = _cut_out(pixels, rows.seen, columns.seen)
+                if passes == 1:
+                    whole = restore(seen, guidance)
+                    after_pass()
+                else:
+                    whole = _self_ensemble(restore, seen, guidance, passes, after_pass)
+                core = whole[_within(rows), _within(columns)]
+                yield columns.core, core.mean(axis=2) if pixels.ndim == 2 else core
 
-    def _restore_tile(
-        self,
-        pixels: NDArray[np.uint8],
-        guidance: Guidance,
-        rows: Span,
-        columns: Span,
-        passes: int,
-        after_pass: Callable[[], None],
-    ) -> NDArray[np.float32]:
-        """The network's output for one core, seen with its halo."""
-        seen = _cut_out(pixels, rows.seen, columns.seen)
-        if passes == 1:
-            whole = self.model.restore_pixels(seen, guidance)
+
+def _within(span: Span) -> slice:
+    """Where the core lies in what its tile sees."""
+    return slice(span.core.start - span.seen.start, span.core.stop - span.seen.start)
+
+
+def _self_ensemble(
+    restore: Callable[[NDArray[np.uint8], Guidance], NDArray[np.float32]],
+    seen: NDArray[np.uint8],
+    guidance: Guidance,
+    passes: int,
+    after_pass: Callable[[], None],
+) -> NDArray[np.float32]:
+    """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
+
+    Each is restored and turned back. As ``Model.restore_pixels``.
+    """
+    total = np.zeros((*seen.shape[:2], 3), np.float32)
+    for step in (1, -1):
+        for turns in range(0, 4, WHOLE_ENSEMBLE // passes):
+            turned = np.ascontiguousarray(np.rot90(seen[:, ::step], turns))
+            under = guidance.transposed() if turns % 2 else guidance
+            total += np.rot90(restore(turned, under), -turns)[:, ::step]
             after_pass()
-        else:
-            whole = self._self_ensemble(seen, guidance, passes, after_pass)
-        top, left = rows.seen.start, columns.seen.start
-        core = whole[rows.core.start - top : rows.core.stop - top, columns.core.start - left : columns.core.stop - left]
-        return core.mean(axis=2) if pixels.ndim == 2 else core
-
-    def _self_ensemble(
-        self, seen: NDArray[np.uint8], guidance: Guidance, passes: int, after_pass: Callable[[], None]
-    ) -> NDArray[np.float32]:
-        """The mean over a tile's eight flips and rotations, or over the four that keep rows rows.
-
-        Each is restored and turned back. As ``Model.restore_pixels``.
-        """
-        total = np.zeros((*seen.shape[:2], 3), np.float32)
-        for step in (1, -1):
-            for turns in range(0, 4, WHOLE_ENSEMBLE // passes):
-                turned = np.ascontiguousarray(np.rot90(seen[:, ::step], turns))
-                under = guidance.transposed() if turns % 2 else guidance
-                total += np.rot90(self.model.restore_pixels(turned, under), -turns)[:, ::step]
-                after_pass()
-        total *= np.float32(1 / passes)
-        return total
+    total *= np.float32(1 / passes)
+    return total
 
 
 def guide_windows(pixels: NDArray[np.uint8], side: int, most: int = MAX_GUIDE_WINDOWS) -> Iterator[NDArray[np.uint8]]:

@@ -443,17 +443,17 @@ def _make_workers(record: Mapping[str, Any]) -> str:
 
 
 def _make_counters(record: Mapping[str, Any]) -> str:
-    """Milliseconds and number of operations of a tile, as exported and with guidance folded in."""
+    """Milliseconds and number of operations of a tile, as exported and for its shape alone."""
     rows = []
     for run in record["tables"]:
-        exported, folded = run["milliseconds"]["exported"], run["milliseconds"]["folded"]
+        exported, shaped = run["milliseconds"]["exported"], run["milliseconds"]["shaped"]
         kinds = sorted(exported, key=lambda kind: -exported[kind][0])
-        for kind in [*kinds, *(kind for kind in folded if kind not in exported)]:
-            cells = [exported.get(kind), folded.get(kind)]
+        for kind in [*kinds, *(kind for kind in shaped if kind not in exported)]:
+            cells = [exported.get(kind), shaped.get(kind)]
             if max(cell[0] for cell in cells if cell) >= 1:
                 shown = [f"{cell[0]:.0f} ({cell[1]})" if cell else "" for cell in cells]
                 rows.append([f"`{run['model']}`, {run['precision']}", kind, *shown])
-    return format_markdown(["", "operation", "as exported, ms (number)", "guidance folded in"], rows)
+    return format_markdown(["", "operation", "as exported, ms (number)", "for its shape alone"], rows)
 
 
 def _make_against(record: Mapping[str, Any]) -> str:

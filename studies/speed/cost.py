@@ -51,13 +51,13 @@ __all__ = [
 
 MEGAPIXELS = (0.4, 12.0, 100.0)
 
-STEPS = ("load", "decode", "guide", "folding", "tiles", "waiting", "projection", "conversion", "encode")
+STEPS = ("load", "decode", "guide", "compile", "tiles", "waiting", "projection", "conversion", "encode")
 """Of a restoration, in the order in which they begin. ``load`` is the model's, and no part of a picture's total. Where
-there are several, tiles run beside the steps that follow; ``waiting`` is for the next one. ``folding`` compiles a large
-picture's own graph. Projection is done by several threads, whose seconds add up. Conversion is everything
-between the network and the encoder that is not projection."""
+there are several, tiles run beside the steps that follow; ``waiting`` is for the next one. ``compile`` makes, or finds
+on the disk, the graph for a large picture's tiles. Projection is done by several threads, whose seconds add up.
+Conversion is everything between the network and the encoder that is not projection."""
 
-NETWORK = ("guide", "folding", "tiles")
+NETWORK = ("guide", "compile", "tiles")
 
 PRODUCT_SIDE = 4096
 """Of the square matrices whose product is the machine's ceiling."""
@@ -286,7 +286,7 @@ def time_restoration(file: Path, runtime: str, precision: str, model: str) -> di
     with watch.step("load"):
         loaded = restorer.model
     loaded.guide = watch.time_calls("guide", loaded.guide)  # type: ignore[method-assign]
-    loaded.folded = watch.time_calls("folding", loaded.folded)  # type: ignore[method-assign]
+    loaded.shaped = watch.time_calls("compile", loaded.shaped)  # type: ignore[method-assign]
     loaded.restore_pixels = watch.time_calls("tiles", loaded.restore_pixels)  # type: ignore[method-assign]
     restorer._finished_strips = watch.time_items("conversion", restorer._finished_strips)  # type: ignore[method-assign]
     untimed = module.read_picture, module.project, tiling.work_ahead

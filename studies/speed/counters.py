@@ -1,4 +1,4 @@
-"""Where a tile's time goes, by the runtime's own counters: the graph as it was exported, and with guidance folded in.
+"""Where a tile's time goes, by the runtime's own counters: the graph as it was exported, and for its shape alone.
 
 ``python -m studies.speed.counters`` runs both on one thread, in turns, takes the least of each operation, and writes
 ``results/counters.json``.
@@ -19,12 +19,12 @@ from unjpeg.evaluate.pairs import encode_jpeg
 from unjpeg.evaluate.report import format_markdown
 from unjpeg.evaluate.results import describe_origin, put_results
 from unjpeg.modelfile import ModelFile
-from unjpeg.network import to_network
+from unjpeg.network import inputs_of, to_network
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import ChosenPrecision
 from unjpeg.runtimes.openvino import open_core
-from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
+from unjpeg.runtimes.rewrite import interpolate_by_convolution, take_bytes
 
 __all__ = ["Counts", "count_operations", "main"]
 
@@ -41,7 +41,7 @@ def main(
     side: Annotated[int, typer.Option(min=64, help="Of the tile, in pixels, a multiple of 32.")] = 768,
     repeats: Annotated[int, typer.Option(min=1, help="Turns of each graph.")] = 8,
 ) -> None:
-    """Milliseconds of a tile by kind of operation, before and after folding."""
+    """Milliseconds of a tile by kind of operation, before and after."""
     record: dict[str, Any] = {**describe_origin(), "side": side, "tables": []}
     with Image.open(photo) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -70,7 +70,7 @@ def _cell(counted: tuple[float, int] | None) -> str:
 def count_operations(
     file: ModelFile, precision: ChosenPrecision, jpeg: bytes, repeats: int
 ) -> dict[str, Counts] | None:
-    """Of the graphs "exported" and "folded" the least of several turns; the kind "all" is their sum.
+    """Of the graphs "exported" and "shaped" the least of several turns; the kind "all" is their sum.
 
     None where the runtime does not run at that precision.
 
@@ -79,11 +79,6 @@ def count_operations(
     """
     picture = read_picture(jpeg)
     guidance = Restorer(file, precision="full", threads=1).guide(picture)
-    constants = {
-        "insensitive": guidance.insensitive,
-        "sensitive": guidance.sensitive,
-        "fusion": guidance.fusion,
-    }
     core = open_core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return None
@@ -94,16 +89,15 @@ def count_operations(
         "INFERENCE_NUM_THREADS": 1,
         "PERF_COUNT": True,
     }
-    exported, folded = (core.read_model(graph, b"") for _ in range(2))
-    interpolate_by_convolution(folded)
-    fold_constants(folded, constants)
-    folded.reshape({"image": [1, 3, *picture.pixels.shape[:2]]})
-    take_bytes(folded, "image")
-    images = {"exported": to_network(picture.pixels), "folded": picture.pixels[None]}
+    exported, shaped = (core.read_model(graph, b"") for _ in range(2))
+    interpolate_by_convolution(shaped)
+    shaped.reshape({"image": [1, 3, *picture.pixels.shape[:2]]})
+    take_bytes(shaped, "image")
+    images = {"exported": to_network(picture.pixels), "shaped": picture.pixels[None]}
     ready = {}
-    for name, model in (("exported", exported), ("folded", folded)):
+    for name, model in (("exported", exported), ("shaped", shaped)):
         compiled = core.compile_model(model, "CPU", settings)
-        inputs = {**constants, "stated": guidance.stated, "image": images[name]}
+        inputs = inputs_of(guidance) | {"image": images[name]}
         names = [node.get_any_name() for node in compiled.inputs]
         ready[name] = compiled.create_infer_request(), [inputs[one] for one in names]
     least: dict[str, dict[str, tuple[float, str]]] = {name: {} for name in ready}

@@ -26,14 +26,14 @@ def test_steps_are_all_of_the_time_and_change_no_pixel(
 ) -> None:
     if several:
         monkeypatch.setattr(Tiling, "suited_to", lambda description, precision: Tiling(96, 16))
-        monkeypatch.setattr(network, "FOLDED_PIXELS", 1)
+        monkeypatch.setattr(network, "SHAPED_PIXELS", 1)
     file = tmp_path / "in.jpg"
     file.write_bytes(encoded(picture(200, 300), quality=20))
     run = cost.time_restoration(file, "openvino", "full", str(tiny_model))
     assert tuple(run["seconds"]) == cost.STEPS
     assert all(seconds > 0 for step, seconds in run["seconds"].items() if step != "waiting")
     assert (run["seconds"]["waiting"] > 0) == several
-    beside = {"tiles", "folding", "projection", "waiting"} if several else {"projection", "waiting"}
+    beside = {"tiles", "compile", "projection", "waiting"} if several else {"projection", "waiting"}
     alone = sum(seconds for step, seconds in run["seconds"].items() if step not in {"load", *beside})
     assert alone < run["total_seconds"]
     within = sum(run["seconds"][step] for step in cost.NETWORK)

@@ -20,11 +20,11 @@ from unjpeg.runtimes.graph import (
     Arrays,
     ChosenPrecision,
     Device,
-    Foldable,
     Graph,
     PixelGraph,
     Precision,
     Runtime,
+    Shapeable,
 )
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
     "Arrays",
     "ChosenPrecision",
     "Device",
-    "Foldable",
     "Graph",
     "PixelGraph",
     "Precision",
     "Runtime",
+    "Shapeable",
     "check_engine",
     "choose_engine",
     "compile_graphs",

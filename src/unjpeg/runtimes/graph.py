@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "ChosenPrecision", "Device", "Foldable", "Graph", "PixelGraph", "Precision", "Runtime"]
+__all__ = ["Arrays", "ChosenPrecision", "Device", "Graph", "PixelGraph", "Precision", "Runtime", "Shapeable"]
 
 Runtime = Literal["openvino", "onnxruntime"]
 
@@ -42,12 +42,9 @@ class PixelGraph(Protocol):
 
 
 @runtime_checkable
-class Foldable(Protocol):
-    """A graph ``restore`` that can be compiled once more for some tiles alone, which then are less work."""
+class Shapeable(Protocol):
+    """A graph ``restore`` that can be compiled once more for tiles of one shape alone, which then are less work."""
 
-    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph:
-        """The same with these inputs as constants, for tiles of so many rows and columns.
-
-        Raises what the engine raises.
-        """
+    def of_shape(self, shape: tuple[int, int]) -> PixelGraph:
+        """The same for tiles of so many rows and columns. Raises what the engine raises."""
         ...

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from numpy.typing import NDArray
 from unjpeg.errors import ModelError
 from unjpeg.machine import FORCED_INSTRUCTIONS, allowed_cores, make_cache_folder
 from unjpeg.runtimes.graph import Arrays, ChosenPrecision, Graph, PixelGraph
-from unjpeg.runtimes.rewrite import fold_constants, interpolate_by_convolution, take_bytes
+from unjpeg.runtimes.rewrite import interpolate_by_convolution, take_bytes
 
 __all__ = ["check_openvino", "compile_openvino", "multiplies_bf16", "open_core"]
 
 COMPILED_SHAPES = 4
 """Kept of a graph on an NPU, which takes one shape each: inner tile, those at the right and bottom edges, corner."""
 
-_FOLDABLE_BYTES = 64_000_000
-"""Of a graph that is kept to be folded. In larger ones nothing but the convolutions counts."""
+_SHAPEABLE_BYTES = 64_000_000
+"""Of a graph that is kept to be compiled for shapes of tiles. In larger ones nothing but the convolutions counts."""
+
+_MOST_KEPT_BYTES = 500_000_000
+"""Of the compiled graphs on disk, together. The oldest make room."""
 
 _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
@@ -103,7 +107,7 @@ def compile_openvino(graph: bytes, device: str, threads: int | None, precision: 
         return _Compiled(_compile(core, model, target, settings, kept))
     interpolate_by_convolution(model)
     compiled = _compile(core, model, target, settings, kept)
-    return _Refoldable(compiled, model, settings) if len(graph) <= _FOLDABLE_BYTES else _Compiled(compiled)
+    return _Reshapeable(compiled, model, settings, kept) if len(graph) <= _SHAPEABLE_BYTES else _Compiled(compiled)
 
 
 def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> dict[str, Any]:
@@ -146,22 +150,23 @@ class _Compiled:
         return [np.array(results[i]) for i in range(len(self._compiled.outputs))]
 
 
-class _Refoldable(_Compiled):
+class _Reshapeable(_Compiled):
     """A compiled graph, and what it was compiled of."""
 
-    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any]) -> None:
+    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any], kept: dict[str, str]) -> None:
         super().__init__(compiled)
-        self._model, self._settings = model, settings
+        self._model, self._settings, self._kept = model, settings, kept
 
-    def fold(self, constants: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> PixelGraph:
+    def of_shape(self, shape: tuple[int, int]) -> PixelGraph:
         model = self._model.clone()
-        fold_constants(model, constants)
         model.reshape({"image": [1, 3, *shape]})
         take_bytes(model, "image")
         if hasattr(self._compiled, "release_memory"):  # the buffers of what came before, which may be a tile's
             self._compiled.release_memory()
-        # Not kept on disk: no other picture has such a graph.
-        return _PixelGraph(_compile(open_core(), model, "CPU", self._settings, {}))
+        compiled = _compile(open_core(), model, "CPU", self._settings, self._kept)
+        if self._kept:
+            _forget_oldest(Path(self._kept["CACHE_DIR"]), _MOST_KEPT_BYTES)
+        return _PixelGraph(compiled)
 
 
 class _PixelGraph:
@@ -202,6 +207,19 @@ class _ShapeByShape:
             self._compiled.move_to_end(shape)
             graph = self._compiled[shape]
         return graph(inputs)
+
+
+def _forget_oldest(folder: Path, most_bytes: int) -> None:
+    """Delete the oldest files of a folder until the rest is no larger than that. What cannot be deleted stays."""
+    with suppress(OSError):
+        files = sorted((stat.st_mtime, stat.st_size, file) for file in folder.iterdir() for stat in [file.stat()])
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:
+            if total <= most_bytes:
+                break
+            with suppress(OSError):
+                file.unlink()
+            total -= size
 
 
 def _compiled_graphs(core: Any, target: str) -> Path | None:

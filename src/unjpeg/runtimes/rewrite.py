@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["fold_constants", "interpolate_by_convolution", "take_bytes"]
-
-
-def fold_constants(model: Any, constants: Mapping[str, NDArray[np.float32]]) -> None:
-    """Replace inputs by constants, in place, so that what hangs on them alone is computed when the graph is compiled.
-
-    A guidance block, ``(F + scale * body) + shift``, becomes ``F + (scale * body + shift)``: the runtime makes one
-    convolution of what is in the brackets, and of the sum.
-    """
-    from openvino import opset13
-
-    for node in list(model.get_parameters()):
-        name = node.get_output_tensor(0).get_any_name()
-        if name in constants:
-            _put_in_place(node, opset13.constant(constants[name]))
-            model.remove_parameter(node)
-    fixed = _find_constants(model)
-    for node in model.get_ordered_ops():
-        shift = _sole(node, "Add", lambda other: other.get_friendly_name() in fixed)
-        if shift is None:
-            continue
-        block = node.input_value(1 - shift).get_node()
-        scaled = _sole(
-            block,
-            "Add",
-            lambda other: _sole(other, "Multiply", lambda one: one.get_friendly_name() in fixed) is not None,
-        )
-        if scaled is not None:
-            body = opset13.add(block.input_value(scaled), node.input_value(shift))
-            _put_in_place(node, opset13.add(block.input_value(1 - scaled), body))
-    model.validate_nodes_and_infer_types()
+__all__ = ["interpolate_by_convolution", "take_bytes"]
 
 
 def interpolate_by_convolution(model: Any) -> None:
@@ -94,24 +62,6 @@ def take_bytes(model: Any, image: str) -> None:
 def _put_in_place(node: Any, other: Any) -> None:
     for target in node.output(0).get_target_inputs():
         target.replace_source_output(other.output(0))
-
-
-def _find_constants(model: Any) -> set[str]:
-    """Names of the nodes that hang on constants alone."""
-    fixed: set[str] = set()
-    for node in model.get_ordered_ops():
-        sources = [one.get_source_output().get_node().get_friendly_name() for one in node.inputs()]
-        if node.get_type_name() == "Constant" or (sources and fixed.issuperset(sources)):
-            fixed.add(node.get_friendly_name())
-    return fixed
-
-
-def _sole(node: Any, kind: str, is_so: Any) -> int | None:
-    """Which of the two inputs of a node of that kind alone is so; None if not one is, or the node is of another."""
-    if node.get_type_name() != kind:
-        return None
-    found = [number for number in range(2) if is_so(node.input_value(number).get_node())]
-    return found[0] if len(found) == 1 else None
 
 
 def _bilinear_factor(node: Any) -> int | None:
