@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SHAPED_PIXELS = 1_000_000
-"""For as many it pays to compile a graph for tiles of their shape: it saves a fifth to a half of the work. The first
+"""For as many it pays to compile a graph for tiles of their shape: it saves a tenth to a half of the work. The first
 time that takes what some pictures of this size save; then it lies on the disk. Smaller pictures come in too many
 shapes. A fixed shape takes two thirds of the memory besides."""
 
@@ -184,7 +184,8 @@ class Model:
         Whether it does is a question of the picture alone, so that its pixels are the same every time.
 
         Args:
-            shape: rows and columns of the tiles, multiples of ``total_stride``.
+            shape: rows and columns of the tiles, multiples of ``total_stride``. Tiles that an ensemble turns by a right
+                angle have another, unless they are square.
             pixels: of all the tiles, each time they are restored.
         """
         if pixels < SHAPED_PIXELS or not isinstance(self._restore, Shapeable):

@@ -119,14 +119,32 @@ def test_compiled_graphs_are_found_on_the_disk(
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.blob")} == files
 
 
-def test_the_oldest_make_room(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "middle", "old")):
+def test_a_file_that_another_process_writes_anew_ends_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    for _ in range(2):  # the second one finds the graphs on the disk
+        model = Model(ModelFile.read(tiny_model), runtime="openvino", precision="full", threads=1)
+        shaped, guidance = shaped_for(model), guidance_of(model)
+    expected = model.restore_pixels(tile(), guidance, shaped)
+    for file in tmp_path.rglob("*.blob"):
+        file.chmod(0o600)
+        file.write_bytes(b"")
+    np.testing.assert_array_equal(model.restore_pixels(tile(), guidance, shaped), expected)
+    assert model.restore_pixels(tile((64, 64, 3)), guidance).shape == (64, 64, 3)
+    again = Model(ModelFile.read(tiny_model), runtime="openvino", precision="full", threads=1)
+    np.testing.assert_array_equal(again.restore_pixels(tile(), guidance, shaped_for(again)), expected)
+
+
+def test_those_used_longest_ago_make_room(tmp_path: Path) -> None:
+    for name, used, written in (("new", 0, 1000), ("used", 999, 0), ("old", 998, 998)):
         (tmp_path / name).write_bytes(bytes(10))
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    _forget_oldest(tmp_path, 20)
-    assert {file.name for file in tmp_path.iterdir()} == {"new", "middle"}
-    _forget_oldest(tmp_path, 20)
-    assert {file.name for file in tmp_path.iterdir()} == {"new", "middle"}
+        (tmp_path / name).chmod(0o440)
+        os.utime(tmp_path / name, (used, written))
+    for _ in range(2):
+        _forget_oldest(tmp_path, 20)
+        assert {file.name for file in tmp_path.iterdir()} == {"new", "used"}
     _forget_oldest(tmp_path / "none", 0)
 
 

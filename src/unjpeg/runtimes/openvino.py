@@ -29,7 +29,7 @@ _SHAPEABLE_BYTES = 64_000_000
 """Of a graph that is kept to be compiled for shapes of tiles. In larger ones nothing but the convolutions counts."""
 
 _MOST_KEPT_BYTES = 500_000_000
-"""Of the compiled graphs on disk, together. The oldest make room."""
+"""Of the compiled graphs on disk, of one version and processor. Those that were last used longest ago make room."""
 
 _FORGETFUL = {"CPU_RUNTIME_CACHE_CAPACITY": 0}
 """What is prepared for one size of picture is not kept for the next: they come in any size, and memory grew with each
@@ -90,7 +90,8 @@ def compile_openvino(graph: bytes, device: str, threads: int | None, precision: 
     target = device.upper()
     settings = _settings(device, threads, precision)
     cache = _compiled_graphs(core, target)
-    kept = {"CACHE_DIR": str(cache)} if cache else {}
+    # Not mapped: another process may write the same file anew, and what is cut off under a map ends the process.
+    kept: dict[str, Any] = {"CACHE_DIR": str(cache), "ENABLE_MMAP": False} if cache else {}
 
     # OpenVINO sets the process's locale while it reads a graph: two at once would leave it at C.
     with _ONE_AT_A_TIME:
@@ -126,7 +127,7 @@ def _settings(device: str, threads: int | None, precision: ChosenPrecision) -> d
     return settings
 
 
-def _compile(core: Any, model: Any, target: str, settings: dict[str, Any], kept: dict[str, str]) -> Any:
+def _compile(core: Any, model: Any, target: str, settings: dict[str, Any], kept: dict[str, Any]) -> Any:
     """``kept`` are settings that the graph does without, if need be."""
     with _ONE_AT_A_TIME:
         try:
@@ -153,7 +154,7 @@ class _Compiled:
 class _Reshapeable(_Compiled):
     """A compiled graph, and what it was compiled of."""
 
-    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any], kept: dict[str, str]) -> None:
+    def __init__(self, compiled: Any, model: Any, settings: dict[str, Any], kept: dict[str, Any]) -> None:
         super().__init__(compiled)
         self._model, self._settings, self._kept = model, settings, kept
 
@@ -210,16 +211,24 @@ class _ShapeByShape:
 
 
 def _forget_oldest(folder: Path, most_bytes: int) -> None:
-    """Delete the oldest files of a folder until the rest is no larger than that. What cannot be deleted stays."""
+    """Delete the files of a folder that were used longest ago until the rest is no larger than that.
+
+    What cannot be deleted stays.
+    """
+    files = []
     with suppress(OSError):
-        files = sorted((stat.st_mtime, stat.st_size, file) for file in folder.iterdir() for stat in [file.stat()])
-        total = sum(size for _, size, _ in files)
-        for _, size, file in files:
-            if total <= most_bytes:
-                break
-            with suppress(OSError):
-                file.unlink()
-            total -= size
+        for file in folder.iterdir():
+            with suppress(OSError):  # gone in the meantime
+                stat = file.stat()
+                files.append((max(stat.st_atime, stat.st_mtime), stat.st_size, file))
+    total = sum(size for _, size, _ in files)
+    for _, size, file in sorted(files):
+        if total <= most_bytes:
+            break
+        with suppress(OSError):
+            file.chmod(0o600)  # the runtime writes them read-only, and such files Windows does not delete
+            file.unlink()
+        total -= size
 
 
 def _compiled_graphs(core: Any, target: str) -> Path | None:

@@ -35,7 +35,7 @@ BEST_OF_OTHERS: Final = 95
 AVIF_SPEED: Final = 8
 
 _LARGEST_BLOCK: Final = 64
-"""Side in pixels of what these codecs predict and transform at once, at most."""
+"""Side in pixels of what these codecs transform at once, at most: a cut may lie anywhere in it."""
 
 MOST_SHRINKING: Final = 2.5
 """By which the picture is made smaller, at most, between two compressions."""
@@ -154,8 +154,9 @@ class JpegDegradation:
         look_back: of these, the share that comes as a restorer that has read the picture's history shows it. Compressed
             twice, the second time less: on the first grid, told the first tables, with the second's noise on top,
             wherever its grid lies. Made smaller: as a picture that no file tells of.
-        other_codecs: the share of all pairs that are no JPEGs but WebPs and AVIFs, stated and shown to the network as a
-            restorer does it: as JPEGs of the quality that loses as much (``othercodecs``).
+        other_codecs: the share of all pairs that are no JPEGs but WebPs and AVIFs, stated as a restorer does it: as
+            JPEGs of the quality that loses as much (``othercodecs``). Guidance of whole pictures is that quality's,
+            too, close to what a restorer makes of it.
     """
 
     min_quality: int = 10
