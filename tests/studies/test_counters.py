@@ -20,6 +20,7 @@ def test_counters_add_up_and_one_shape_needs_fewer(tiny_model: Path) -> None:
         assert kinds["all"][1] == sum(number for _, number in parts)
         assert any(kind.startswith("Convolution") for kind in kinds)
     assert counts["shaped"]["all"][1] < counts["exported"]["all"][1]
+    assert "Multiply" not in counts["shaped"]
 
 
 def test_the_table_is_kept(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
