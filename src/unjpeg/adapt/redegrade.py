@@ -46,7 +46,7 @@ from unjpeg.train.checkpoint import Checkpoint, collect_tensors, load_optimizers
 from unjpeg.train.config import VALIDATION_FRACTION, LearningRate, apply_settings, require_at_least
 from unjpeg.train.dagn import GUIDANCE, measure_gain_db, measure_psnr_db, patch_rms_loss
 from unjpeg.train.data import PairedPatches
-from unjpeg.train.degrade import AVIF_SPEED, Degraded, Pixels8, standard_stated
+from unjpeg.train.degrade import Degraded, Pixels8, encode_as, standard_stated
 from unjpeg.train.export import export_network
 from unjpeg.train.optimizer import make_optimizers, set_learning_rate
 from unjpeg.train.pipeline import make_fabric, open_images
@@ -122,15 +122,14 @@ class Recompression:
 
     def apply(self, pixels: Pixels8) -> Pixels8:
         """Compressed and decoded. Shape: ``(H, W, 3)`` to the same."""
-        image, buffer = Image.fromarray(pixels), io.BytesIO()
         if self.codec == "JPEG":
+            image, buffer = Image.fromarray(pixels), io.BytesIO()
             kept = image.convert("L") if len(self.tables) == 1 else image
             kept.save(buffer, "JPEG", qtables=[list(table) for table in self.tables], subsampling=self.sampling)
-        elif self.codec == "WEBP":
-            image.save(buffer, "WEBP", quality=self.quality)
+            file = buffer.getvalue()
         else:
-            image.save(buffer, "AVIF", quality=self.quality, speed=AVIF_SPEED)
-        return np.asarray(Image.open(io.BytesIO(buffer.getvalue())).convert("RGB"))
+            file = encode_as(self.codec, pixels, self.quality)
+        return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
 
 
 def _cut_centre(pixels: NDArray[np.uint8], side: int) -> Pixels8:
@@ -143,9 +142,8 @@ def _find_webp_quality(pixels: Pixels8, quantiser: float) -> int:
     """The quality at which Pillow writes this quantiser, which falls with it."""
     low, high = 0, 100
     while low < high:
-        middle, buffer = (low + high) // 2, io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=middle)
-        written = webp_quantiser(buffer.getvalue())
+        middle = (low + high) // 2
+        written = webp_quantiser(encode_as("WEBP", pixels, middle))
         if written is not None and written > quantiser:
             low = middle + 1
         else:

@@ -15,7 +15,7 @@ from unjpeg.othercodecs import comparable_quality
 from unjpeg.tables import STATED_FEATURES, QualityEstimate, standard_table, stated_features
 from unjpeg.train.quantisation import STYLES, Tables
 
-__all__ = ["AVIF_SPEED", "Degraded", "Encoding", "JpegDegradation", "Pixels8", "compress_jpeg", "standard_stated"]
+__all__ = ["Degraded", "Encoding", "JpegDegradation", "Pixels8", "compress_jpeg", "encode_as", "standard_stated"]
 
 Pixels8 = NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ OTHER_CODECS: Final = {"WEBP": 0.7, "AVIF": 0.3}
 BEST_OF_OTHERS: Final = 95
 """Quality of these at most, as Pillow counts it: above, they lose next to nothing, or nothing at all."""
 
-AVIF_SPEED: Final = 8
+_AVIF_SPEED: Final = 8
 
 _LARGEST_BLOCK: Final = 64
 """Side in pixels of what these codecs transform at once, at most: a cut may lie anywhere in it."""
@@ -58,6 +58,19 @@ def compress_jpeg(pixels: Pixels8, quality: int, subsampling: str = "4:2:0") -> 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(buffer))
+
+
+def encode_as(codec: str, pixels: Pixels8, quality: int) -> bytes:
+    """A lossy WebP or AVIF file.
+
+    Args:
+        codec: Pillow's name of it, "WEBP" or "AVIF".
+        pixels: ``(H, W, 3)`` RGB.
+        quality: as Pillow counts it, 0..100.
+    """
+    buffer, options = io.BytesIO(), {"speed": _AVIF_SPEED} if codec == "AVIF" else {}
+    Image.fromarray(pixels).save(buffer, codec, quality=quality, **options)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +205,9 @@ class JpegDegradation:
     def _in_other_codec(self, pixels: Pixels8, rng: np.random.Generator) -> Degraded:
         codec, quality = _draw(OTHER_CODECS, rng), min(self._draw_quality(rng), BEST_OF_OTHERS)
         down, right = (int(n) for n in rng.integers(_LARGEST_BLOCK, size=2))
-        buffer, options = io.BytesIO(), {"speed": AVIF_SPEED} if codec == "AVIF" else {}
-        Image.fromarray(_grow_before(pixels, down, right)).save(buffer, codec, quality=quality, **options)
-        compressed = np.asarray(Image.open(buffer).convert("RGB"))[down:, right:]
-        told = comparable_quality(buffer.getvalue())
+        file = encode_as(codec, _grow_before(pixels, down, right), quality)
+        compressed = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))[down:, right:]
+        told = comparable_quality(file)
         assert told is not None, f"{codec} of quality {quality} is lossy"
         return Degraded(compressed, pixels, told, True, standard_stated(told))
 
