@@ -30,6 +30,8 @@ def with_tiling(restorer: Restorer, core: int, halo: int | None = None) -> Resto
     other = copy.copy(restorer)
     halo = restorer.network.tiling.halo if halo is None else halo
     other._network = TiledNetwork(restorer.model, Tiling(core, halo))
+    if restorer.model_file.strong:
+        other._strong = TiledNetwork(restorer._strong_network().model, Tiling(core, halo))
     return other
 
 

@@ -1,8 +1,9 @@
 """The model file (``.unjpeg``): a zip archive of graphs, what they are, and how far they are to be trusted.
 
 It holds ``model.json``, ``guide.onnx``, ``restore.onnx``, ``quality_features.npy`` and, where they were made,
-``calibration.npy`` and ``restore-int8.onnx``. The graphs are checked against the hashes in ``model.json`` before a
-runtime sees them.
+``calibration.npy`` and ``restore-int8.onnx``. A folder ``strong`` has weights of their own for strong compression, if
+the model has such: all that differs. The graphs are checked against the hashes in ``model.json`` before a runtime sees
+them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, 
 _GRAPHS: Final = {"guide": "guide.onnx", "restore": "restore.onnx", "restore_int8": "restore-int8.onnx"}
 """Members of the archive, by the names of ``ModelFile``'s attributes."""
 
+_FEATURES: Final = "quality_features.npy"
+
+_STRONG: Final = "strong/"
+"""Where in the archive the weights for strong compression lie."""
+
 SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
 """Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
 
@@ -73,6 +79,7 @@ class Description:
         calibration_levels: qualities of ``ModelFile.calibration``, ascending.
         int8: how ``restore_int8`` was made, and what it costs. For people.
         passes: over how many flips (4), or flips and rotations (8), it always takes the mean; 1 is a plain model.
+        strong_up_to: the highest quality whose pictures ``ModelFile.strong`` restores; 0 if there is no such.
     """
 
     format_version: int = FORMAT_VERSION
@@ -89,6 +96,7 @@ class Description:
     calibration_levels: tuple[int, ...] = ()
     int8: Mapping[str, Any] | None = None
     passes: int = 1
+    strong_up_to: int = 0
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Description:
@@ -102,14 +110,20 @@ class Description:
         for key in ("quality_levels", "calibration_levels"):
             if key in known:
                 known[key] = tuple(int(level) for level in known[key])
-        for key in ("guide_window", "total_stride", "guide_windows", "passes"):
+        for key in ("guide_window", "total_stride", "guide_windows", "passes", "strong_up_to"):
             if key in known:
                 known[key] = int(known[key])
         return cls(**known)
 
     def facts(self) -> dict[str, Any]:
         """``model.json``. What says nothing is left out."""
-        optional = {"guide_windows": MAX_GUIDE_WINDOWS, "calibration_levels": (), "int8": None, "passes": 1}
+        optional = {
+            "guide_windows": MAX_GUIDE_WINDOWS,
+            "calibration_levels": (),
+            "int8": None,
+            "passes": 1,
+            "strong_up_to": 0,
+        }
         return {key: value for key, value in asdict(self).items() if key not in optional or value != optional[key]}
 
 
@@ -125,6 +139,8 @@ class ModelFile:
         calibration: how far its work is to be trusted, if that was measured; its qualities are
             ``description.calibration_levels``.
         restore_int8: ``restore`` once more, most of its convolutions in 8-bit integers, if that was made.
+        strong: the same network with weights of its own for strong compression, if there are such; see
+            ``for_quality``. Guide and mean features are the same.
     """
 
     description: Description
@@ -133,6 +149,7 @@ class ModelFile:
     quality_features: NDArray[np.float32]
     calibration: Calibration | None = None
     restore_int8: bytes | None = None
+    strong: ModelFile | None = None
 
     @classmethod
     def read(cls, name_or_path: str | os.PathLike[str]) -> ModelFile:
@@ -156,32 +173,38 @@ class ModelFile:
                     raise ModelError(
                         f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}"
                     )
-                graphs = {part: archive.read(_GRAPHS[part]) for part in ("guide", "restore")}
-                if _GRAPHS["restore_int8"] in archive.namelist():
-                    graphs["restore_int8"] = archive.read(_GRAPHS["restore_int8"])
-                features = np.load(io.BytesIO(archive.read("quality_features.npy")), allow_pickle=False)
-                description = Description.of(facts)
-                calibration = _read_calibration(archive, description.calibration_levels)
-            guide, restore, restore_int8 = graphs["guide"], graphs["restore"], graphs.get("restore_int8")
-            hashes = {part: description.sha256[part] for part in graphs}
+                file = _read_members(archive, facts)
+                if file.description.strong_up_to:
+                    strong = _read_members(archive, json.loads(archive.read(f"{_STRONG}model.json")), beside=file)
+                    file = replace(file, strong=strong)
         except _UNREADABLE as error:
             raise ModelError(f"{name}: is not a readable model file ({shorten_reason(error)})") from error
-        for part, data in graphs.items():
-            if hashlib.sha256(data).hexdigest() != hashes[part]:
-                raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
-        if passes > 1:
-            description = replace(description, name=name, passes=passes)
-        return cls(description, guide, restore, features.astype(np.float32), calibration, restore_int8)
+        for weights in [file, file.strong] if file.strong else [file]:
+            for part, data in weights.graphs.items():
+                if hashlib.sha256(data).hexdigest() != weights.description.sha256[part]:
+                    raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
+        return replace(file, description=replace(file.description, name=name, passes=passes)) if passes > 1 else file
 
     def write(self, path: Path) -> None:
         """Write the archive, whole or not at all; equal contents give equal bytes. Raises OutputError."""
+        members = self._members()
+        if self.strong:
+            same = (_GRAPHS["guide"], _FEATURES)
+            members |= {f"{_STRONG}{name}": data for name, data in self.strong._members().items() if name not in same}
+        archive_bytes = io.BytesIO()
+        with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        put_in_place(path, archive_bytes.getvalue(), overwrite=True)
+
+    def _members(self) -> dict[str, bytes]:
         features = io.BytesIO()
         np.save(features, self.quality_features.astype(np.float16), allow_pickle=False)
         members = {
             "model.json": json.dumps(self.description.facts(), indent=2).encode(),
             _GRAPHS["guide"]: self.guide,
             _GRAPHS["restore"]: self.restore,
-            "quality_features.npy": features.getvalue(),
+            _FEATURES: features.getvalue(),
         }
         if self.calibration:
             shares = io.BytesIO()
@@ -189,11 +212,12 @@ class ModelFile:
             members["calibration.npy"] = shares.getvalue()
         if self.restore_int8 is not None:
             members[_GRAPHS["restore_int8"]] = self.restore_int8
-        archive_bytes = io.BytesIO()
-        with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in members.items():
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-        put_in_place(path, archive_bytes.getvalue(), overwrite=True)
+        return members
+
+    @property
+    def graphs(self) -> dict[str, bytes]:
+        """Those that there are, by their names in ``description.sha256``."""
+        return {part: data for part in _GRAPHS if (data := getattr(self, part)) is not None}
 
     @property
     def hash(self) -> str:
@@ -210,6 +234,8 @@ class ModelFile:
         digest = hashlib.sha256("".join(parts[part] for part in _GRAPHS if part in parts).encode())
         if self.calibration:
             digest.update(self.calibration.shares_L22288.astype(np.float16).tobytes())
+        if self.strong:
+            digest.update(f"up to {self.description.strong_up_to}: {self.strong.hash}".encode())
         if passes > 1:
             digest.update(f"self-ensemble of {passes}".encode())
         return digest.hexdigest()[:16]
@@ -218,17 +244,66 @@ class ModelFile:
         """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
         return replace(self, guide=b"", restore=b"", restore_int8=None)
 
+    def with_strong(self, strong: ModelFile, up_to: int) -> ModelFile:
+        """The same with weights of their own for pictures of this quality and below.
+
+        Raises:
+            ModelError: they are of another network, or have another guide or other graphs.
+            ValueError: the quality is not in 1..99.
+        """
+        if not 1 <= up_to <= 99:
+            raise ValueError(f"a quality in 1..99 leaves pictures to both, got {up_to}")
+        ours, theirs = self.description, strong.description
+        for part, both in {
+            "network": (ours.network, theirs.network),
+            "guide": (ours.sha256["guide"], theirs.sha256["guide"]),
+            "number of windows": (ours.guide_windows, theirs.guide_windows),
+            "choice of graphs": (set(self.graphs), set(strong.graphs)),
+        }.items():
+            if both[0] != both[1]:
+                raise ModelError(f"{theirs.name}: has another {part} than {ours.name}: train it from that model")
+        return replace(self, description=replace(ours, strong_up_to=up_to), strong=replace(strong, strong=None))
+
+    def for_quality(self, quality: int) -> ModelFile:
+        """The weights that restore pictures of a quality: these, or ``strong``."""
+        return self.strong if self.strong and quality <= self.description.strong_up_to else self
+
     def calibrated(self, calibration: Calibration) -> ModelFile:
         """The same with another calibration."""
         description = replace(self.description, calibration_levels=calibration.qualities)
         return replace(self, description=description, calibration=calibration)
 
 
-def _read_calibration(archive: zipfile.ZipFile, levels: tuple[int, ...]) -> Calibration | None:
+def _read_members(archive: zipfile.ZipFile, facts: Mapping[str, Any], beside: ModelFile | None = None) -> ModelFile:
+    """A model, or the weights for strong compression beside one. Raises what is in ``_UNREADABLE``."""
+    folder = _STRONG if beside else ""
+    description = Description.of(facts)
+    if beside:
+        guide, features = beside.guide, beside.quality_features
+    else:
+        guide = archive.read(_GRAPHS["guide"])
+        features = np.load(io.BytesIO(archive.read(_FEATURES)), allow_pickle=False).astype(np.float32)
+    is_rounded = f"{folder}{_GRAPHS['restore_int8']}" in archive.namelist()
+    if beside and is_rounded != (beside.restore_int8 is not None):
+        raise ValueError("its weights for strong compression have other graphs")
+    file = ModelFile(
+        description,
+        guide,
+        archive.read(f"{folder}{_GRAPHS['restore']}"),
+        features,
+        _read_calibration(archive, folder, description.calibration_levels),
+        archive.read(f"{folder}{_GRAPHS['restore_int8']}") if is_rounded else None,
+    )
+    if not set(file.graphs) <= set(description.sha256):
+        raise LookupError("its description lacks hashes")
+    return file
+
+
+def _read_calibration(archive: zipfile.ZipFile, folder: str, levels: tuple[int, ...]) -> Calibration | None:
     """Raises ValueError if it is not what it must be."""
-    if "calibration.npy" not in archive.namelist():
+    if f"{folder}calibration.npy" not in archive.namelist():
         return None
-    shares = np.load(io.BytesIO(archive.read("calibration.npy")), allow_pickle=False)
+    shares = np.load(io.BytesIO(archive.read(f"{folder}calibration.npy")), allow_pickle=False)
     if shares.ndim == 5:  # of older files: one share for both halves of a cell
         shares = np.stack([shares, shares], axis=3)
     if shares.shape != (len(levels), 2, 2, 2, 8, 8) or len(levels) < 2 or not (np.diff(levels) > 0).all():

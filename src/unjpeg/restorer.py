@@ -530,6 +530,13 @@ class Restorer:
             )
             return TiledNetwork(model, tiling)
 
+        def load_strong() -> TiledNetwork:
+            strong, chosen = self.model_file.strong, self.model.precision
+            assert strong is not None, "asked for where there is none"
+            return TiledNetwork(
+                Model(strong, runtime=runtime, device=device, threads=threads, precision=chosen), tiling
+            )
+
         def is_settled() -> bool:
             """Whether loading the model measures nothing, however large the picture."""
             if named != "auto" or isinstance(precision, Choice):
@@ -537,9 +544,10 @@ class Restorer:
             choice = choose_precision(self.model_file, runtime, device)
             return choice.is_final and choice.why != "not yet"
 
-        self._load, self._is_settled = load, is_settled
+        self._load, self._load_strong, self._is_settled = load, load_strong, is_settled
         self._network: TiledNetwork | None = None
-        self._lock = threading.Lock()
+        self._strong: TiledNetwork | None = None
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Callable[..., Restorer], tuple[Any, ...]]:
         """Pickled by what it was made of: wherever it is unpickled, it loads its model again, on first use."""
@@ -566,7 +574,9 @@ class Restorer:
         shared = copy(self)
         shared.model_file = file.without_graphs()
         shared._made_of = model, self._made_of[1]
-        shared._network, shared._load, shared._lock = None, self._loaded, threading.Lock()
+        shared._network, shared._load = None, self._loaded
+        shared._strong, shared._load_strong = None, self._strong_network
+        shared._lock = threading.RLock()
         return shared
 
     @property
@@ -592,6 +602,17 @@ class Restorer:
                 self._network = self._load(measure)
                 self.model_file = self.model_file.without_graphs()
             return self._network
+
+    def _strong_network(self) -> TiledNetwork:
+        """The same with the weights for strong compression."""
+        with self._lock:
+            if self._strong is None:
+                self._strong = self._load_strong()
+            return self._strong
+
+    def _network_for(self, quality: int) -> TiledNetwork:
+        """The one that restores pictures of a quality."""
+        return self.network if self.model_file.for_quality(quality) is self.model_file else self._strong_network()
 
     def _load_ahead(self) -> None:
         """Load the model while the first picture is read, if nothing is to be measured first."""
@@ -653,7 +674,9 @@ class Restorer:
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         tiles = tuple(
-            self.network.restore_ahead(layer.pixels, guidance, passes, _alignment(layer))
+            self._network_for(_find_damage(layer, options) or guidance.quality).restore_ahead(
+                layer.pixels, guidance, passes, _alignment(layer)
+            )
             for layer, guidance in zip(layout.layers, guidances, strict=True)
         )
         return self._restoration(picture, layout, tiles, options, read, progress)
@@ -691,7 +714,9 @@ class Restorer:
                 progress((number + share) / count)
 
         layers = tuple(
-            self.network.restore_whole(layer.pixels, guidance, passes, partial(report, number))
+            self._network_for(_find_damage(layer, options) or guidance.quality).restore_whole(
+                layer.pixels, guidance, passes, partial(report, number)
+            )
             for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True))
         )
         return NetworkOutput(picture, layout, layers, read, options)
@@ -907,10 +932,10 @@ class Restorer:
         scale = np.float32(np.iinfo(_DTYPES[options.bit_depth or 8]).max) / np.float32(255)
         projected = compression is not None and options.consistency != "off"
         is_held_back = strength != 1 or options.detail != 1 or layer.most_change is not None
-        calibration = self.model_file.calibration
         shares, judges, caution = None, None, 0.0
-        if calibration and compression and projected:
-            shares = calibration.at(compression.quality, compression.components)
+        weights = self.model_file.for_quality(_find_damage(layer, options) or MOST_STATED)
+        if weights.calibration and compression and projected:
+            shares = weights.calibration.at(compression.quality, compression.components)
             caution = measure_caution(compression.quality)
             judges = load_judges() if caution else None
 
@@ -980,6 +1005,13 @@ def _strips_of(layer: Layer, pixels: NDArray[np.float32]) -> Strips:
     for top in range(0, height, rows_at_once):
         rows = slice(top, min(top + rows_at_once, height))
         yield rows, iter([(slice(0, width), pixels[rows].copy())])
+
+
+def _find_damage(layer: Layer, options: Options) -> int | None:
+    """The quality of what did the damage, as it is asked for or known; None where the pixels alone tell."""
+    if options.quality is not None or layer.seen_quality is not None:
+        return options.quality or layer.seen_quality
+    return layer.compression.quality if layer.compression else None
 
 
 def _alignment(layer: Layer) -> int:

@@ -89,6 +89,8 @@ def test_what_cannot_be_rounded_says_so(
     file = ModelFile.read(tiny_model)
     with pytest.raises(TrainingError, match="for as little as that"):
         round_file(file, crops[:1], worst_db=0)
+    with pytest.raises(TrainingError, match="two sets of weights"):
+        round_file(file.with_strong(file, 20), crops[:1])
     with pytest.raises(TrainingError, match="no pictures"):
         round_file(file, [])
     monkeypatch.setattr(int8, "_is_inner", lambda weight: False)

@@ -76,6 +76,7 @@ def export_blind(
     file = ModelFile.read(model)
     if file.description.passes > 1:
         raise ModelError(f"{file.description.name}: is several passes of another model; export that one")
+    file = file.for_quality(quality or 100)
     loaded = Model(file, precision="full")
     typical = find_typical_guidance(loaded)
     wanted = [None, *range(1, 101)] if quality_input else [quality]

@@ -72,8 +72,11 @@ def round_file(
         worst_db: that it may cost any of them, and any of the patterns drawn from them.
 
     Raises:
-        TrainingError: there is nothing to measure on or to round, or nothing can be rounded for so little.
+        TrainingError: there is nothing to measure on or to round, nothing can be rounded for so little, or the file
+            holds two sets of weights.
     """
+    if file.strong:
+        raise TrainingError("the file holds two sets of weights: round each before they are put together")
     trial = _Trial.prepare(file, originals)
     if file.description.network.get("bounded"):
         made = round_bounded(file.restore)
