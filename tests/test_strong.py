@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_refused(base: ModelFile, strong: ModelFile) -> Non
             base.with_strong(strong, up_to)
     for file, part in (
         (other(network={**strong.description.network, "width": 9}), "network"),
-        (other(sha256={**strong.description.sha256, "guide": ""}), "guide"),
+        (replace(strong, quality_features=-strong.quality_features), "guide"),
         (other(guide_windows=3), "number of windows"),
         (replace(strong, restore_int8=b""), "choice of graphs"),
     ):

@@ -58,6 +58,9 @@ _STRONG: Final = "strong/"
 SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
 """Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
 
+ALIKE: Final = 0.1
+"""How far apart, in parts of them, the mean features of two files may be whose guides are the same."""
+
 MAX_GUIDE_WINDOWS = 32
 """Windows that guidance is averaged over, unless the file says otherwise: all of a small picture, an even sample of a
 large one."""
@@ -254,15 +257,26 @@ class ModelFile:
         if not 1 <= up_to <= 99:
             raise ValueError(f"a quality in 1..99 leaves pictures to both, got {up_to}")
         ours, theirs = self.description, strong.description
-        for part, both in {
-            "network": (ours.network, theirs.network),
-            "guide": (ours.sha256["guide"], theirs.sha256["guide"]),
-            "number of windows": (ours.guide_windows, theirs.guide_windows),
-            "choice of graphs": (set(self.graphs), set(strong.graphs)),
+        known = ours.network.keys() & theirs.network.keys()  # older files do not name what has its default
+        for part, same in {
+            "network": all(ours.network[name] == theirs.network[name] for name in known),
+            # The same encoders, written by another version, are other bytes.
+            "guide": _are_alike(self.quality_features, strong.quality_features),
+            "number of windows": ours.guide_windows == theirs.guide_windows,
+            "choice of graphs": set(self.graphs) == set(strong.graphs),
         }.items():
-            if both[0] != both[1]:
+            if not same:
                 raise ModelError(f"{theirs.name}: has another {part} than {ours.name}: train it from that model")
-        return replace(self, description=replace(ours, strong_up_to=up_to), strong=replace(strong, strong=None))
+        guided = replace(theirs, sha256={**theirs.sha256, "guide": ours.sha256["guide"]})
+        strong = replace(
+            strong, description=guided, guide=self.guide, quality_features=self.quality_features, strong=None
+        )
+        return replace(self, description=replace(ours, strong_up_to=up_to), strong=strong)
+
+    def without_integers(self) -> ModelFile:
+        """The same without its int8 graph."""
+        hashes = {part: value for part, value in self.description.sha256.items() if part != "restore_int8"}
+        return replace(self, restore_int8=None, description=replace(self.description, sha256=hashes, int8=None))
 
     def for_quality(self, quality: int) -> ModelFile:
         """The weights that restore pictures of a quality: these, or ``strong``."""
@@ -272,6 +286,10 @@ class ModelFile:
         """The same with another calibration."""
         description = replace(self.description, calibration_levels=calibration.qualities)
         return replace(self, description=description, calibration=calibration)
+
+
+def _are_alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    return a.shape == b.shape and bool(np.linalg.norm(a - b) <= ALIKE * np.linalg.norm(a))
 
 
 def _read_members(archive: zipfile.ZipFile, facts: Mapping[str, Any], beside: ModelFile | None = None) -> ModelFile:

@@ -109,6 +109,22 @@ def test_a_whole_adaptation(tiny_model: Path, tmp_path: Path, clean: bool) -> No
         redegrade_model(str(tiny_model), target, source, out, config=QUICK, seed=1, accelerator="cpu")
 
 
+@pytest.mark.parametrize(("up_to", "kept"), [(5, True), (90, False)])
+def test_weights_for_strong_compression_stay_unless_the_target_is_such(
+    tiny_model: Path, tmp_path: Path, up_to: int, kept: bool
+) -> None:
+    start = ModelFile.read(tiny_model)
+    start.with_strong(start, up_to).write(tmp_path / "start.unjpeg")
+    target, clean = fill(tmp_path / "target", 3, "WEBP"), fill(tmp_path / "clean", 6, "PNG", seed=9)
+    report = redegrade_model(str(tmp_path / "start.unjpeg"), target, [str(clean)], tmp_path / "out", config=QUICK)
+    adapted = ModelFile.read(report.model)
+    assert (adapted.strong is not None) == kept
+    assert any("adapted ones restore all" in note for note in report.notes) != kept
+    if adapted.strong:
+        assert adapted.strong.restore == start.restore != adapted.restore
+        assert adapted.description.strong_up_to == up_to
+
+
 @pytest.mark.parametrize("stops_at", [2, 4])
 def test_jpegs_that_lose_too_much_stop_it(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_at: int

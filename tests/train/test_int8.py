@@ -89,13 +89,22 @@ def test_what_cannot_be_rounded_says_so(
     file = ModelFile.read(tiny_model)
     with pytest.raises(TrainingError, match="for as little as that"):
         round_file(file, crops[:1], worst_db=0)
-    with pytest.raises(TrainingError, match="two sets of weights"):
-        round_file(file.with_strong(file, 20), crops[:1])
     with pytest.raises(TrainingError, match="no pictures"):
         round_file(file, [])
     monkeypatch.setattr(int8, "_is_inner", lambda weight: False)
     with pytest.raises(TrainingError, match="none of the convolutions"):
         round_file(file, crops[:1])
+
+
+def test_both_sets_of_weights_are_rounded(
+    rounded: ModelFile, tiny_model: Path, crops: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    file = ModelFile.read(tiny_model)
+    round_file(file.with_strong(file, 20), crops, photographs_db=1, worst_db=1).write(tmp_path / "both.unjpeg")
+    both = ModelFile.read(tmp_path / "both.unjpeg")
+    assert both.strong is not None
+    assert both.restore_int8 == both.strong.restore_int8 == rounded.restore_int8
+    assert both.description.strong_up_to == 20
 
 
 def test_it_is_stored_and_checked(rounded: ModelFile, tiny_model: Path, tmp_path: Path) -> None:

@@ -286,7 +286,8 @@ def redegrade_model(
     """Adapt a model, write ``out/adapted.unjpeg`` and ``out/report.json``; goes on from what ``out`` holds.
 
     Args:
-        model: a shipped model's name or a model file's path.
+        model: a shipped model's name or a model file's path. Weights of its own for strong compression stay as they
+            are, and are left out where the target has such.
         target: a folder of compressed pictures, to any depth, or a data set's name.
         source: folders of clean pictures, each ``DIR`` or ``DIR=WEIGHT``. None: the target's own, halved, which are
             kept in ``out/halved``.
@@ -338,6 +339,9 @@ def redegrade_model(
         )
     if file.restore_int8 is not None:
         note("the adapted model has no int8 graph; python -m unjpeg.train.int8 makes one")
+    keeps_strong = min(each.seen_quality or each.quality for each in recompressions) > file.description.strong_up_to
+    if file.strong and not keeps_strong:
+        note("the target is compressed as strongly as what has weights of its own; the adapted ones restore all")
     report = RedegradationReport(
         model=str(folders.model),
         start=model,
@@ -359,7 +363,7 @@ def redegrade_model(
         notes=tuple(notes),
     )
     before = file.description.training
-    export_network(
+    adapted = export_network(
         dagn.cpu(),
         folders.model,
         name=f"{file.description.name}-adapted",
@@ -370,6 +374,8 @@ def redegrade_model(
         training={**before, "redegradation": identity, "redegradation_images": manifest},
         validation={name: value for name, value in metrics.items() if name.startswith(("psnr_db", "gain_db"))},
     )
+    if file.strong and keeps_strong:
+        adapted.with_strong(file.strong.without_integers(), file.description.strong_up_to).write(folders.model)
     put_json(folders.report, asdict(report))
     say(
         f"like the target: {report.target_gain_db_before:+.2f} dB over the decoder before, "

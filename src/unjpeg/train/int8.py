@@ -72,11 +72,14 @@ def round_file(
         worst_db: that it may cost any of them, and any of the patterns drawn from them.
 
     Raises:
-        TrainingError: there is nothing to measure on or to round, nothing can be rounded for so little, or the file
-            holds two sets of weights.
+        TrainingError: there is nothing to measure on or to round, or nothing can be rounded for so little.
     """
     if file.strong:
-        raise TrainingError("the file holds two sets of weights: round each before they are put together")
+        common, strong = (
+            round_file(weights, originals, photographs_db=photographs_db, worst_db=worst_db)
+            for weights in (replace(file, strong=None), file.strong)
+        )
+        return common.with_strong(strong, file.description.strong_up_to)
     trial = _Trial.prepare(file, originals)
     if file.description.network.get("bounded"):
         made = round_bounded(file.restore)
