@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 import zipfile
@@ -140,6 +141,14 @@ def test_they_are_loaded_when_they_are_needed(joined: Path, photo: np.ndarray) -
     assert restorer._strong is None
     restorer.restore(encoded(photo, quality=10))
     assert restorer._strong is not None
+
+
+def test_copies_load_both_once(joined: Path) -> None:
+    """Whichever is first: a model that is loaded lets its graphs go."""
+    restorer = Restorer(joined, precision="full")
+    copied = copy.copy(restorer)
+    assert copied._strong_network() is restorer._strong_network()
+    assert copied.network is restorer.network
 
 
 def test_a_network_for_other_programs_has_them(base: ModelFile, joined: Path, tmp_path: Path) -> None:

@@ -557,9 +557,10 @@ class Restorer:
         return partial(type(self), **keywords), (model,)
 
     def __copy__(self) -> Restorer:
-        """In one process a copy shares the loaded model."""
+        """In one process a copy shares the loaded model, whichever of them loads it."""
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
+        copied._load, copied._load_strong = self._loaded, self._strong_network
         return copied
 
     def sharing(self, model: str | os.PathLike[str] | ModelFile) -> Restorer:
@@ -574,8 +575,7 @@ class Restorer:
         shared = copy(self)
         shared.model_file = file.without_graphs()
         shared._made_of = model, self._made_of[1]
-        shared._network, shared._load = None, self._loaded
-        shared._strong, shared._load_strong = None, self._strong_network
+        shared._network = shared._strong = None
         shared._lock = threading.RLock()
         return shared
 
