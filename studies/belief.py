@@ -203,8 +203,9 @@ def restore_all(restorer: Restorer, model: str, photographs: Sequence[Pixels8]) 
             assert picture.jpeg is not None
             output = restorer.run_network(picture, consistency="strict")  # the file alone, whatever the photograph was
             shares = None
-            if restorer.model_file.calibration:
-                shares = restorer.model_file.calibration.at(quality, picture.jpeg.components)
+            calibration = restorer.model_file.for_quality(quality).calibration
+            if calibration:
+                shares = calibration.at(quality, picture.jpeg.components)
             compared = compare_blocks(
                 output.layers[0], original, picture.jpeg.components, picture.jpeg.header.colour_space, shares
             )

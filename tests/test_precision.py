@@ -28,7 +28,7 @@ from unjpeg.modelfile import ModelFile
 from unjpeg.network import Model
 from unjpeg.precision import BUDGET_SECONDS, SIDES, Choice, choose_precision, decide, try_in_turns
 from unjpeg.restorer import Options, Restorer
-from unjpeg.runtimes import ChosenPrecision, compile_graphs
+from unjpeg.runtimes import ChosenPrecision, compile_guide, compile_restore
 from unjpeg.settings import Settings
 from unjpeg.tiling import Tiling
 
@@ -562,5 +562,6 @@ def test_beside_integers_features_are_16_bit_floats_where_the_processor_has_them
 
     monkeypatch.setattr("unjpeg.runtimes.openvino.compile_openvino", recorded)
     monkeypatch.setattr("unjpeg.runtimes._multiplies_bf16", lambda: multiplies)
-    compile_graphs(file, "openvino", device, None, name)
+    compile_guide(file.guide, "openvino", device, None)
+    compile_restore(file, "openvino", device, None, name)
     assert asked == ["full", features]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import pickle
 import zipfile
 from dataclasses import replace
@@ -42,7 +43,7 @@ def with_louder_tail(file: ModelFile) -> ModelFile:
 
 @pytest.fixture(scope="module")
 def base(tiny_model: Path) -> ModelFile:
-    return ModelFile.read(tiny_model)
+    return ModelFile.read(tiny_model).calibrated(Calibration((20, 80), SHARES[::-1]))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,9 @@ def test_a_file_holds_both(base: ModelFile, strong: ModelFile, joined: Path) -> 
     assert (both.strong.guide, both.strong.restore) == (base.guide, strong.restore)
     assert both.strong.calibration is not None
     np.testing.assert_allclose(both.strong.calibration.shares_L22288, SHARES, atol=1e-3)
-    assert (both.guide, both.restore, both.calibration) == (base.guide, base.restore, None)
+    assert (both.guide, both.restore) == (base.guide, base.restore)
+    assert both.calibration is not None
+    np.testing.assert_array_equal(both.calibration.shares_L22288, SHARES[::-1])
     assert both.hash not in (base.hash, strong.hash)
     assert both.hash != base.with_strong(strong, UP_TO + 1).hash
     with zipfile.ZipFile(joined) as archive:
@@ -179,12 +182,41 @@ def test_what_does_not_fit_is_refused(base: ModelFile, strong: ModelFile) -> Non
             base.with_strong(strong, up_to)
     for file, part in (
         (other(network={**strong.description.network, "width": 9}), "network"),
-        (replace(strong, quality_features=-strong.quality_features), "guide"),
+        (other(sha256={**strong.description.sha256, "guide": ""}), "guide"),
+        (other(total_stride=64), "stride"),
+        (replace(strong, calibration=None), "kind of calibration"),
         (other(guide_windows=3), "number of windows"),
         (replace(strong, restore_int8=b""), "choice of graphs"),
     ):
         with pytest.raises(ModelError, match=f"another {part} than"):
             base.with_strong(file, UP_TO)
+
+
+def described(facts: object) -> dict[str, bytes]:
+    return {"strong/model.json": json.dumps(facts).encode()}
+
+
+def test_each_set_is_changed_alone(base: ModelFile, strong: ModelFile, joined: Path, tmp_path: Path) -> None:
+    both = ModelFile.read(joined)
+    seen = []
+
+    def change(file: ModelFile) -> ModelFile:
+        seen.append((file.restore, file.strong, file.description.strong_up_to))
+        return file
+
+    assert both.of_each_set(change).hash == both.hash
+    assert seen == [(base.restore, None, 0), (strong.restore, None, 0)]
+    for name, file in {"alone": replace(both, strong=None), "in float": both.without_integers()}.items():
+        file.write(tmp_path / f"{name}.unjpeg")
+        assert (ModelFile.read(tmp_path / f"{name}.unjpeg").strong is None) == (name == "alone")
+
+
+def test_its_graphs_are_let_go_once_they_are_compiled(joined: Path, photo: np.ndarray) -> None:
+    restorer = Restorer(joined, precision="full")
+    restorer.restore(encoded(photo, quality=10))
+    strong = restorer.model_file.strong
+    assert strong is not None
+    assert (strong.guide, strong.restore, strong.restore_int8) == (b"", b"", None)
 
 
 def test_damage_is_found(joined: Path, tmp_path: Path) -> None:
@@ -200,8 +232,22 @@ def test_damage_is_found(joined: Path, tmp_path: Path) -> None:
             ModelFile.read(path)
         return str(caught.value)
 
-    for name in ("strong/model.json", "strong/restore.onnx"):
+    for name in ("strong/model.json", "strong/restore.onnx", "strong/calibration.npy"):
         assert "not a readable model file" in failure({key: data for key, data in whole.items() if key != name})
     assert "'restore' does not match its hash" in failure(whole | {"strong/restore.onnx": whole["restore.onnx"]})
-    assert "other graphs" in failure(whole | {"strong/restore-int8.onnx": b""})
+    facts = json.loads(whole["strong/model.json"])
+    rounded = {**facts, "sha256": {**facts["sha256"], "restore_int8": hashlib.sha256(b"").hexdigest()}}
+    for changed, words in (
+        ({"strong/restore-int8.onnx": b""} | described(rounded), "another choice of graphs"),
+        (described({**facts, "network": {**facts["network"], "width": 9}}), "another network"),
+        (described({**facts, "format_version": 2}), "has format 2"),
+        (described({**facts, "sha256": [1]}), "not a readable"),
+        (described({**facts, "network": 3}), "not a readable"),
+        (described("name sha256 guide_window total_stride quality_levels format_version"), "not a readable"),
+    ):
+        assert words in failure(whole | changed)
+    common = json.loads(whole["model.json"])
+    for up_to in (-5, 100, 1e300, float("inf"), "x", [1]):
+        changed = {"model.json": json.dumps({**common, "strong_up_to": up_to}).encode()}
+        assert "not a readable" in failure(whole | changed)
     assert "not a readable" in failure(whole | {"strong/calibration.npy": b""})

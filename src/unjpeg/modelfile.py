@@ -16,7 +16,7 @@ import os
 import textwrap
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,7 +45,10 @@ FORMAT_VERSION = 1
 SUFFIX = ".unjpeg"
 
 # What zipfile, json and numpy raise over damaged files; RuntimeError is an archive that claims to be encrypted.
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError, TypeError)
+_UNREADABLE = (
+    *(OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+    *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+)
 
 _GRAPHS: Final = {"guide": "guide.onnx", "restore": "restore.onnx", "restore_int8": "restore-int8.onnx"}
 """Members of the archive, by the names of ``ModelFile``'s attributes."""
@@ -57,9 +60,6 @@ _STRONG: Final = "strong/"
 
 SELF_ENSEMBLES: Final[Mapping[str, tuple[str, int]]] = {"best": ("default", 4)}
 """Names under which shipped models are always run as a self-ensemble: the model, and the passes."""
-
-ALIKE: Final = 0.1
-"""How far apart, in parts of them, the mean features of two files may be whose guides are the same."""
 
 MAX_GUIDE_WINDOWS = 32
 """Windows that guidance is averaged over, unless the file says otherwise: all of a small picture, an even sample of a
@@ -170,22 +170,16 @@ class ModelFile:
             raise ModelError(f"{name}: no such model{meant}; shipped are: {known}; or give the path of a {SUFFIX} file")
         try:
             with zipfile.ZipFile(io.BytesIO(source.read_bytes())) as archive:
-                facts = json.loads(archive.read("model.json"))
-                version = facts["format_version"]
-                if version != FORMAT_VERSION:
-                    raise ModelError(
-                        f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}"
-                    )
-                file = _read_members(archive, facts)
-                if file.description.strong_up_to:
-                    strong = _read_members(archive, json.loads(archive.read(f"{_STRONG}model.json")), beside=file)
-                    file = replace(file, strong=strong)
+                file = _read_members(archive, name)
+                up_to = file.description.strong_up_to
+                if up_to:
+                    strong = _read_members(archive, name, beside=file)
+                    try:
+                        file = file.with_strong(strong, up_to)
+                    except ModelError as error:
+                        raise ValueError(f"its part {_STRONG} {error}") from error
         except _UNREADABLE as error:
             raise ModelError(f"{name}: is not a readable model file ({shorten_reason(error)})") from error
-        for weights in [file, file.strong] if file.strong else [file]:
-            for part, data in weights.graphs.items():
-                if hashlib.sha256(data).hexdigest() != weights.description.sha256[part]:
-                    raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
         return replace(file, description=replace(file.description, name=name, passes=passes)) if passes > 1 else file
 
     def write(self, path: Path) -> None:
@@ -201,10 +195,11 @@ class ModelFile:
         put_in_place(path, archive_bytes.getvalue(), overwrite=True)
 
     def _members(self) -> dict[str, bytes]:
+        description = self.description if self.strong else replace(self.description, strong_up_to=0)
         features = io.BytesIO()
         np.save(features, self.quality_features.astype(np.float16), allow_pickle=False)
         members = {
-            "model.json": json.dumps(self.description.facts(), indent=2).encode(),
+            "model.json": json.dumps(description.facts(), indent=2).encode(),
             _GRAPHS["guide"]: self.guide,
             _GRAPHS["restore"]: self.restore,
             _FEATURES: features.getvalue(),
@@ -244,39 +239,54 @@ class ModelFile:
         return digest.hexdigest()[:16]
 
     def without_graphs(self) -> ModelFile:
-        """All but the bytes that a runtime has compiled, which may be hundreds of megabytes."""
-        return replace(self, guide=b"", restore=b"", restore_int8=None)
+        """All but the bytes that a runtime has compiled, which may be hundreds of megabytes.
+
+        The weights for strong compression keep theirs, since they are compiled when they are first needed.
+        """
+        strong = replace(self.strong, guide=b"") if self.strong else None
+        return replace(self, guide=b"", restore=b"", restore_int8=None, strong=strong)
 
     def with_strong(self, strong: ModelFile, up_to: int) -> ModelFile:
         """The same with weights of their own for pictures of this quality and below.
 
         Raises:
-            ModelError: they are of another network, or have another guide or other graphs.
+            ModelError: they are of another network, or have another guide, or not the same graphs and calibration.
             ValueError: the quality is not in 1..99.
         """
         if not 1 <= up_to <= 99:
-            raise ValueError(f"a quality in 1..99 leaves pictures to both, got {up_to}")
+            raise ValueError(f"a quality in 1..99 leaves pictures to both sets of weights, got {up_to}")
         ours, theirs = self.description, strong.description
         known = ours.network.keys() & theirs.network.keys()  # older files do not name what has its default
         for part, same in {
             "network": all(ours.network[name] == theirs.network[name] for name in known),
-            # The same encoders, written by another version, are other bytes.
-            "guide": _are_alike(self.quality_features, strong.quality_features),
+            "guide": ours.sha256["guide"] == theirs.sha256["guide"],
             "number of windows": ours.guide_windows == theirs.guide_windows,
+            "stride": ours.total_stride == theirs.total_stride,
             "choice of graphs": set(self.graphs) == set(strong.graphs),
+            "kind of calibration": (self.calibration is None) == (strong.calibration is None),
         }.items():
             if not same:
-                raise ModelError(f"{theirs.name}: has another {part} than {ours.name}: train it from that model")
-        guided = replace(theirs, sha256={**theirs.sha256, "guide": ours.sha256["guide"]})
-        strong = replace(
-            strong, description=guided, guide=self.guide, quality_features=self.quality_features, strong=None
-        )
+                raise ModelError(f"has another {part} than the model that it is to be a part of")
+        described = replace(theirs, name=ours.name, quality_levels=ours.quality_levels, strong_up_to=0)
+        strong = replace(strong, description=described, quality_features=self.quality_features, strong=None)
         return replace(self, description=replace(ours, strong_up_to=up_to), strong=strong)
+
+    def of_each_set(self, change: Callable[[ModelFile], ModelFile]) -> ModelFile:
+        """What ``change`` makes of it; where there are two sets of weights, of each alone, put together again."""
+        if self.strong is None:
+            return change(self)
+        up_to = self.description.strong_up_to
+        alone = replace(self, strong=None, description=replace(self.description, strong_up_to=0))
+        return change(alone).with_strong(change(self.strong), up_to)
 
     def without_integers(self) -> ModelFile:
         """The same without its int8 graph."""
-        hashes = {part: value for part, value in self.description.sha256.items() if part != "restore_int8"}
-        return replace(self, restore_int8=None, description=replace(self.description, sha256=hashes, int8=None))
+
+        def change(file: ModelFile) -> ModelFile:
+            hashes = {part: value for part, value in file.description.sha256.items() if part != "restore_int8"}
+            return replace(file, restore_int8=None, description=replace(file.description, sha256=hashes, int8=None))
+
+        return self.of_each_set(change)
 
     def for_quality(self, quality: int) -> ModelFile:
         """The weights that restore pictures of a quality: these, or ``strong``."""
@@ -288,13 +298,16 @@ class ModelFile:
         return replace(self, description=description, calibration=calibration)
 
 
-def _are_alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
-    return a.shape == b.shape and bool(np.linalg.norm(a - b) <= ALIKE * np.linalg.norm(a))
+def _read_members(archive: zipfile.ZipFile, name: str, beside: ModelFile | None = None) -> ModelFile:
+    """A model, or the weights for strong compression beside one.
 
-
-def _read_members(archive: zipfile.ZipFile, facts: Mapping[str, Any], beside: ModelFile | None = None) -> ModelFile:
-    """A model, or the weights for strong compression beside one. Raises what is in ``_UNREADABLE``."""
+    Raises what is in ``_UNREADABLE``, and ModelError if it is of another version or a graph has another hash.
+    """
     folder = _STRONG if beside else ""
+    facts = json.loads(archive.read(f"{folder}model.json"))
+    version = facts["format_version"]
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{name}: has format {version}, this version of unjpeg reads format {FORMAT_VERSION}")
     description = Description.of(facts)
     if beside:
         guide, features = beside.guide, beside.quality_features
@@ -302,8 +315,6 @@ def _read_members(archive: zipfile.ZipFile, facts: Mapping[str, Any], beside: Mo
         guide = archive.read(_GRAPHS["guide"])
         features = np.load(io.BytesIO(archive.read(_FEATURES)), allow_pickle=False).astype(np.float32)
     is_rounded = f"{folder}{_GRAPHS['restore_int8']}" in archive.namelist()
-    if beside and is_rounded != (beside.restore_int8 is not None):
-        raise ValueError("its weights for strong compression have other graphs")
     file = ModelFile(
         description,
         guide,
@@ -312,8 +323,9 @@ def _read_members(archive: zipfile.ZipFile, facts: Mapping[str, Any], beside: Mo
         _read_calibration(archive, folder, description.calibration_levels),
         archive.read(f"{folder}{_GRAPHS['restore_int8']}") if is_rounded else None,
     )
-    if not set(file.graphs) <= set(description.sha256):
-        raise LookupError("its description lacks hashes")
+    for part, data in file.graphs.items():
+        if hashlib.sha256(data).hexdigest() != description.sha256[part]:
+            raise ModelError(f"{name}: is damaged (the graph {part!r} does not match its hash)")
     return file
 
 

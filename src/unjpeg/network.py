@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from unjpeg.errors import ModelError
 from unjpeg.modelfile import ModelFile, shorten_reason
-from unjpeg.runtimes import PixelGraph, Precision, Runtime, Shapeable, choose_engine, compile_graphs
+from unjpeg.runtimes import PixelGraph, Precision, Runtime, Shapeable, choose_engine, compile_guide, compile_restore
 from unjpeg.tables import STATED_FEATURES, standard_table, stated_features, transposed_stated
 
 __all__ = ["SHAPED_PIXELS", "Guidance", "Model", "Shaped", "inputs_of", "to_network"]
@@ -115,16 +116,36 @@ class Model:
             attempts.append("full")
         for attempt in attempts:
             self.precision = attempt
-            graphs = file if attempt != "int8" else replace(file, restore=file.restore_int8 or b"")
             try:
-                self._guide, self._restore = compile_graphs(graphs, self.runtime, device, threads, attempt)
+                self._guide = compile_guide(file.guide, self.runtime, device, threads)
+                self._restore = compile_restore(file, self.runtime, device, threads, attempt)
                 break
             except ModelError:
                 raise
             except Exception as error:  # the runtimes' own, RuntimeError for most
-                problem = f"{self.runtime} cannot load the model {file.description.name} ({shorten_reason(error)})"
                 if attempt == attempts[-1]:
-                    raise ModelError(problem) from error
+                    raise self._load_failure(error) from error
+        self._device, self._threads = device, threads
+
+    def with_weights_of(self, file: ModelFile) -> Model:
+        """The same network with a file's weights of ``restore``, at this one's precision. The guide is this one's.
+
+        Raises:
+            ModelError: they cannot be loaded.
+        """
+        other = copy(self)
+        other.file, other._shaped, other._shaping = file.without_graphs(), None, threading.Lock()
+        try:
+            other._restore = compile_restore(file, self.runtime, self._device, self._threads, self.precision)
+        except ModelError:
+            raise
+        except Exception as error:  # the runtimes' own, RuntimeError for most
+            raise self._load_failure(error) from error
+        return other
+
+    def _load_failure(self, error: Exception) -> ModelError:
+        name = self.file.description.name
+        return ModelError(f"{self.runtime} cannot load the model {name} ({shorten_reason(error)})")
 
     def _run(self, graph: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Raises ModelError where the engine fails: instructions that it is kept from, memory, threads."""

@@ -531,11 +531,11 @@ class Restorer:
             return TiledNetwork(model, tiling)
 
         def load_strong() -> TiledNetwork:
-            strong, chosen = self.model_file.strong, self.model.precision
+            model, strong = self.model, self.model_file.strong
             assert strong is not None, "asked for where there is none"
-            return TiledNetwork(
-                Model(strong, runtime=runtime, device=device, threads=threads, precision=chosen), tiling
-            )
+            loaded = TiledNetwork(model.with_weights_of(strong), tiling)
+            self.model_file = replace(self.model_file, strong=strong.without_graphs())
+            return loaded
 
         def is_settled() -> bool:
             """Whether loading the model measures nothing, however large the picture."""
@@ -610,9 +610,10 @@ class Restorer:
                 self._strong = self._load_strong()
             return self._strong
 
-    def _network_for(self, quality: int) -> TiledNetwork:
-        """The one that restores pictures of a quality."""
-        return self.network if self.model_file.for_quality(quality) is self.model_file else self._strong_network()
+    def _network_for(self, layer: Layer, guidance: Guidance, options: Options) -> TiledNetwork:
+        """The one with the weights that restore a layer."""
+        quality = _find_damage(layer, options) or guidance.quality
+        return self._strong_network() if quality <= self.model_file.description.strong_up_to else self.network
 
     def _load_ahead(self) -> None:
         """Load the model while the first picture is read, if nothing is to be measured first."""
@@ -674,9 +675,7 @@ class Restorer:
         guidances, read = self._guide_layers(layout, options)
         passes = self._passes(options.tta)
         tiles = tuple(
-            self._network_for(_find_damage(layer, options) or guidance.quality).restore_ahead(
-                layer.pixels, guidance, passes, _alignment(layer)
-            )
+            self._network_for(layer, guidance, options).restore_ahead(layer.pixels, guidance, passes, _alignment(layer))
             for layer, guidance in zip(layout.layers, guidances, strict=True)
         )
         return self._restoration(picture, layout, tiles, options, read, progress)
@@ -714,7 +713,7 @@ class Restorer:
                 progress((number + share) / count)
 
         layers = tuple(
-            self._network_for(_find_damage(layer, options) or guidance.quality).restore_whole(
+            self._network_for(layer, guidance, options).restore_whole(
                 layer.pixels, guidance, passes, partial(report, number)
             )
             for number, (layer, guidance) in enumerate(zip(layout.layers, guidances, strict=True))
@@ -933,9 +932,11 @@ class Restorer:
         projected = compression is not None and options.consistency != "off"
         is_held_back = strength != 1 or options.detail != 1 or layer.most_change is not None
         shares, judges, caution = None, None, 0.0
-        weights = self.model_file.for_quality(_find_damage(layer, options) or MOST_STATED)
-        if weights.calibration and compression and projected:
-            shares = weights.calibration.at(compression.quality, compression.components)
+        calibration = None
+        if compression and projected:
+            calibration = self.model_file.for_quality(_find_damage(layer, options) or compression.quality).calibration
+        if calibration and compression:
+            shares = calibration.at(compression.quality, compression.components)
             caution = measure_caution(compression.quality)
             judges = load_judges() if caution else None
 

@@ -30,6 +30,7 @@ from unjpeg.console import run_safely
 from unjpeg.evaluate.pairs import encode_jpeg, load_images
 from unjpeg.evaluate.processes import read_own_peak_mib
 from unjpeg.evaluate.results import describe_origin, put_results
+from unjpeg.modelfile import ModelFile
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
 from unjpeg.runtimes import ChosenPrecision, Precision, list_precisions, processor_features
@@ -322,11 +323,15 @@ def measure_halos(
 
     Each picture, and a pattern drawn from it, is restored whole and without its first rows and columns. What lies a
     halo away from the cut is what tiles of that halo would show. Compared is the network's output within 0..255,
-    before it is rounded and projected.
+    before it is rounded and projected. Weights of their own for strong compression restore the qualities that they
+    are for.
     """
     from unjpeg.train.patterns import draw_pattern
 
-    restorer = Restorer(model, precision=precision)
+    file = ModelFile.read(model)
+    restorers = [Restorer(file, precision=precision)]
+    if file.strong:
+        restorers.append(Restorer(file.strong, precision=precision))
     rng = np.random.default_rng(0)
     worst, total, count = (np.zeros(len(halos)) for _ in range(3))
     for _, pixels in islice(load_images(folder), limit):
@@ -335,6 +340,7 @@ def measure_halos(
         photo = np.pad(photo, [*pad, (0, 0)], mode="symmetric")[:HALO_SIDE, :HALO_SIDE]
         for image, quality in ((image, q) for q in HALO_QUALITIES for image in (photo, draw_pattern(photo, rng))):
             picture = read_picture(encode_jpeg(np.ascontiguousarray(image), quality))
+            restorer = restorers[0 if file.for_quality(quality) is file else 1]
             guidance = restorer.guide(picture)
             whole = restorer.model.restore_pixels(picture.pixels, guidance).clip(0, 255)
             for cut in HALO_CUTS:
@@ -346,10 +352,10 @@ def measure_halos(
                     worst[number] = max(worst[number], beyond.max())
                     total[number] += beyond.sum()
                     count[number] += beyond.size
-    core = restorer.network.tiling.core
+    core = restorers[0].network.tiling.core
     rows = []
     for number, halo in enumerate(halos):
-        plan = Tiling(core, halo).plan(*HALO_SIZE, restorer.model.total_stride)
+        plan = Tiling(core, halo).plan(*HALO_SIZE, restorers[0].model.total_stride)
         row = {
             "precision": precision,
             "halo": halo,

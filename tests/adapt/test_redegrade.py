@@ -25,9 +25,12 @@ from unjpeg.adapt.redegrade import (
 from unjpeg.cli import app
 from unjpeg.errors import TrainingDataError, TrainingError
 from unjpeg.modelfile import ModelFile
+from unjpeg.models import Dagn
+from unjpeg.models.exported import load_exported
 from unjpeg.othercodecs import comparable_quality
 from unjpeg.picture import read_picture
 from unjpeg.restorer import Restorer
+from unjpeg.train.export import export_network
 
 QUICK = Redegradation(steps=4, batch=4, patch=32, checkpoint_every=2, max_source_loss_db=20)
 
@@ -109,17 +112,33 @@ def test_a_whole_adaptation(tiny_model: Path, tmp_path: Path, clean: bool) -> No
         redegrade_model(str(tiny_model), target, source, out, config=QUICK, seed=1, accelerator="cpu")
 
 
-@pytest.mark.parametrize(("up_to", "kept"), [(5, True), (90, False)])
+@pytest.mark.parametrize(
+    ("up_to", "fusion", "words"),
+    [(5, False, None), (90, False, "adapted ones restore all"), (5, True, "go with another guide")],
+)
 def test_weights_for_strong_compression_stay_unless_the_target_is_such(
-    tiny_model: Path, tmp_path: Path, up_to: int, kept: bool
+    tiny_model: Path, tmp_path: Path, up_to: int, fusion: bool, words: str | None
 ) -> None:
-    start = ModelFile.read(tiny_model)
+    tiny = load_exported(ModelFile.read(tiny_model))
+    network = Dagn(replace(tiny.config, fusion=fusion))  # fusion learns, and is a part of the guide
+    network.load_state_dict({name: value for name, value in tiny.state_dict().items() if name in network.state_dict()})
+    start = export_network(
+        network.eval(),
+        tmp_path / "anew.unjpeg",
+        name="tiny",
+        guide_window=32,
+        quality_features=ModelFile.read(tiny_model).quality_features,
+        training={},
+        validation={},
+    )
     start.with_strong(start, up_to).write(tmp_path / "start.unjpeg")
     target, clean = fill(tmp_path / "target", 3, "WEBP"), fill(tmp_path / "clean", 6, "PNG", seed=9)
     report = redegrade_model(str(tmp_path / "start.unjpeg"), target, [str(clean)], tmp_path / "out", config=QUICK)
     adapted = ModelFile.read(report.model)
-    assert (adapted.strong is not None) == kept
-    assert any("adapted ones restore all" in note for note in report.notes) != kept
+    assert (adapted.strong is not None) == (words is None)
+    said = [note for note in report.notes if "restore all" in note or "another guide" in note]
+    assert len(said) == (words is not None)
+    assert all(words in note for note in said if words)
     if adapted.strong:
         assert adapted.strong.restore == start.restore != adapted.restore
         assert adapted.description.strong_up_to == up_to

@@ -15,7 +15,7 @@ from conftest import synthetic_photo
 from unjpeg.jpeg import JpegImage
 from unjpeg.modelfile import ModelFile
 from unjpeg.picture import Picture
-from unjpeg.projection import OffsetSums, measure_offsets
+from unjpeg.projection import Calibration, OffsetSums, measure_offsets
 from unjpeg.restorer import Restorer
 from unjpeg.train import calibrate
 from unjpeg.train.calibrate import CALIBRATED_QUALITIES, _fitted, measure_calibration
@@ -127,3 +127,24 @@ def test_a_model_file_is_calibrated_by_a_command(
     assert after.calibration.qualities == (10, 90)
     assert after.description.calibration_levels == (10, 90)
     assert 0 <= after.calibration.shares_L22288.min() < after.calibration.shares_L22288.max() <= 1.25
+
+
+def test_both_sets_of_weights_are_calibrated_alone(
+    tiny_model: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files: list[ModelFile] = []
+
+    def recorded(restorer: Restorer, _originals: object) -> Calibration:
+        files.append(restorer.model_file)
+        return Calibration((10, 90), np.full((2, 2, 2, 2, 8, 8), len(files) / 4, np.float32))
+
+    monkeypatch.setattr(calibrate, "measure_calibration", recorded)
+    file = ModelFile.read(tiny_model)
+    file.with_strong(file, 20).write(tmp_path / "both.unjpeg")
+    calibrate.main(tmp_path / "both.unjpeg", [str(image_folder)], tmp_path / "calibrated.unjpeg")
+    both = ModelFile.read(tmp_path / "calibrated.unjpeg")
+    assert both.strong is not None
+    shares = [one.calibration.shares_L22288.max() for one in (both, both.strong) if one.calibration]
+    assert shares == [0.25, 0.5]
+    assert [one.strong for one in files] == [None, None]

@@ -330,6 +330,8 @@ def adapt_model(
         note("the source has no picture to spare: what watches over it is also trained on; give more pictures")
     if file.restore_int8 is not None:
         note("the adapted model has no int8 graph; python -m unjpeg.train.int8 makes one")
+    if file.strong:
+        note("the adapted model has no weights of its own for strong compression; the adapted ones restore all")
 
     network = SplitDagn(dagn)
     network.to(fabric.device)

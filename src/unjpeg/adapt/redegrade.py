@@ -245,8 +245,8 @@ class RedegradationReport:
         target: how many files of each codec, and the range of their qualities.
         images: the manifest of what pairs are made from, and of the target.
         target_gain_db_before, target_gain_db_after: mean gain over the decoded picture on held-out pictures that were
-            compressed as the target was.
-        source_psnr_db_before, source_psnr_db_after: mean on held-out pictures as JPEGs.
+            compressed as the target was. Of the weights that are adapted, whatever others the model has.
+        source_psnr_db_before, source_psnr_db_after: mean on held-out pictures as JPEGs, of the same weights.
         steps: that the written weights have behind them; ``stopped_at_step``: where JPEGs lost too much, or None.
         notes: what a user should know.
     """
@@ -339,9 +339,27 @@ def redegrade_model(
         )
     if file.restore_int8 is not None:
         note("the adapted model has no int8 graph; python -m unjpeg.train.int8 makes one")
-    keeps_strong = min(each.seen_quality or each.quality for each in recompressions) > file.description.strong_up_to
-    if file.strong and not keeps_strong:
-        note("the target is compressed as strongly as what has weights of its own; the adapted ones restore all")
+    before = file.description.training
+    adapted = export_network(
+        # As in any other export, so that equal guides are equal bytes.
+        dagn.cpu().to(memory_format=torch.contiguous_format),
+        folders.model,
+        name=f"{file.description.name}-adapted",
+        guide_window=file.description.guide_window,
+        guide_windows=file.description.guide_windows,
+        quality_features=file.quality_features,  # of the frozen encoder
+        calibration=file.calibration,
+        training={**before, "redegradation": identity, "redegradation_images": manifest},
+        validation={name: value for name, value in metrics.items() if name.startswith(("psnr_db", "gain_db"))},
+    )
+    if file.strong:
+        up_to = file.description.strong_up_to
+        if min(each.seen_quality or each.quality for each in recompressions) <= up_to:
+            note("the target is compressed as strongly as what has weights of its own; the adapted ones restore all")
+        elif adapted.guide != file.guide:
+            note("weights of their own for strong compression are left out: they go with another guide")
+        else:
+            adapted.with_strong(file.strong.without_integers(), up_to).write(folders.model)
     report = RedegradationReport(
         model=str(folders.model),
         start=model,
@@ -362,20 +380,6 @@ def redegrade_model(
         stopped_at_step=None if stopped is None else int(stopped),
         notes=tuple(notes),
     )
-    before = file.description.training
-    adapted = export_network(
-        dagn.cpu(),
-        folders.model,
-        name=f"{file.description.name}-adapted",
-        guide_window=file.description.guide_window,
-        guide_windows=file.description.guide_windows,
-        quality_features=file.quality_features,  # of the frozen encoder
-        calibration=file.calibration,
-        training={**before, "redegradation": identity, "redegradation_images": manifest},
-        validation={name: value for name, value in metrics.items() if name.startswith(("psnr_db", "gain_db"))},
-    )
-    if file.strong and keeps_strong:
-        adapted.with_strong(file.strong.without_integers(), file.description.strong_up_to).write(folders.model)
     put_json(folders.report, asdict(report))
     say(
         f"like the target: {report.target_gain_db_before:+.2f} dB over the decoder before, "

@@ -17,6 +17,7 @@ Needs the extra ``export``. What such a network cannot do, and what that costs: 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,7 @@ def export_blind(
         out: ends in ``.onnx`` (a graph) or ``.safetensors`` (weights of the module in ``integrations/spandrel``).
         quality: that is folded in, 1..100; None for pictures of which nothing is known.
         quality_input: give the graph a second input, ``quality``, instead: ``[1]``, 1..100, or 0 where it is not known.
+            It has one set of weights for all, also of a model that has others for strong compression.
 
     Raises:
         ModelError: there is no such model, or it is a self-ensemble, or what was made of it computes something else.
@@ -76,12 +78,12 @@ def export_blind(
     file = ModelFile.read(model)
     if file.description.passes > 1:
         raise ModelError(f"{file.description.name}: is several passes of another model; export that one")
-    file = file.for_quality(quality or 100)
-    loaded = Model(file, precision="full")
+    weights = file if quality is None else file.for_quality(quality)
+    loaded = Model(weights, precision="full")
     typical = find_typical_guidance(loaded)
     wanted = [None, *range(1, 101)] if quality_input else [quality]
     guidances = [guide_as(typical, file, one) for one in wanted]
-    network = fold_guidance(file, guidances, quality=quality)
+    network = replace(fold_guidance(weights, guidances, quality=quality), hash=file.hash)
     graph = make_graph(network)
     for number in {0, len(guidances) // 2}:
         _check(graph, loaded, guidances[number], number if quality_input else None)

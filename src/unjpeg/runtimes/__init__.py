@@ -39,7 +39,8 @@ __all__ = [
     "Shapeable",
     "check_engine",
     "choose_engine",
-    "compile_graphs",
+    "compile_guide",
+    "compile_restore",
     "default_runtime",
     "holds_halves",
     "list_devices",
@@ -152,10 +153,8 @@ def check_engine(runtime: Runtime, device: str) -> None:
         check_openvino(device)
 
 
-def compile_graphs(
-    file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
-) -> tuple[Graph, Graph]:
-    """The graphs ``guide`` (in float32 wherever the device computes in that) and ``restore`` of a file, ready to run.
+def compile_guide(graph: bytes, runtime: Runtime, device: str, threads: int | None) -> Graph:
+    """A file's graph ``guide``, ready to run, in float32 wherever the device computes in that.
 
     Raises:
         ModelError: the runtime is not installed, or has no such device. Engines raise errors of their own besides.
@@ -163,17 +162,27 @@ def compile_graphs(
     if runtime == "onnxruntime":
         from unjpeg.runtimes.onnxruntime import compile_onnxruntime
 
-        return compile_onnxruntime(file.guide, device, threads), compile_onnxruntime(file.restore, device, threads)
+        return compile_onnxruntime(graph, device, threads)
     from unjpeg.runtimes.openvino import compile_openvino
 
     # An NPU has no float32, and the guide is small: the processor beside it takes no time that counts.
-    beside = "cpu" if device == "npu" else device
+    return compile_openvino(graph, "cpu" if device == "npu" else device, threads, "full")
+
+
+def compile_restore(
+    file: ModelFile, runtime: Runtime, device: str, threads: int | None, precision: ChosenPrecision
+) -> Graph:
+    """The graph ``restore`` of a file for a precision, ready to run. Raises as ``compile_guide``."""
+    graph = (file.restore_int8 or b"") if precision == "int8" else file.restore
+    if runtime == "onnxruntime":
+        from unjpeg.runtimes.onnxruntime import compile_onnxruntime
+
+        return compile_onnxruntime(graph, device, threads)
+    from unjpeg.runtimes.openvino import compile_openvino
+
     # Beside integers 16-bit floats are all that is needed: half the memory, a tenth of the time.
     features = "bf16" if device == "cpu" and holds_halves(precision) else precision
-    return (
-        compile_openvino(file.guide, beside, threads, "full"),
-        compile_openvino(file.restore, device, threads, features),
-    )
+    return compile_openvino(graph, device, threads, features)
 
 
 @cache

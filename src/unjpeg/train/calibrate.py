@@ -114,7 +114,9 @@ def calibrate_file(path: Path, originals: Sequence[Pixels8]) -> ModelFile:
     Args:
         originals: as ``measure_calibration``.
     """
-    return ModelFile.read(path).calibrated(measure_calibration(Restorer(path, precision="full"), originals))
+    return ModelFile.read(path).of_each_set(
+        lambda weights: weights.calibrated(measure_calibration(Restorer(weights, precision="full"), originals))
+    )
 
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.unjpeg).")]

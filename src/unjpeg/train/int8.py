@@ -75,11 +75,8 @@ def round_file(
         TrainingError: there is nothing to measure on or to round, or nothing can be rounded for so little.
     """
     if file.strong:
-        common, strong = (
-            round_file(weights, originals, photographs_db=photographs_db, worst_db=worst_db)
-            for weights in (replace(file, strong=None), file.strong)
-        )
-        return common.with_strong(strong, file.description.strong_up_to)
+        limits = {"photographs_db": photographs_db, "worst_db": worst_db}
+        return file.of_each_set(lambda weights: round_file(weights, originals, **limits))
     trial = _Trial.prepare(file, originals)
     if file.description.network.get("bounded"):
         made = round_bounded(file.restore)

@@ -81,6 +81,8 @@ def train_recipe(
         origin = None
         if file is not None:
             network, origin = load_exported(file), file.hash
+            if file.strong:
+                say(f"{start}: goes on from the weights for all qualities, not from those for strong compression")
             if frozen is None:
                 _require_same_encoders(network.config.encoder, recipe.network)
                 weights = network.state_dict()

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from unjpeg.console import run_safely, say
+from unjpeg.errors import ModelError
 from unjpeg.files import check_target
 from unjpeg.modelfile import ModelFile
 from unjpeg.train.calibrate import ModelArgument, OutOption
@@ -28,7 +29,11 @@ def main(
 ) -> None:
     """Put the weights of two models into one."""
     check_target(out, overwrite=True)
-    ModelFile.read(model).with_strong(ModelFile.read(strong), up_to).write(out)
+    common, low = ModelFile.read(model), ModelFile.read(strong)
+    try:
+        common.with_strong(low, up_to).write(out)
+    except ModelError as error:
+        raise ModelError(f"{strong}: {error} ({model}); train it from that one, and export both alike") from error
     say(f"wrote {out}")
 
 
