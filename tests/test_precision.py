@@ -88,12 +88,14 @@ class Bench:
     Attributes:
         rates: seconds per megapixel of each.
         compiling: seconds that each takes to be made.
+        preparing: times as long the first tile of a size takes.
         odd: what an engine adds to its pixels, of 255.
         broken: those that cannot be made, or fail at tiles of more pixels a side than that.
     """
 
     rates: Mapping[str, float]
     compiling: float = 0.3
+    preparing: float = 1
     odd: Mapping[str, float] = field(default_factory=dict)
     broken: Mapping[str, int] = field(default_factory=dict)
     now: float = 1000.0
@@ -108,8 +110,9 @@ class Bench:
             raise RuntimeError("could not create\na primitive descriptor")
 
         def restore(side: int) -> NDArray[np.float32]:
+            first = (name, side) not in self.asked
             self.asked.append((name, side))
-            self.now += self.rates[name] * side**2 / 1e6
+            self.now += self.rates[name] * side**2 / 1e6 * (self.preparing if first else 1)
             if side > self.broken.get(name, side):
                 raise MemoryError("too large")
             return np.full((1, 3, side, side), self.odd.get(name, 0) / 255, np.float32)
@@ -131,6 +134,14 @@ def test_precisions_take_turns_and_what_prepares_a_size_is_not_counted() -> None
     assert len(rounds) == 1 + precision.MOST_TURNS
     assert {frozenset(names) for names in rounds} == {frozenset(ALL)}
     assert len({tuple(names) for names in rounds}) == 2, "no precision comes first each time"
+
+
+def test_a_slow_processor_is_asked_with_a_smaller_tile() -> None:
+    """Where preparing a size takes as long as three turns, there is still time for enough of them."""
+    trial = Bench({"full": 3.0, "bf16": 3.0, "int8": 1.2}, preparing=3).run()
+    assert SIDES[-1] < trial.side < SIDES[0]
+    assert all(len(seconds) >= precision.FEWEST_TURNS for seconds in trial.seconds.values())
+    assert decide(trial.seconds) == "int8"
 
 
 @given(

@@ -72,6 +72,9 @@ SIDES: Final = (480, 384, 288, 192, 96)
 
 MOST_TURNS, FEWEST_TURNS = 7, 3
 
+PREPARING_TURNS: Final = 3
+"""As many turns the first at a size takes, which prepares it."""
+
 _METHOD: Final = "tiles of one shape"
 """What is timed. A measurement of anything else is made anew."""
 
@@ -286,7 +289,8 @@ def try_in_turns(
             continue
         engines[precision] = engine
     left = end - clock()
-    side = next((side for side in sides if rough * (side / small) ** 2 * (1 + FEWEST_TURNS) <= left), 0)
+    needed = rough * (PREPARING_TURNS + FEWEST_TURNS) / small**2
+    side = next((side for side in sides if needed * side**2 <= left), 0)
     if side == 0:
         return Trial({}, 0, failed)
     seconds: dict[ChosenPrecision, list[float]] = {precision: [] for precision in engines}
@@ -303,7 +307,7 @@ def try_in_turns(
                 continue
             if turn:  # the first prepares this size
                 seconds[precision].append(clock() - start)
-        if clock() + (clock() - began) > end:
+        if clock() + (clock() - began if turn else 0) > end:
             break
     enough = turn >= FEWEST_TURNS and bool(engines)
     return Trial(seconds if enough else {}, side, failed)
