@@ -14,6 +14,9 @@ from jpegs import encoded, picture
 from studies.documents.tables import make_tables
 from studies.speed import cost
 from unjpeg import network
+from unjpeg.modelfile import ModelFile
+from unjpeg.network import Guidance
+from unjpeg.picture import Picture
 from unjpeg.restorer import Restorer
 from unjpeg.tiling import Tiling
 
@@ -51,6 +54,26 @@ def test_halos_are_compared_by_cutting(tmp_path: Path, tiny_model: Path) -> None
     assert rows[0]["largest"] > rows[1]["largest"] >= rows[2]["largest"]
     assert rows[0]["largest"] > 0.01 > rows[2]["largest"]
     assert 0 <= rows[0]["extra_pixels"] < rows[2]["extra_pixels"]
+
+
+def test_halos_of_strong_compression_are_of_its_own_weights(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(picture(64, 64)).save(tmp_path / "photo.png")
+    file = ModelFile.read(tiny_model)
+    file.with_strong(file, 5).write(tmp_path / "both.unjpeg")
+    asked: list[bool] = []
+
+    class Watched(Restorer):
+        def guide(self, picture: Picture) -> Guidance:
+            asked.append(self.model_file.strong is None)
+            return super().guide(picture)
+
+    monkeypatch.setattr(cost, "Restorer", Watched)
+    monkeypatch.setattr(cost, "HALO_QUALITIES", (5, 6))
+    monkeypatch.setattr(cost, "HALO_SIDE", 320)
+    cost.measure_halos(str(tmp_path / "both.unjpeg"), "full", tmp_path, [0])
+    assert asked == [True, True, False, False]  # a photograph and a pattern at each
 
 
 def test_an_inner_step_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
