@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unjpeg.modelfile import ModelFile
+from unjpeg.models import DagnConfig
 from unjpeg.train.config import LearningRate, describe_recipe
 from unjpeg.train.recipes import RECIPES
 
@@ -58,6 +60,12 @@ def test_published_schedule_is_the_papers() -> None:
     assert stage2.learning_rate.at(int(0.81 * stage2.steps), stage2.steps) == pytest.approx(5e-5)
     for stage in (stage1, stage2):
         assert (stage.degradation.min_quality, stage.degradation.max_quality) == (10, 95)
+
+
+@pytest.mark.parametrize("name", ["default"])
+def test_trainings_go_on_from_the_shipped_weights(name: str) -> None:
+    """``unjpeg train NAME-int8 --start NAME``, as the laboratory's page tells."""
+    assert RECIPES[f"{name}-int8"]().network == DagnConfig(**ModelFile.read(name).description.network)
 
 
 @pytest.mark.parametrize("name", RECIPES)

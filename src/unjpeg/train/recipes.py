@@ -113,12 +113,13 @@ def small_reading() -> Recipe:
 def default() -> Recipe:
     """For the ``default`` model: half resolution inside, and what learned faster (docs/research/training-log.md).
 
-    The shipped one grew: two blocks in a row and width 32 at first, then three, then width 40 and what the file states.
+    Stage 1 is ``small_reading``'s. The shipped one grew: two blocks in a row and width 32 at first, under encoders that
+    read the quality badly, then three, then width 40 and what the file states, and to this in the end.
     """
     return Recipe(
         name="default",
         network=DagnConfig(
-            width=40,
+            width=48,
             scales=3,
             blocks=3,
             stem=2,
@@ -127,20 +128,11 @@ def default() -> Recipe:
             skips="after",
             stated=True,
             encoder_width=8,
+            encoder_sharpen=6.75,
             fusion=False,
         ),
-        encoders=EncoderTraining(
-            steps=2000,
-            batch=16,
-            patch=96,
-            resize=False,
-            optimizer="muon",
-            learning_rate=LearningRate(6e-3, warmup_steps=50, cosine=True),
-            degradation=JpegDegradation(5, 100),
-            classification="cross-entropy",
-            gradient_clip=1.0,
-            checkpoint_every=100,
-            validate_every=100,
+        encoders=replace(
+            small_reading().encoders, degradation=JpegDegradation(5, 100), checkpoint_every=100, validate_every=100
         ),
         dagn=DagnTraining(
             steps=13_000,
@@ -175,12 +167,12 @@ def fast() -> Recipe:
 
 
 def default_more() -> Recipe:
-    """To go on from the shipped ``default`` (``--start default``): larger patches, few patterns, a low rate."""
+    """To go on from a trained ``default`` (``--start``) in float: larger patches, few patterns, a low rate."""
     return _more(default())
 
 
 def fast_more() -> Recipe:
-    """The same from the shipped ``fast``; export it with ``--guide-windows 16``, as that one was."""
+    """The same for ``fast``; export it with ``--guide-windows 16``, as the shipped one was."""
     return _more(fast())
 
 
@@ -197,9 +189,10 @@ def _more(recipe: Recipe) -> Recipe:
 
 
 def default_int8() -> Recipe:
-    """The last training of ``default`` (``--start``), for 8-bit integers: features bounded, and all rounded.
+    """The last training of ``default``, for 8-bit integers: features bounded, and all rounded.
 
-    The export has an int8 graph with every convolution of the restorer in integers but the first and the last.
+    It goes on from the shipped weights, too (``--start default``). The export has an int8 graph with every convolution
+    of the restorer in integers but the first and the last.
     """
     return _int8(default())
 
