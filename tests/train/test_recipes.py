@@ -62,7 +62,7 @@ def test_published_schedule_is_the_papers() -> None:
         assert (stage.degradation.min_quality, stage.degradation.max_quality) == (10, 95)
 
 
-@pytest.mark.parametrize("name", ["default"])
+@pytest.mark.parametrize("name", ["default", "fast"])
 def test_trainings_go_on_from_the_shipped_weights(name: str) -> None:
     """``unjpeg train NAME-int8 --start NAME``, as the laboratory's page tells."""
     assert RECIPES[f"{name}-int8"]().network == DagnConfig(**ModelFile.read(name).description.network)
