@@ -46,8 +46,16 @@ SUFFIX = ".unjpeg"
 
 # What zipfile, json and numpy raise over damaged files; RuntimeError is an archive that claims to be encrypted.
 _UNREADABLE = (
-    *(OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
-    *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
 )
 
 _GRAPHS: Final = {"guide": "guide.onnx", "restore": "restore.onnx", "restore_int8": "restore-int8.onnx"}

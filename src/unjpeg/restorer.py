@@ -932,13 +932,12 @@ class Restorer:
         projected = compression is not None and options.consistency != "off"
         is_held_back = strength != 1 or options.detail != 1 or layer.most_change is not None
         shares, judges, caution = None, None, 0.0
-        calibration = None
         if compression and projected:
             calibration = self.model_file.for_quality(_find_damage(layer, options) or compression.quality).calibration
-        if calibration and compression:
-            shares = calibration.at(compression.quality, compression.components)
-            caution = measure_caution(compression.quality)
-            judges = load_judges() if caution else None
+            if calibration:
+                shares = calibration.at(compression.quality, compression.components)
+                caution = measure_caution(compression.quality)
+                judges = load_judges() if caution else None
 
         def finish(place: Pixels, restored: NDArray[np.float32], top: int, columns: slice) -> None:
             rows = slice(top, top + len(restored))
